@@ -1,0 +1,193 @@
+"""Command line of the converter.
+
+python -m convert sam  sam_vit_b_01ec64.pth   models/sam_vit_b
+python -m convert bert pytorch_model.bin      models/bert_base   --vocab vocab.txt
+python -m convert dit  seg_best.pth           models/ldit_vit_b  --vocab vocab.txt
+python -m convert reverse --format=dit models/ldit_vit_b out.pth
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from convert import checkpoint, infer, names, transfer
+from dit_jax import model_directory
+from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.models.params import unflatten
+
+HINTS = {"e2e": Injection.E2E, "edit": Injection.E2E, "ldit": Injection.LAYER_WISE}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one conversion; a failure is one sentence on standard error and exit status 1."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"convert {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="python -m convert", description="PyTorch checkpoints to model directories and back."
+    )
+    commands = root.add_subparsers(dest="command", required=True)
+    for name, run, summary in (
+        ("sam", sam, "Meta's SAM (ViT-B, L or H)"),
+        ("bert", bert, "a BERT encoder, PyTorch or safetensors"),
+        ("dit", dit, "a checkpoint of the released DIT code"),
+    ):
+        command = commands.add_parser(name, help=summary)
+        command.set_defaults(run=run)
+        command.add_argument("source", type=Path, metavar="SRC", help=".pth, .bin or .safetensors")
+        command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
+        command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
+        if name != "bert":
+            command.add_argument("--image-size", type=int, help="pixels a side of the canvas")
+        if name != "sam":
+            command.add_argument("--text-heads", type=int, help="BERT heads; default: width / 64")
+            command.add_argument("--vocab", type=Path, help="vocab.txt; default: beside SRC")
+        if name == "dit":
+            command.add_argument(
+                "--text-layer", type=int, help="BERT layer that is read; default 1"
+            )
+            command.add_argument(
+                "--variant",
+                type=Injection,
+                choices=list(Injection),
+                metavar="NAME",
+                help="injection method, where tensors cannot tell: layer_wise (L-DIT) or e2e (E-DIT)",
+            )
+    command = commands.add_parser("reverse", help="a model directory back to PyTorch")
+    command.set_defaults(run=reverse)
+    command.add_argument("--format", choices=("dit", "sam"), required=True)
+    command.add_argument("--wrap", action="store_true", help='write {"state_dict": …}')
+    command.add_argument("source", type=Path, metavar="MODEL_DIR")
+    command.add_argument("out", type=Path, metavar="OUT.pth")
+    return root
+
+
+def sam(arguments: argparse.Namespace) -> None:
+    state = names.from_sam(checkpoint.read(arguments.source))
+    arch = infer.sam(state, image_size=arguments.image_size)
+    _finish(arguments, arch, state)
+
+
+def dit(arguments: argparse.Namespace) -> None:
+    state = names.from_dit(checkpoint.read(arguments.source))
+    arch = infer.dit(
+        state,
+        injection=choose_injection(state, arguments.variant, arguments.source),
+        text_layer=arguments.text_layer,
+        text_heads=arguments.text_heads,
+        image_size=arguments.image_size,
+    )
+    _finish(arguments, arch, state)
+
+
+def bert(arguments: argparse.Namespace) -> None:
+    state = names.from_bert(checkpoint.read(arguments.source))
+    config = infer.bert(state, heads=arguments.text_heads)
+    wanted = transfer.targets(infer.around(config), "text_encoder.")
+    filled = transfer.fill(wanted, state, source=str(arguments.source))
+    model_directory.save_text_encoder(
+        arguments.out,
+        config,
+        filled.tensors,
+        vocab=_vocab(arguments),
+        unused=filled.unused,
+        provenance={"source": arguments.source.name, "format": "bert"},
+        overwrite=arguments.overwrite,
+    )
+    print(f"{arguments.out}: {config}")
+
+
+def reverse(arguments: argparse.Namespace) -> None:
+    contents = model_directory.read_contents(arguments.source)
+    if contents.architecture is None:
+        raise ValueError(f"{arguments.source} holds only a text encoder; expected a whole model.")
+    model_directory.read(arguments.source)  # refuses a directory that does not fit its architecture
+    state = transfer.to_state(contents.tensors) | contents.unused
+    if arguments.format == "sam":
+        state, left_out = sam_state(state)
+        if left_out:
+            print(f"left out, not part of SAM: {', '.join(left_out)}")
+    elif contents.architecture.bert is None:
+        raise ValueError(f"{arguments.source} is plain SAM; use --format=sam.")
+    else:
+        state = declared(width=contents.architecture.bert.width) | state
+    checkpoint.write(arguments.out, state, wrap=arguments.wrap)
+    print(f"{arguments.out}: {len(state)} tensors")
+
+
+def sam_state(state: dict) -> tuple[dict, list[str]]:
+    """SAM's own tensors under Meta's names, and the names of the others."""
+    ours = re.compile(r"visual_encoder\.(prob|tokens|cross|ln)")
+    mine = {n: v for n, v in state.items() if n.startswith(names.SAM_PARTS) and not ours.match(n)}
+    return names.to_sam(mine), sorted(state.keys() - mine.keys())
+
+
+def declared(*, width: int) -> dict:
+    """Zeros for what the released code declares and never reads, so that it loads strictly."""
+    pooler = "lang_encoder.bert.pooler.dense"
+    shapes = names.DECLARED | {f"{pooler}.weight": (width, width), f"{pooler}.bias": (width,)}
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
+def choose_injection(state: dict, wanted: Injection | None, source: Path) -> Injection:
+    """The method of a checkpoint. Raises ValueError where `wanted` contradicts the tensors.
+
+    E-DIT and L-DIT have the same tensors: without `wanted` the file's name may tell
+    (`e2e`, `edit`, `ldit` as a word), else it is L-DIT, the paper's best.
+    """
+    possible = infer.injection(state)
+    if wanted is not None:
+        if wanted not in possible:
+            raise ValueError(
+                f"{source} has the tensors of {' or '.join(possible)}, not of {wanted}."
+            )
+        return wanted
+    if len(possible) > 1:
+        words = re.split(r"[^a-z0-9]+", source.stem.lower())
+        hinted = [HINTS[word] for word in words if word in HINTS]
+        choice = hinted[0] if hinted else possible[0]
+        why = f"by the name of {source.name}" if hinted else "the default"
+        print(
+            f"the tensors fit {' and '.join(possible)}; taken as {choice}, {why}: "
+            f"give --variant to choose.",
+            file=sys.stderr,
+        )
+        return choice
+    return possible[0]
+
+
+def _finish(arguments: argparse.Namespace, arch: Architecture, state: dict) -> None:
+    filled = transfer.fill(transfer.targets(arch), state, source=str(arguments.source))
+    model_directory.save(
+        arguments.out,
+        arch,
+        unflatten(filled.tensors),
+        vocab=_vocab(arguments) if arch.bert else None,
+        unused=filled.unused,
+        provenance={"source": arguments.source.name, "format": arguments.command},
+        overwrite=arguments.overwrite,
+    )
+    for name in filled.unused:
+        print(f"kept aside: {name} ({names.reason_to_ignore(name)})")
+    print(f"{arguments.out}: {arch}")
+
+
+def _vocab(arguments: argparse.Namespace) -> Path | None:
+    if arguments.vocab is not None and not arguments.vocab.is_file():
+        raise FileNotFoundError(f"no such vocabulary: {arguments.vocab}.")
+    beside = arguments.source.with_name("vocab.txt")
+    return arguments.vocab or (beside if beside.is_file() else None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

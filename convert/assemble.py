@@ -1,0 +1,66 @@
+"""The start of training: SAM's and BERT's published weights with fresh DIT parameters between them."""
+
+from pathlib import Path
+
+from convert import checkpoint, infer, names, transfer
+from dit_jax import model_directory
+from dit_jax.models import params as params_lib
+from dit_jax.models.architecture import Architecture
+from dit_jax.models.params import Params
+
+FRESH = (  # in no SAM: the paper's own parameters
+    "image_encoder.injector.",
+    "image_encoder.prob_text.",
+)
+SAM_DECODER_DEPTH = 2
+
+
+def assemble(
+    arch: Architecture, *, sam: Path | str | None, bert: Path | str | None, seed: int = 0
+) -> Params:
+    """Parameters of `arch` from a SAM and a BERT, each a PyTorch file or a model directory.
+
+    What neither holds (injector, text projections, decoder layers beyond SAM's two) is drawn from
+    `seed`; a part that is not given is fresh as a whole. Raises ValueError where a part does not fit.
+    """
+    flat = params_lib.flatten(params_lib.init(arch, seed=seed))
+    if sam:
+        flat |= _sam(arch, Path(sam), flat)
+    if bert:
+        flat |= _bert(arch, Path(bert), flat)
+    return params_lib.unflatten(flat)
+
+
+def _sam(arch: Architecture, source: Path, flat: dict) -> dict:
+    extra = tuple(
+        f"mask_decoder.transformer.layers.{i}."
+        for i in range(SAM_DECODER_DEPTH, arch.decoder_depth)
+    )
+    components = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
+    wanted = {
+        path: value
+        for path, value in flat.items()
+        if path.startswith(components) and not path.startswith(FRESH + extra)
+    }
+    if source.is_dir():
+        contents = model_directory.read_contents(source)
+        found = {p: v for p, v in contents.tensors.items() if p.startswith(components)}
+        model_directory.check(found, wanted, source=str(source))
+        return found
+    state = names.from_sam(checkpoint.read(source))
+    if infer.vit(state) != arch.vit:
+        raise ValueError(f"{source} is {infer.vit(state)}; the variant needs {arch.vit}.")
+    return transfer.fill(wanted, state, source=str(source)).tensors
+
+
+def _bert(arch: Architecture, source: Path, flat: dict) -> dict:
+    if arch.bert is None:
+        raise ValueError(f"{source} is given for BERT, and the variant has no text encoder.")
+    wanted = {path: value for path, value in flat.items() if path.startswith("text_encoder.")}
+    if source.is_dir():
+        contents = model_directory.read_contents(source)
+        found = {p: v for p, v in contents.tensors.items() if p.startswith("text_encoder.")}
+        model_directory.check(found, wanted, source=str(source))
+        return found
+    state = names.from_bert(checkpoint.read(source))
+    return transfer.fill(wanted, state, source=str(source)).tensors

@@ -1,0 +1,212 @@
+"""A run as data: frozen dataclasses, built once from a config file by a strict `from_dict`.
+
+Every value is explicit: nothing has a default here, recipes live in `configs/`. An unknown key, a
+missing key or a value of another type is an error that names the key and what was expected.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from dit_jax import variants
+from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.strict import build, one_of
+
+DATASETS = ("shapes", "refcoco", "refcoco+", "refcocog")
+SCHEDULES = ("cosine", "steps")
+ENCODERS = ("image_encoder", "text_encoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """Where the weights come from: a model directory, or PyTorch files; "" means fresh ones."""
+
+    model: str  # model directory to start from
+    sam: str  # Meta's SAM checkpoint
+    bert: str  # BERT checkpoint: file, or folder that holds it
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A row of `variants.VARIANTS`; None keeps what the row says."""
+
+    variant: str
+    backbone: str | None
+    injection: str | None
+    decoder_depth: int | None
+    freeze: tuple[str, ...] | None  # of "image_encoder", "text_encoder"
+    text_layer: int
+    text_tokens: int
+    image_size: int
+    mask_padding: bool
+    dtype: str
+    remat: bool  # recompute encoder blocks in the backward pass: less memory, more time
+    init: Init
+    vocab: str  # "" takes the model directory's, or the embedded one where the data is shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """How training pictures are varied; see `dit_jax.data.transforms.Augmentation`."""
+
+    scales: bool  # long side drawn from 320 … 512 (of 512), else always full
+    jitter: float
+    jitter_p: float
+    blur_p: float
+    flip_p: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapesData:
+    """Size of the embedded data set, in referents of two expressions each."""
+
+    length: int  # of the training split
+    eval_length: int  # of every other split
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    dataset: str
+    split_by: str  # "unc", "google", "umd"; "" for shapes
+    source: str  # REFER folder with annotations and COCO pictures
+    cache_dir: str  # where its array records are built, once
+    train_split: str
+    eval_splits: tuple[str, ...]  # the first one is scored during training, all of them at its end
+    eval_limit: int  # expressions of a split that are scored; 0 = all
+    augmentation: Augment
+    workers: int  # processes that prepare batches; 0 = threads
+    shapes: ShapesData
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """Adam, its schedule and its length. Epochs count from 0; see `dit_jax.train.optim`."""
+
+    name: str
+    lr: float
+    betas: tuple[float, ...]
+    eps: float
+    schedule: str  # "cosine" (released code) or "steps" (paper)
+    warmup_epochs: float
+    warmup_lr: float
+    min_lr: float
+    epochs: float
+    milestones: tuple[float, ...]  # epochs at which "steps" multiplies the rate by `decay`
+    decay: float
+    clip: float  # global norm; 0 = off
+    ema: float  # largest decay of the moving average; 0 = off
+    batch_size: int  # of one optimiser step, on all devices together
+    accumulate: int  # micro-batches a step
+    max_steps: int  # length and schedule in steps instead of epochs; 0 = epochs decide
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis; data = -1 takes all that are left."""
+
+    data: int
+    fsdp: int
+    tensor: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    protocols: tuple[str, ...]
+    best: str  # the protocol whose oIoU on the first split decides which checkpoint is best
+    batch_size: int
+    threshold: float
+    every_epochs: float  # 0 = not by epochs
+    every_steps: int  # 0 = not by steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    every_steps: int  # 0 = only after evaluations and at the end
+    keep_latest: int
+    asynchronous: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    seed: int
+    minutes: float  # stop cleanly after this much wall-clock time; 0 = no limit
+    log_every: int
+    pictures: int  # predictions drawn at each evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    model: Model
+    data: Data
+    optim: Optim
+    mesh: Mesh
+    eval: Eval
+    checkpoint: Checkpoint
+    train: Train
+
+    def __post_init__(self):
+        row = variants.VARIANTS
+        one_of("model.variant", self.model.variant, tuple(row))
+        one_of("model.backbone", self.model.backbone, (None, *variants.BACKBONES))
+        one_of("model.injection", self.model.injection, (None, *map(str, Injection)))
+        for encoder in self.model.freeze or ():
+            one_of("model.freeze", encoder, ENCODERS)
+        one_of("data.dataset", self.data.dataset, DATASETS)
+        one_of("optim.name", self.optim.name, ("adam",))
+        one_of("optim.schedule", self.optim.schedule, SCHEDULES)
+        one_of("eval.best", self.eval.best, self.eval.protocols)
+        if not self.data.eval_splits:
+            raise ValueError("data.eval_splits is empty; expected at least one split.")
+        if len(self.optim.betas) != 2:
+            raise ValueError(f"optim.betas is {self.optim.betas}; expected two numbers.")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        optim = self.optim
+        positive = {
+            "optim.lr": optim.lr,
+            "optim.batch_size": optim.batch_size,
+            "optim.accumulate": optim.accumulate,
+            "eval.batch_size": self.eval.batch_size,
+            "checkpoint.keep_latest": self.checkpoint.keep_latest,
+            "train.log_every": self.train.log_every,
+        }
+        for path, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"{path} is {value}; expected a number above 0.")
+        if optim.epochs <= 0 and optim.max_steps <= 0:
+            raise ValueError("optim.epochs and optim.max_steps are 0; expected a length.")
+        if optim.batch_size % optim.accumulate:
+            raise ValueError(
+                f"optim.batch_size is {optim.batch_size}; expected a multiple of"
+                f" optim.accumulate, {optim.accumulate}."
+            )
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Config":
+        """From a dict or ConfigDict of sections; raises ValueError as described above."""
+        plain = values.to_dict() if hasattr(values, "to_dict") else values
+        return build(Config, plain, "")
+
+    def variant(self) -> variants.Variant:
+        """The row with this run's overrides."""
+        model = self.model
+        names = ("backbone", "injection", "decoder_depth", "freeze")
+        changes = {name: getattr(model, name) for name in names}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if "injection" in changes:
+            changes["injection"] = Injection(changes["injection"])
+        return dataclasses.replace(variants.VARIANTS[model.variant], **changes)
+
+    def architecture(self) -> Architecture:
+        """The model that this run trains."""
+        names = ("text_layer", "text_tokens", "image_size", "mask_padding", "dtype")
+        settings = {name: getattr(self.model, name) for name in names}
+        return variants.architecture(self.variant(), **settings)
+
+    def freeze(self) -> tuple[str, ...]:
+        """Encoders whose pre-trained weights stay as they are."""
+        return self.variant().freeze

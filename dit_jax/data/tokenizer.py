@@ -1,0 +1,71 @@
+"""Text to token ids: WordPiece as bert-base-uncased does it, cut and zero-padded (Sec. 2.1)."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32
+from tokenizers import BertWordPieceTokenizer
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Tokenizer:
+    """`[CLS] word pieces [SEP]`, lower-cased, cut to `length` and padded with zeros.
+
+    Calling it gives `input_ids` and `attention_mask` (1 on tokens, 0 on padding).
+    """
+
+    def __init__(self, vocab_path: str | os.PathLike[str], length: int = 20):
+        if length < 3:
+            raise ValueError(f"length is {length}, expected at least 3: [CLS], a word and [SEP].")
+        self.vocab_path = Path(vocab_path)
+        self.length = length
+        check_vocabulary(self.vocab_path)
+        self._pieces = BertWordPieceTokenizer(str(self.vocab_path), lowercase=True)
+
+    def __call__(
+        self, texts: Sequence[str]
+    ) -> tuple[Int32[np.ndarray, "b l"], Int32[np.ndarray, "b l"]]:
+        """Token ids and attention mask; raises ValueError for a text without any word piece."""
+        input_ids = np.zeros((len(texts), self.length), np.int32)
+        attention_mask = np.zeros((len(texts), self.length), np.int32)
+        for row, text in enumerate(texts):
+            ids = self._encode(text)
+            if len(ids) > self.length:
+                ids = [*ids[: self.length - 1], ids[-1]]  # [SEP] stays the last token
+            input_ids[row, : len(ids)] = ids
+            attention_mask[row, : len(ids)] = 1
+        return input_ids, attention_mask
+
+    def cut(self, text: str) -> int:
+        """How many word pieces of `text` do not fit into `length`."""
+        return max(0, len(self._encode(text)) - self.length)
+
+    def _encode(self, text: str) -> list[int]:
+        ids = self._pieces.encode(text).ids
+        if len(ids) <= 2:  # [CLS] and [SEP] alone
+            raise ValueError(f"the expression {text!r} is empty, expected at least one word.")
+        return ids
+
+    def __reduce__(self):
+        # Worker processes read the vocabulary themselves; the Rust object does not travel.
+        return Tokenizer, (self.vocab_path, self.length)
+
+
+def check_vocabulary(path: Path) -> None:
+    """Raise ValueError unless `path` is a WordPiece vocabulary with BERT's special tokens, [PAD]
+    first."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such vocabulary file; expected BERT's vocab.txt.")
+    words = path.read_text(encoding="utf-8").split("\n")
+    if not any(words):
+        raise ValueError(f"{path}: the vocabulary is empty; expected one word piece per line.")
+    missing = [token for token in SPECIAL if token not in words]
+    if missing:
+        raise ValueError(
+            f"{path}: the vocabulary lacks {', '.join(missing)}; expected BERT's vocab.txt."
+        )
+    if words[0] != "[PAD]":  # padding is written as zeros
+        raise ValueError(f"{path}: the first word piece is {words[0]!r}, expected [PAD].")

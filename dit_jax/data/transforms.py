@@ -1,0 +1,166 @@
+"""Letterbox and augmentation, on uint8 arrays with OpenCV (Sec. 4.3 and the released code).
+
+The order of `augment` is resize → colour → blur → flip → canvas. The picture is resized first
+because the rest then touches fewer pixels, and the canvas comes last so that its padding stays 0.
+So the blur's sigma counts pixels of the resized picture.
+"""
+
+import re
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+Content = tuple[int, int, int, int]  # top, left, height, width of the picture inside the canvas
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in PIL and OpenCV
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training picture is varied; the defaults are the released code's (blur is off)."""
+
+    scales: tuple[float, ...] = tuple(long / 512 for long in range(320, 513, 32))
+    jitter: float = 0.4  # brightness, contrast, saturation: factors in [1 - jitter, 1 + jitter]
+    jitter_p: float = 0.8
+    blur_p: float = 0.0  # sigma in [0.1, 2]; the paper blurs with 0.5
+    flip_p: float = 0.5
+
+    def __post_init__(self):
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise ValueError(f"scales is {self.scales}, expected numbers in (0, 1].")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter is {self.jitter}, expected a number in [0, 1].")
+        for name in ("jitter_p", "blur_p", "flip_p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a number in [0, 1].")
+
+
+UNCHANGED = Augmentation(scales=(1.0,), jitter=0.0, jitter_p=0.0, blur_p=0.0, flip_p=0.0)
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A picture on its canvas, its soft mask times 255, and the text that still fits them."""
+
+    image: UInt8[np.ndarray, "S S 3"]
+    mask: UInt8[np.ndarray, "S S"]
+    content: Content
+    text: str
+
+
+def content_box(height: int, width: int, size: int, *, scale: float = 1.0) -> Content:
+    """Where a picture lies in a `size` x `size` canvas: aspect kept, long side `scale * size`."""
+    ratio = round(scale * size) / max(height, width)
+    h, w = max(1, round(height * ratio)), max(1, round(width * ratio))
+    return round((size - h) / 2 - 0.1), round((size - w) / 2 - 0.1), h, w
+
+
+def place(picture: UInt8[np.ndarray, "h w *c"], content: Content, *, size: int) -> np.ndarray:
+    """Put a resized picture or mask on a canvas of zeros; returns uint8 `[S, S, *c]`."""
+    top, left, h, w = content
+    canvas = np.zeros((size, size, *picture.shape[2:]), np.uint8)
+    canvas[top : top + h, left : left + w] = picture
+    return canvas
+
+
+def letterbox(
+    image: UInt8[np.ndarray, "H W *c"], size: int
+) -> tuple[UInt8[np.ndarray, "S S *c"], Content]:
+    """Resize bilinearly and centre on a canvas of zeros; takes pictures and masks (x 255)."""
+    content = content_box(*image.shape[:2], size)
+    return place(_resize(image, content), content, size=size), content
+
+
+def restore(
+    canvas: UInt8[np.ndarray, "S S"] | Float32[np.ndarray, "S S"],
+    content: Content,
+    *,
+    height: int,
+    width: int,
+) -> np.ndarray:
+    """The letterbox's inverse for logits, probabilities or masks: crop, then resize bilinearly."""
+    top, left, h, w = content
+    inside = canvas[top : top + h, left : left + w]
+    return cv2.resize(inside, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def augment(
+    image: UInt8[np.ndarray, "H W 3"],
+    mask: UInt8[np.ndarray, "H W"],
+    *,
+    text: str,
+    rng: np.random.Generator,
+    size: int,
+    augmentation: Augmentation,
+) -> Augmented:
+    """Vary one training example; `mask` is 0 or 255. All randomness comes from `rng`."""
+    scale = augmentation.scales[int(rng.integers(len(augmentation.scales)))]
+    content = content_box(*image.shape[:2], size, scale=scale)
+    image, mask = _resize(image, content), _resize(mask, content)
+    if rng.random() < augmentation.jitter_p:
+        image = jitter_colour(image, rng=rng, strength=augmentation.jitter)
+    if rng.random() < augmentation.blur_p:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.1, 2.0))
+    if rng.random() < augmentation.flip_p:
+        image, mask, text = cv2.flip(image, 1), cv2.flip(mask, 1), swap_left_right(text)
+    return Augmented(
+        place(image, content, size=size), place(mask, content, size=size), content, text
+    )
+
+
+def jitter_colour(
+    image: UInt8[np.ndarray, "H W 3"], *, rng: np.random.Generator, strength: float
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Brightness, contrast and saturation in random order, each times 1 ± up to `strength`."""
+    changes = (_brightness, _contrast, _saturation)
+    for change in rng.permutation(len(changes)):
+        image = changes[change](image, rng.uniform(1 - strength, 1 + strength))
+    return image
+
+
+def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    return cv2.LUT(image, _table(factor, 0.0))
+
+
+def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    grey = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
+    return cv2.LUT(image, _table(factor, (1 - factor) * grey))
+
+
+def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """`factor` times the picture plus (1 - factor) times its grey, as one 3x3 colour matrix."""
+    matrix = factor * np.eye(3, dtype=np.float32) + (1 - factor) * LUMA
+    return cv2.transform(image, matrix)
+
+
+def _table(scale: float, shift: float) -> np.ndarray:
+    return np.clip(np.rint(np.arange(256) * scale + shift), 0, 255).astype(np.uint8)
+
+
+def _resize(image: np.ndarray, content: Content) -> np.ndarray:
+    h, w = content[2:]
+    return cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
+
+
+# Whole words only: "bright", "upright" and "leftover" stay. The compounds are those that people
+# wrote in RefCOCO/+/g ("leftmost", "rightest", "lefty", "topleft", …); hyphens end a word anyway.
+SIDE = re.compile(
+    r"\b(?P<before>(?:far|top|upper|bottom|lower|back|front)?)"
+    r"(?P<side>left|right)"
+    r"(?P<after>(?:most|i?est|e?st|ie?r|ish|y|side|front|back|top|bottom|hand(?:ed)?)?)\b",
+    re.IGNORECASE,
+)
+
+
+def swap_left_right(text: str) -> str:
+    """Exchange "left" and "right" as words or parts of words like "leftmost", keeping the case."""
+    return SIDE.sub(lambda m: m["before"] + _other_side(m["side"]) + m["after"], text)
+
+
+def _other_side(side: str) -> str:
+    other = "right" if side.lower() == "left" else "left"
+    if side.isupper():
+        return other.upper()
+    return other.capitalize() if side[0].isupper() else other

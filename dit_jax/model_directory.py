@@ -1,0 +1,191 @@
+"""The model directory: what a trained or converted model is on disk.
+
+    config.json          architecture and where the weights came from
+    model.safetensors    every parameter by its dotted path, float32
+    vocab.txt            WordPiece vocabulary (absent from plain SAM and a BERT without one)
+    unused.safetensors   tensors of a converted checkpoint that the model never reads, for `reverse`
+
+A directory is written whole or not at all.
+"""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from dit_jax.models import params as params_lib
+from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
+from dit_jax.models.dit_sam import DitSam
+from dit_jax.models.params import Params
+
+FORMAT = 1
+CONFIG, WEIGHTS, VOCAB, UNUSED = (
+    "config.json",
+    "model.safetensors",
+    "vocab.txt",
+    "unused.safetensors",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a directory holds: a whole model, or only a text encoder (`architecture` None)."""
+
+    architecture: Architecture | None
+    bert: Bert | None
+    tensors: dict[str, np.ndarray]  # dotted path → value
+    unused: dict[str, np.ndarray]  # name in the source checkpoint → value
+    provenance: dict[str, Any]
+
+
+def save(
+    out_dir: Path | str,
+    arch: Architecture,
+    params: Params,
+    *,
+    vocab: Path | str | None = None,
+    unused: dict[str, np.ndarray] | None = None,
+    provenance: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a model directory.
+
+    Raises FileExistsError if `out_dir` holds anything and `overwrite` is False.
+    """
+    config = {"kind": "dit_sam", "architecture": to_json(arch)}
+    tensors = params_lib.flatten(params)
+    _write(out_dir, config, tensors, vocab, unused, provenance, overwrite)
+
+
+def save_text_encoder(
+    out_dir: Path | str,
+    bert: Bert,
+    tensors: dict[str, np.ndarray],
+    *,
+    vocab: Path | str | None = None,
+    unused: dict[str, np.ndarray] | None = None,
+    provenance: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a directory that holds only `text_encoder.*`: a part to assemble a model from."""
+    config = {"kind": "text_encoder", "bert": dataclasses.asdict(bert)}
+    _write(out_dir, config, tensors, vocab, unused, provenance, overwrite)
+
+
+def _write(out_dir, config, tensors, vocab, unused, provenance, overwrite) -> None:
+    host = {k: np.ascontiguousarray(v) for k, v in jax.device_get(tensors).items()}
+    with written_whole(Path(out_dir), overwrite=overwrite) as folder:
+        config = {"format": FORMAT, **config, "provenance": provenance or {}}
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        save_file(host, folder / WEIGHTS)
+        if unused:
+            save_file({k: np.ascontiguousarray(v) for k, v in unused.items()}, folder / UNUSED)
+        if vocab is not None:
+            shutil.copyfile(vocab, folder / VOCAB)
+
+
+@contextlib.contextmanager
+def written_whole(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `out_dir` that becomes `out_dir` if the block succeeds."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise FileExistsError(f"{out_dir} is a file; expected a folder to write the model into.")
+    if out_dir.is_dir() and any(out_dir.iterdir()) and not overwrite:
+        raise FileExistsError(f"{out_dir} is not empty; choose another folder or remove it first.")
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if out_dir.exists():
+            shutil.rmtree(out_dir)
+        folder.rename(out_dir)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_contents(model_dir: Path | str) -> Contents:
+    """Reads a directory's files; raises FileNotFoundError or ValueError in one sentence."""
+    folder = Path(model_dir)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is no model directory: it has no {name}.")
+    config = _config(folder / CONFIG)
+    unused = folder / UNUSED
+    whole = config["kind"] == "dit_sam"
+    return Contents(
+        architecture=from_json(config["architecture"]) if whole else None,
+        bert=None if whole else Bert(**config["bert"]),
+        tensors=_tensors(folder / WEIGHTS),
+        unused=_tensors(unused) if unused.is_file() else {},
+        provenance=config["provenance"],
+    )
+
+
+def read(model_dir: Path | str) -> tuple[Architecture, Params]:
+    """Architecture and parameters (NumPy, float32), every one checked against the architecture."""
+    contents = read_contents(model_dir)
+    if contents.architecture is None:
+        raise ValueError(f"{model_dir} holds only a text encoder; expected a whole model.")
+    _, expected = params_lib.structure(contents.architecture)
+    check(contents.tensors, params_lib.flatten(expected), source=str(Path(model_dir) / WEIGHTS))
+    return contents.architecture, params_lib.unflatten(contents.tensors)
+
+
+def load(model_dir: Path | str) -> DitSam:
+    """The model of a directory, in evaluation mode."""
+    arch, params = read(model_dir)
+    graph, _ = params_lib.structure(arch)
+    return params_lib.merge(graph, jax.tree.map(jax.numpy.asarray, params))
+
+
+def vocab_path(model_dir: Path | str) -> Path:
+    """The directory's vocabulary; raises FileNotFoundError where there is none."""
+    path = Path(model_dir) / VOCAB
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{model_dir} has no {VOCAB}; copy the vocabulary of its text encoder there."
+        )
+    return path
+
+
+def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: str) -> None:
+    """Raises ValueError listing every missing, unexpected or wrongly shaped tensor."""
+    missing = sorted(expected.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - expected.keys())
+    shapes = [
+        f"{name} {list(tensors[name].shape)} ≠ {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if any(problems.values()):
+        listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in problems.items() if v)
+        raise ValueError(f"{source} does not fit the model: {listed}.")
+
+
+def _config(path: Path) -> dict:
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    kinds = {"dit_sam": "architecture", "text_encoder": "bert"}
+    kind = config.get("kind") if isinstance(config, dict) else None
+    if kind not in kinds or kinds[kind] not in config or config.get("format") != FORMAT:
+        raise ValueError(f"{path} is no model configuration of format {FORMAT}.")
+    return config
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}.") from error

@@ -1,0 +1,125 @@
+"""What a model is, as data: the widths, depths and switches that fix every parameter's shape.
+
+An `Architecture` is written to `config.json` of a model directory and is all that `DitSam` needs.
+Training choices (what is frozen, learning rates, data) live in `dit_jax.config`.
+"""
+
+import dataclasses
+import enum
+
+PATCH = 16  # pixels; SAM never uses another patch size
+DECODER_WIDTH = 256  # SAM's `prompt_embed_dim`
+
+
+class Injection(enum.StrEnum):
+    """Which tokens stand in front of the image when a block runs; see `injection.py`."""
+
+    NONE = "none"
+    E2E = "e2e"
+    E2E_CARRIED = "e2e_carried"
+    E2E_STATIC = "e2e_static"
+    LAYER_WISE = "layer_wise"
+    LAYER_WISE_STATIC = "layer_wise_static"
+    CROSS_ATTENTION = "cross_attention"
+    CROSS_ATTENTION_FFN = "cross_attention_ffn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Vit:
+    """SAM's image encoder (Kirillov et al. 2023, appendix A)."""
+
+    depth: int
+    width: int
+    heads: int
+    global_blocks: tuple[int, ...]  # blocks whose tables span the whole grid in Meta's SAM
+    window: int = 14  # patches; the other blocks' tables have 2·window − 1 rows
+    grid: int = 64  # patches a side in pre-training (1024 px)
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"ViT width {self.width} is not a multiple of its {self.heads} heads.")
+        outside = [i for i in self.global_blocks if not 0 <= i < self.depth]
+        if outside:
+            raise ValueError(f"global_blocks {outside} lie outside a ViT of depth {self.depth}.")
+
+    def table_rows(self, block: int) -> int:
+        """Rows of block `block`'s relative-position tables, as published."""
+        return 2 * (self.grid if block in self.global_blocks else self.window) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Bert:
+    """BERT encoder without pooler (Devlin et al. 2019); the defaults are bert-base-uncased."""
+
+    vocab: int = 30522
+    depth: int = 12
+    width: int = 768
+    heads: int = 12
+    mlp_width: int = 3072
+    positions: int = 512
+    types: int = 2
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(
+                f"BERT width {self.width} is not a multiple of its {self.heads} heads."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One text-guided SAM. `bert=None` is plain SAM: points, boxes and masks only."""
+
+    vit: Vit
+    bert: Bert | None
+    injection: Injection
+    decoder_depth: int = 2  # layers of the two-way transformer
+    text_layer: int = 12  # BERT layer whose output is used: the paper 12, the released code 1
+    text_tokens: int = 20
+    image_size: int = 512  # pixels a side of the square canvas a picture is letterboxed into
+    mask_padding: bool = False  # hide text padding from every attention; the reference does not
+    windowed: bool = False  # Meta's window partition; DIT attends globally in every block
+    dtype: str = "float32"  # compute dtype; parameters, softmax, norms and loss stay float32
+
+    def __post_init__(self):
+        object.__setattr__(self, "injection", Injection(self.injection))
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype is {self.dtype!r}; expected 'float32' or 'bfloat16'.")
+        if self.image_size % PATCH:
+            raise ValueError(f"image_size is {self.image_size}; expected a multiple of {PATCH}.")
+        if self.bert is None and self.injection != Injection.NONE:
+            raise ValueError(f"injection {self.injection} needs a text encoder, and bert is None.")
+        if self.windowed and self.injection != Injection.NONE:
+            raise ValueError(f"injection {self.injection} needs global attention: windowed=False.")
+        if self.bert is not None and not 1 <= self.text_layer <= self.bert.depth:
+            raise ValueError(
+                f"text_layer is {self.text_layer}; this BERT has layers 1 … {self.bert.depth}."
+            )
+
+
+def to_json(architecture: Architecture) -> dict:
+    """Plain dicts, lists, strings and numbers: what `from_json` reads."""
+    return dataclasses.asdict(architecture)
+
+
+def from_json(values: dict) -> Architecture:
+    """Inverse of `to_json`. Raises ValueError naming unknown or missing keys."""
+    vit = dict(_checked(values, Architecture)["vit"])
+    vit["global_blocks"] = tuple(vit["global_blocks"])
+    bert = values["bert"]
+    return Architecture(
+        **{
+            **values,
+            "vit": Vit(**_checked(vit, Vit)),
+            "bert": None if bert is None else Bert(**_checked(bert, Bert)),
+        }
+    )
+
+
+def _checked(values: dict, cls: type) -> dict:
+    names = {f.name for f in dataclasses.fields(cls)}
+    required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+    wrong, missing = sorted(values.keys() - names), sorted(required - values.keys())
+    if wrong or missing:
+        raise ValueError(f"{cls.__name__}: unknown keys {wrong}, missing keys {missing}.")
+    return values

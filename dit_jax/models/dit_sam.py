@@ -1,0 +1,149 @@
+"""The whole model: text and picture in, mask logits out; and SAM's own prompts.
+
+text ── text_encoder ──┬─▶ image_encoder (before every block, as the row says) ─┐
+                       └─▶ text_proj ─▶ sparse prompts ─▶ mask_decoder ◀────────┘
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from dit_jax.models.architecture import DECODER_WIDTH, PATCH, Architecture
+from dit_jax.models.image_encoder import ImageEncoder
+from dit_jax.models.layers import Rng, linear
+from dit_jax.models.mask_decoder import MaskDecoder
+from dit_jax.models.prompt_encoder import PromptEncoder
+from dit_jax.models.text_encoder import TextEncoder
+from dit_jax.ops.resize import resize
+
+Images = Float[Array, "b H W 3"]
+Embedding = Float[Array, "b h w 256"]
+Ids = Int[Array, "b l"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Float32 mask logits at the input's size and at a quarter of it, and the predicted IoU.
+
+    From `DitSam.__call__` there is one mask a picture, `[b, …]`; from `decode` there are m, `[b, m, …]`.
+    """
+
+    logits: Float[Array, "*b H W"]
+    low_res_logits: Float[Array, "*b H4 W4"]
+    iou: Float[Array, "*b"]
+
+
+class DitSam(nnx.Module):
+    """Text-guided SAM. Evaluation mode unless `rngs` (a `dropout` stream) is given."""
+
+    def __init__(self, arch: Architecture, *, rngs: Rng):
+        self.arch = arch
+        self.image_encoder = ImageEncoder(arch, rngs=rngs)
+        self.prompt_encoder = PromptEncoder(dtype=arch.dtype, rngs=rngs)
+        self.mask_decoder = MaskDecoder(arch.decoder_depth, dtype=arch.dtype, rngs=rngs)
+        if arch.bert is None:
+            self.text_encoder, self.text_proj = None, None
+            return
+        make = dict(dtype=arch.dtype, rngs=rngs)
+        self.text_encoder = TextEncoder(arch.bert, output_layer=arch.text_layer, **make)
+        self.text_proj = linear(arch.bert.width, DECODER_WIDTH, **make)
+
+    def __call__(
+        self,
+        images: Images,
+        input_ids: Ids,
+        attention_mask: Ids,
+        *,
+        remat: bool = False,
+        rngs: Rng | None = None,
+    ) -> Prediction:
+        """One mask an (image, expression) pair.
+
+        Args:
+          images: normalised; see `dit_jax.data.transforms`.
+          input_ids, attention_mask: WordPiece ids `[CLS] … [SEP]` and 1 where there is a token.
+          remat: recompute each encoder block in the backward pass instead of keeping it.
+        """
+        features = self.encode_text(input_ids, attention_mask, rngs=rngs)
+        text_mask = self.text_mask(attention_mask)
+        embedding = self.image_encoder(
+            images, features, text_mask=text_mask, remat=remat, rngs=rngs
+        )
+        text = self.text_proj(features)
+        prediction = self.decode(embedding, text=text, text_mask=text_mask)
+        return jax.tree.map(lambda x: x[:, 0], prediction)
+
+    def encode_text(
+        self, input_ids: Ids, attention_mask: Ids, *, rngs: Rng | None = None
+    ) -> Float[Array, "b l t"]:
+        """BERT features of layer `arch.text_layer`."""
+        if self.text_encoder is None:
+            raise ValueError("this is plain SAM: it has no text encoder; use points or boxes.")
+        return self.text_encoder(input_ids, attention_mask, rngs=rngs)
+
+    def text_mask(self, attention_mask: Ids) -> Bool[Array, "b l"] | None:
+        """Which text tokens may be attended to; None where padding is not hidden."""
+        return attention_mask.astype(bool) if self.arch.mask_padding else None
+
+    def encode_image(
+        self, images: Images, input_ids: Ids | None = None, attention_mask: Ids | None = None
+    ) -> Embedding:
+        """The image embedding. Text is needed exactly where the row injects it."""
+        if self.image_encoder.injector is None:
+            return self.image_encoder(images)
+        if input_ids is None or attention_mask is None:
+            raise ValueError("this encoder reads text: give input_ids and attention_mask.")
+        features = self.encode_text(input_ids, attention_mask)
+        return self.image_encoder(images, features, text_mask=self.text_mask(attention_mask))
+
+    def decode(
+        self,
+        embedding: Embedding,
+        *,
+        points: tuple[Float[Array, "b p 2"], Int[Array, "b p"]] | None = None,
+        boxes: Float[Array, "b 4"] | None = None,
+        masks: Float[Array, "b H4 W4 1"] | None = None,
+        text: Float[Array, "b l 256"] | None = None,
+        text_mask: Bool[Array, "b l"] | None = None,
+        multimask: bool = False,
+    ) -> Prediction:
+        """Masks from any prompts, together or alone.
+
+        Args:
+          points: pixel coordinates (x, y) of the input image and labels, 1 object / 0 background.
+          boxes: x0, y0, x1, y1 in pixels of the input image.
+          masks: logits of an earlier prediction.
+          text: `text_proj` of BERT features.
+          multimask: three masks for an ambiguous prompt instead of one.
+        """
+        grid = embedding.shape[1:3]
+        sparse, mask = self.sparse_prompts(embedding, points, boxes, text, text_mask)
+        low_res, iou = self.mask_decoder(
+            embedding,
+            self.prompt_encoder.image_positions(grid),
+            sparse=sparse,
+            dense=self.prompt_encoder.dense(masks),
+            sparse_mask=mask,
+            multimask=multimask,
+        )
+        size = (grid[0] * PATCH, grid[1] * PATCH)
+        # DIT aligns corners (reference), Meta's SAM does not.
+        channels_last = jnp.moveaxis(low_res, 1, -1)
+        logits = resize(channels_last, size, method="linear", align_corners=text is not None)
+        return Prediction(jnp.moveaxis(logits, -1, 1), low_res, iou)
+
+    def sparse_prompts(self, embedding, points, boxes, text, text_mask):
+        """Points and boxes, then text; and which of these tokens may be attended to."""
+        geometric = self.prompt_encoder.sparse(points, boxes, grid=embedding.shape[1:3])
+        parts = [part for part in (geometric, text) if part is not None]
+        if not parts:
+            parts = [jnp.zeros((embedding.shape[0], 0, DECODER_WIDTH), embedding.dtype)]
+        sparse = jnp.concatenate(parts, axis=1)
+        if text is None or text_mask is None:
+            return sparse, None
+        geometric_count = sparse.shape[1] - text.shape[1]
+        return sparse, jnp.pad(text_mask, ((0, 0), (geometric_count, 0)), constant_values=True)

@@ -1,0 +1,239 @@
+"""SAM's ViT image encoder (Kirillov et al. 2023), with a slot for text in front of the image.
+
+Without text it is Meta's encoder: windowed blocks where `windowed`, global ones elsewhere. With
+text (Sec. 3 of the DIT paper) every block attends over `[text; image]` and none is windowed.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from dit_jax.models import injection
+from dit_jax.models.architecture import DECODER_WIDTH, PATCH, Architecture
+from dit_jax.models.layers import Mlp, Rng, gelu, layer_norm, linear, merge_heads, split_heads
+from dit_jax.ops.attention import attend, relative_terms
+from dit_jax.ops.resize import resize, resize_rows
+
+EPSILON = 1e-6
+MLP_RATIO = 4
+
+Grid = Float[Array, "b h w d"]
+Text = Float[Array, "b l d"]
+Mask = Bool[Array, "b l"]
+
+
+class ImageEncoder(nnx.Module):
+    """Pixels `[b, H, W, 3]`, and text where the row injects it, to embeddings `[b, h, w, 256]`."""
+
+    def __init__(self, arch: Architecture, *, rngs: Rng):
+        vit, dtype = arch.vit, arch.dtype
+        self.patch_embed = PatchEmbed(vit.width, dtype=dtype, rngs=rngs)
+        self.pos_embed = nnx.Param(jnp.zeros((1, vit.grid, vit.grid, vit.width)))
+        widened = arch.injection != arch.injection.NONE and arch.bert.width != vit.width
+        self.prob_text = (
+            linear(arch.bert.width, vit.width, dtype=dtype, rngs=rngs) if widened else None
+        )
+        self.injector = injection.build(
+            arch.injection,
+            depth=vit.depth,
+            width=vit.width,
+            text_tokens=arch.text_tokens,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.blocks = nnx.List(Block(arch, i, rngs=rngs) for i in range(vit.depth))
+        self.neck = Neck(vit.width, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        images: Float[Array, "b H W 3"],
+        text: Float[Array, "b l t"] | None = None,
+        *,
+        text_mask: Mask | None = None,
+        remat: bool = False,
+        rngs: Rng | None = None,
+    ) -> Float[Array, "b h w 256"]:
+        x = self.embed(images)
+        if self.injector is None:
+            text = None
+        elif text is None:
+            raise ValueError("this encoder reads text: give input_ids and attention_mask.")
+        elif self.prob_text is not None:
+            text = self.prob_text(text)
+        carried = None
+        for i, block in enumerate(self.blocks):
+            tokens = self.inject(i, text, carried, x, mask=text_mask, rngs=rngs)
+            run = functools.partial(block, text_mask=text_mask, carry=self.carries(i))
+            x, carried = (jax.checkpoint(run) if remat else run)(x, tokens)
+        return self.neck(x)
+
+    def embed(self, images: Float[Array, "b H W 3"]) -> Grid:
+        """Patches plus absolute positions, which are resized to the picture's grid."""
+        x = self.patch_embed(images)
+        positions = resize(self.pos_embed[...], x.shape[1:3], method="cubic")
+        return x + positions.astype(x.dtype)
+
+    def inject(
+        self,
+        layer: int,
+        text: Text | None,
+        carried: Text | None,
+        x: Grid,
+        *,
+        mask: Mask | None = None,
+        rngs: Rng | None = None,
+    ) -> Text | None:
+        """Tokens in front of block `layer`, or None."""
+        if self.injector is None:
+            return None
+        image = x.reshape(x.shape[0], -1, x.shape[-1])
+        return self.injector(layer, text, carried, image, mask=mask, rngs=rngs)
+
+    def carries(self, layer: int) -> bool:
+        """Whether anything reads the text rows that leave block `layer`."""
+        return self.injector is not None and self.injector.carries and layer + 1 < len(self.blocks)
+
+
+class PatchEmbed(nnx.Module):
+    """16×16 patches to tokens: a strided convolution, written as one matrix product."""
+
+    def __init__(self, width: int, *, dtype: str, rngs: Rng):
+        self.proj = nnx.Conv(
+            3, width, (PATCH, PATCH), strides=PATCH, padding="VALID", dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, images: Float[Array, "b H W 3"]) -> Grid:
+        b, height, width, _ = images.shape
+        if height % PATCH or width % PATCH:
+            raise ValueError(f"images are {height}×{width}; expected multiples of {PATCH} pixels.")
+        kernel = self.proj.kernel[...].astype(self.proj.dtype)
+        x = images.astype(self.proj.dtype).reshape(
+            b, height // PATCH, PATCH, width // PATCH, PATCH, 3
+        )
+        x = jnp.einsum("bhiwjc,ijcd->bhwd", x, kernel)
+        return x + self.proj.bias[...].astype(x.dtype)[None, None, None]
+
+
+class Block(nnx.Module):
+    """norm1 → attention → norm2 → MLP, each with its residual, on `[text; image]`."""
+
+    def __init__(self, arch: Architecture, index: int, *, rngs: Rng):
+        vit, dtype = arch.vit, arch.dtype
+        self.norm1 = layer_norm(vit.width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.attn = Attention(
+            vit.width, vit.heads, table_rows=vit.table_rows(index), dtype=dtype, rngs=rngs
+        )
+        self.norm2 = layer_norm(vit.width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(vit.width, MLP_RATIO * vit.width, activation=gelu, dtype=dtype, rngs=rngs)
+        self.window = vit.window if arch.windowed and index not in vit.global_blocks else None
+
+    def __call__(
+        self, x: Grid, text: Text | None, *, text_mask: Mask | None = None, carry: bool = False
+    ) -> tuple[Grid, Text | None]:
+        """The image after this block, and the text where `carry`; else text is only read."""
+        attended, attended_text = self.attend(x, text, text_mask=text_mask, carry=carry)
+        x = x + attended
+        x = x + self.mlp(self.norm2(x))
+        if not carry:
+            return x, None
+        text = text + attended_text
+        return x, text + self.mlp(self.norm2(text))
+
+    def attend(self, x: Grid, text: Text | None, *, text_mask: Mask | None, carry: bool):
+        y = self.norm1(x)
+        if self.window is not None:
+            windows, padded = partition(y, self.window)
+            windows, _ = self.attn(windows, None)
+            return unpartition(windows, self.window, padded=padded, grid=x.shape[1:3]), None
+        text = None if text is None else self.norm1(text)
+        return self.attn(y, text, text_mask=text_mask, carry=carry)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention over `[text; image]` with relative positions on the image part."""
+
+    def __init__(self, width: int, heads: int, *, table_rows: int, dtype: str, rngs: Rng):
+        self.qkv = linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.proj = linear(width, width, dtype=dtype, rngs=rngs)
+        table = (table_rows, width // heads)
+        self.rel_pos_h = nnx.Param(jnp.zeros(table))
+        self.rel_pos_w = nnx.Param(jnp.zeros(table))
+        self.heads = heads
+
+    def __call__(
+        self, x: Grid, text: Text | None, *, text_mask: Mask | None = None, carry: bool = False
+    ) -> tuple[Grid, Text | None]:
+        b, h, w, d = x.shape
+        q, k, v = (split_heads(y, self.heads) for y in self.project(x.reshape(b, h * w, d)))
+        rel = self.relative(q, (h, w))
+        key_mask = None
+        if text is not None:
+            tq, tk, tv = self.project_text(text, queries=carry)
+            k, v = jnp.concatenate([tk, k], axis=2), jnp.concatenate([tv, v], axis=2)
+            q = jnp.concatenate([tq, q], axis=2) if carry else q
+            if text_mask is not None:
+                key_mask = jnp.pad(text_mask, ((0, 0), (0, h * w)), constant_values=True)
+        y = self.proj(merge_heads(attend(q, k, v, rel=rel, key_mask=key_mask)))
+        if not carry:
+            return y.reshape(b, h, w, d), None
+        return y[:, text.shape[1] :].reshape(b, h, w, d), y[:, : text.shape[1]]
+
+    def project(self, x: Float[Array, "b n d"]) -> list[Float[Array, "b n d"]]:
+        return jnp.split(self.qkv(x), 3, axis=-1)
+
+    def project_text(self, text: Text, *, queries: bool):
+        """Keys and values of the text, and queries only where its rows live on."""
+        if queries:
+            return [split_heads(y, self.heads) for y in self.project(text)]
+        d = text.shape[-1]
+        kernel = self.qkv.kernel[...][:, d:].astype(text.dtype)
+        kv = text @ kernel + self.qkv.bias[...][d:].astype(text.dtype)[None, None]
+        return None, *(split_heads(y, self.heads) for y in jnp.split(kv, 2, axis=-1))
+
+    def relative(self, q: Float[Array, "b k n c"], grid: tuple[int, int]):
+        tables = [
+            resize_rows(table[...], 2 * side - 1).astype(q.dtype)
+            for table, side in zip((self.rel_pos_h, self.rel_pos_w), grid, strict=True)
+        ]
+        return relative_terms(q, *tables, grid=grid)
+
+
+class Neck(nnx.Module):
+    """1×1 and 3×3 convolutions to the decoder's width, each followed by a channel LayerNorm."""
+
+    def __init__(self, width: int, *, dtype: str, rngs: Rng):
+        out = DECODER_WIDTH
+        make = dict(padding="SAME", use_bias=False, dtype=dtype, rngs=rngs)
+        self.conv1 = nnx.Conv(width, out, (1, 1), **make)
+        self.norm1 = layer_norm(out, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.conv2 = nnx.Conv(out, out, (3, 3), **make)
+        self.norm2 = layer_norm(out, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Grid) -> Float[Array, "b h w 256"]:
+        return self.norm2(self.conv2(self.norm1(self.conv1(x))))
+
+
+def partition(x: Grid, window: int) -> tuple[Float[Array, "bn s s d"], tuple[int, int]]:
+    """Non-overlapping windows, zero-padded at the bottom and right; and the padded (h, w)."""
+    b, h, w, d = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -h % window), (0, -w % window), (0, 0)))
+    rows, columns = x.shape[1] // window, x.shape[2] // window
+    windows = x.reshape(b, rows, window, columns, window, d).swapaxes(2, 3)
+    return windows.reshape(-1, window, window, d), x.shape[1:3]
+
+
+def unpartition(
+    windows: Float[Array, "bn s s d"],
+    window: int,
+    *,
+    padded: tuple[int, int],
+    grid: tuple[int, int],
+) -> Grid:
+    """Inverse of `partition`, without the padding."""
+    rows, columns = padded[0] // window, padded[1] // window
+    d = windows.shape[-1]
+    x = windows.reshape(-1, rows, columns, window, window, d).swapaxes(2, 3)
+    return x.reshape(-1, *padded, d)[:, : grid[0], : grid[1]]

@@ -1,0 +1,85 @@
+"""The few layers that more than one component uses.
+
+Every layer keeps float32 parameters and computes in `dtype`; norms reduce in float32.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from dit_jax.ops.attention import attend
+
+Dtype = str
+Rng = nnx.Rngs
+
+
+def linear(n: int, out: int, *, dtype: Dtype, rngs: Rng, **kwargs) -> nnx.Linear:
+    """`nn.Linear`: float32 weights `[n, out]`, output in `dtype`."""
+    return nnx.Linear(n, out, dtype=dtype, rngs=rngs, **kwargs)
+
+
+def layer_norm(width: int, *, epsilon: float, dtype: Dtype, rngs: Rng) -> nnx.LayerNorm:
+    """LayerNorm over the last axis; over channels it is also SAM's `LayerNorm2d`.
+
+    Flax's fast variance (E[x²] − E[x]²) is off by 0.57 where the mean dwarfs the deviation.
+    """
+    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The exact GELU; JAX's default is the tanh approximation."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def split_heads(x: Float[Array, "b n d"], heads: int) -> Float[Array, "b k n c"]:
+    b, n, d = x.shape
+    return x.reshape(b, n, heads, d // heads).swapaxes(1, 2)
+
+
+def merge_heads(x: Float[Array, "b k n c"]) -> Float[Array, "b n d"]:
+    b, k, n, c = x.shape
+    return x.swapaxes(1, 2).reshape(b, n, k * c)
+
+
+def dropout(x: Float[Array, "*shape"], *, rate: float, rngs: Rng | None) -> Float[Array, "*shape"]:
+    """Inverted dropout; the identity where `rngs` is None (evaluation)."""
+    if rngs is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(rngs.dropout(), 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+class Mlp(nnx.Module):
+    """lin1 → exact GELU or ReLU → lin2: SAM's `MLPBlock`."""
+
+    def __init__(self, width: int, hidden: int, *, activation, dtype: Dtype, rngs: Rng):
+        self.lin1 = linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.lin2 = linear(hidden, width, dtype=dtype, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self.lin2(self.activation(self.lin1(x)))
+
+
+class CrossAttention(nnx.Module):
+    """q, k, v and output projections around `attend`, at an inner width of its own."""
+
+    def __init__(self, width: int, inner: int, *, heads: int, dtype: Dtype, rngs: Rng):
+        self.q_proj = linear(width, inner, dtype=dtype, rngs=rngs)
+        self.k_proj = linear(width, inner, dtype=dtype, rngs=rngs)
+        self.v_proj = linear(width, inner, dtype=dtype, rngs=rngs)
+        self.out_proj = linear(inner, width, dtype=dtype, rngs=rngs)
+        self.heads = heads
+
+    def __call__(
+        self,
+        q: Float[Array, "b m d"],
+        k: Float[Array, "b n d"],
+        v: Float[Array, "b n d"],
+        *,
+        key_mask: Bool[Array, "b n"] | None = None,
+    ) -> Float[Array, "b m d"]:
+        q, k, v = self.q_proj(q), self.k_proj(k), self.v_proj(v)
+        q, k, v = (split_heads(x, self.heads) for x in (q, k, v))
+        return self.out_proj(merge_heads(attend(q, k, v, key_mask=key_mask)))

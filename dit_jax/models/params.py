@@ -1,0 +1,80 @@
+"""Parameters as plain nested dicts, and a model as a function of them.
+
+`flax.nnx` defines modules; everything else (jit, gradients, optax, checkpoints, sharding) sees dicts
+of arrays whose joined keys are the model's own attribute path: `image_encoder.blocks.3.attn.qkv.kernel`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dit_jax.models import initial
+from dit_jax.models.architecture import Architecture
+from dit_jax.models.dit_sam import DitSam
+
+Params = dict[str, Any]  # nested; keys are strings, leaves arrays (or jax.ShapeDtypeStruct)
+
+
+def split(model: DitSam) -> tuple[nnx.GraphDef, Params]:
+    """The model's structure, and its parameters as a nested dict."""
+    graph, state = nnx.split(model, nnx.Param)
+    return graph, unflatten({".".join(map(str, p)): v[...] for p, v in nnx.to_flat_state(state)})
+
+
+def merge(graph: nnx.GraphDef, params: Params) -> DitSam:
+    """Inverse of `split`; cheap, so it is called inside jitted functions."""
+    flat = {_nnx_path(path): nnx.Param(value) for path, value in flatten(params).items()}
+    return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def structure(arch: Architecture) -> tuple[nnx.GraphDef, Params]:
+    """As `split(model)`, with shapes and dtypes for values; allocates nothing."""
+    abstract = nnx.eval_shape(lambda: DitSam(arch, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(abstract, nnx.Param)
+    return graph, unflatten(
+        {".".join(map(str, p)): v.get_value() for p, v in nnx.to_flat_state(state)}
+    )
+
+
+def init(arch: Architecture, *, seed: int = 0) -> Params:
+    """Fresh parameters (NumPy, float32): see `initial.py`."""
+    shapes = {path: value.shape for path, value in flatten(structure(arch)[1]).items()}
+    return unflatten(initial.draw(arch, shapes, seed=seed))
+
+
+def build(arch: Architecture, *, seed: int = 0) -> DitSam:
+    """A model with fresh parameters; the same seed gives the same ones."""
+    return merge(structure(arch)[0], jax.tree.map(jnp.asarray, init(arch, seed=seed)))
+
+
+def flatten(params: Params) -> dict[str, Any]:
+    """`{"image_encoder.blocks.3.attn.qkv.kernel": array, …}` in sorted order of blocks."""
+    return dict(_walk(params, ""))
+
+
+def unflatten(flat: dict[str, Any]) -> Params:
+    """Inverse of `flatten`."""
+    nested: Params = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split(".")
+        node = nested
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[leaf] = value
+    return nested
+
+
+def _walk(node: Params, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key in sorted(node, key=lambda k: (0, int(k), "") if k.isdigit() else (1, 0, k)):
+        path = f"{prefix}.{key}" if prefix else key
+        if isinstance(node[key], dict):
+            yield from _walk(node[key], path)
+        else:
+            yield path, node[key]
+
+
+def _nnx_path(path: str) -> tuple[str | int, ...]:
+    return tuple(int(key) if key.isdigit() else key for key in path.split("."))

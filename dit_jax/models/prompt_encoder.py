@@ -1,0 +1,105 @@
+"""SAM's prompt encoder: points, boxes and masks to sparse and dense embeddings.
+
+Labels: 1 foreground, 0 background, −1 padding. Coordinates are pixels of the encoder's input, (x, y).
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from dit_jax.models.architecture import DECODER_WIDTH, PATCH
+from dit_jax.models.layers import Rng, gelu, layer_norm
+
+MASK_CHANNELS = 16
+EPSILON = 1e-6
+BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = range(4)
+
+Size = tuple[int, int]
+
+
+class PromptEncoder(nnx.Module):
+    """Sparse tokens `[b, s, 256]` and a dense map that is added to the image embedding."""
+
+    def __init__(self, *, dtype: str, rngs: Rng):
+        self.pe_layer = FourierPositions()
+        self.point_embeddings = nnx.List(nnx.Param(jnp.zeros((1, DECODER_WIDTH))) for _ in range(4))
+        self.not_a_point_embed = nnx.Param(jnp.zeros((1, DECODER_WIDTH)))
+        self.no_mask_embed = nnx.Param(jnp.zeros((1, DECODER_WIDTH)))
+        self.mask_downscaling = MaskDownscaling(dtype=dtype, rngs=rngs)
+        self.dtype = dtype
+
+    def image_positions(self, grid: Size) -> Float[Array, "1 h w 256"]:
+        """Fourier features of every patch centre."""
+        h, w = grid
+        y, x = (jnp.arange(h) + 0.5) / h, (jnp.arange(w) + 0.5) / w
+        unit = jnp.stack(jnp.meshgrid(x, y, indexing="xy"), axis=-1)
+        return self.pe_layer(unit)[None].astype(self.dtype)
+
+    def sparse(
+        self,
+        points: tuple[Float[Array, "b p 2"], Int[Array, "b p"]] | None,
+        boxes: Float[Array, "b 4"] | None,
+        *,
+        grid: Size,
+    ) -> Float[Array, "b s 256"] | None:
+        """Point tokens, then box corners; a padding point stands in where there is no box."""
+        tokens = []
+        if points is not None:
+            tokens.append(self.embed_points(*points, pad=boxes is None, grid=grid))
+        if boxes is not None:
+            tokens.append(self.embed_boxes(boxes, grid=grid))
+        return jnp.concatenate(tokens, axis=1).astype(self.dtype) if tokens else None
+
+    def embed_points(self, coords, labels, *, pad: bool, grid: Size):
+        if pad:
+            coords = jnp.pad(coords, ((0, 0), (0, 1), (0, 0)))
+            labels = jnp.pad(labels, ((0, 0), (0, 1)), constant_values=-1)
+        label = labels[..., None]
+        kinds = jnp.stack([self.point_embeddings[k][0] for k in (BACKGROUND, FOREGROUND)])
+        encoded = self.encode(coords, grid) + kinds[jnp.maximum(labels, 0)]
+        return jnp.where(label < 0, self.not_a_point_embed[...][None], encoded)
+
+    def embed_boxes(self, boxes, *, grid: Size):
+        corners = self.encode(boxes.reshape(-1, 2, 2), grid)
+        kinds = [self.point_embeddings[k][0] for k in (TOP_LEFT, BOTTOM_RIGHT)]
+        return corners + jnp.stack(kinds)[None]
+
+    def encode(self, coords: Float[Array, "b p 2"], grid: Size) -> Float[Array, "b p 256"]:
+        width_height = jnp.asarray([grid[1] * PATCH, grid[0] * PATCH], jnp.float32)
+        return self.pe_layer((coords.astype(jnp.float32) + 0.5) / width_height[None, None])
+
+    def dense(
+        self, masks: Float[Array, "b H4 W4 1"] | None
+    ) -> Float[Array, "b h w 256"] | Float[Array, "1 1 1 256"]:
+        """Mask logits at a quarter of the input's side, or the embedding of "no mask"."""
+        if masks is None:
+            return self.no_mask_embed[...][None, None].astype(self.dtype)
+        return self.mask_downscaling(masks)
+
+
+class FourierPositions(nnx.Module):
+    """Gaussian random Fourier features (Tancik et al. 2020) of coordinates in [0, 1]²."""
+
+    def __init__(self):
+        self.gaussian_matrix = nnx.Param(jnp.zeros((2, DECODER_WIDTH // 2)))
+
+    def __call__(self, unit: Float[Array, "*b 2"]) -> Float[Array, "*b 256"]:
+        angles = 2 * jnp.pi * ((2 * unit - 1) @ self.gaussian_matrix[...])
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class MaskDownscaling(nnx.Module):
+    """Two strided convolutions from a mask at 1/4 to the embedding's 1/16 of the input."""
+
+    def __init__(self, *, dtype: str, rngs: Rng):
+        small, large = MASK_CHANNELS // 4, MASK_CHANNELS
+        make = dict(padding="VALID", dtype=dtype, rngs=rngs)
+        self.conv1 = nnx.Conv(1, small, (2, 2), strides=2, **make)
+        self.norm1 = layer_norm(small, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.conv2 = nnx.Conv(small, large, (2, 2), strides=2, **make)
+        self.norm2 = layer_norm(large, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.conv3 = nnx.Conv(large, DECODER_WIDTH, (1, 1), **make)
+
+    def __call__(self, masks: Float[Array, "b H4 W4 1"]) -> Float[Array, "b h w 256"]:
+        x = gelu(self.norm1(self.conv1(masks)))
+        return self.conv3(gelu(self.norm2(self.conv2(x))))

@@ -1,0 +1,167 @@
+"""Checkpoints with Orbax: asynchronous, atomic, the latest and the best, and exact on resume.
+
+`<workdir>/checkpoints/<step>/` holds params, ema, opt (with the step), data (position in the
+stream) and meta. Orbax writes to a temporary folder and renames it, so a killed run never leaves
+half a checkpoint. What an evaluation gave is in `<workdir>/scores.json`, by step.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+
+from dit_jax import config as configs
+from dit_jax.models.params import Params
+from dit_jax.strict import flatten
+from dit_jax.train import optim
+from dit_jax.train.state import TrainState
+
+CONFIG, SCORES = "config.json", "scores.json"
+UNSCORED = -1.0  # of a checkpoint that was not evaluated; real scores are percentages
+# Keys that change no training step: a run may be continued with other values of them.
+FREE = ("train.minutes", "train.log_every", "train.pictures", "data.workers", "checkpoint.")
+
+
+class Checkpoints:
+    """The checkpoints of one run; use as a context manager, which waits for the last write."""
+
+    def __init__(self, workdir: Path, rules: configs.Checkpoint):
+        self._path = workdir / SCORES
+        self._scores: dict[int, float] = _read_scores(self._path)
+        best = keep.BestN(get_metric_fn=self._score, n=1)
+        latest = keep.LatestN(rules.keep_latest)
+        options = ocp.CheckpointManagerOptions(
+            best_fn=self._score,  # makes Orbax keep the step; the policies decide what is deleted
+            preservation_policy=keep.AnyPreservationPolicy([latest, best]),
+            enable_async_checkpointing=rules.asynchronous,
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._manager.close()
+
+    def save(self, state: TrainState, *, step: int, data: dict, total: int) -> None:
+        """Start writing; the state may be donated as soon as this returns."""
+        items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        items["data"] = ocp.args.JsonSave(data)
+        items["meta"] = ocp.args.JsonSave({"step": step, "total": total})
+        composite = ocp.args.Composite(**items)
+        self._manager.save(step, args=composite, metrics={"step": step}, force=True)
+
+    def rank(self, step: int, score: float) -> None:
+        """Note what an evaluation of this step gave."""
+        self._scores[step] = score
+        write_json(self._path, self._scores)
+
+    def scored(self, step: int) -> bool:
+        return step in self._scores
+
+    def wait(self) -> None:
+        """Until everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """The step with the highest score, of equal ones the later; None without checkpoints."""
+        steps = self._manager.all_steps()
+        return max(steps, key=lambda step: (self._score({"step": step}), step), default=None)
+
+    def _score(self, metrics: dict[str, int]) -> float:
+        return self._scores.get(metrics["step"], UNSCORED)
+
+    def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict]:
+        """State and data position of a step, placed as the abstract state's shardings say.
+
+        Forgets the scores of later steps, which will be made again.
+        """
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in _items(abstract).items()}
+        items["data"] = ocp.args.JsonRestore()
+        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        state = TrainState(
+            step=found["opt"]["step"],
+            trainable=found["params"]["trainable"],
+            frozen=found["params"]["frozen"],
+            opt_state=found["opt"]["adam"],
+            ema=found["ema"] if "ema" in items else {},
+        )
+        self._scores = {known: score for known, score in self._scores.items() if known <= step}
+        return state, found["data"]
+
+    def restore_params(self, step: int, abstract: TrainState) -> Params:
+        """The parameters to score or export: the moving average where there is one."""
+        wanted = {name: tree for name, tree in _items(abstract).items() if name != "opt"}
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
+        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        trained = found["ema"] if "ema" in wanted else found["params"]["trainable"]
+        return optim.combine(trained, found["params"]["frozen"])
+
+
+def claim(workdir: Path, config: configs.Config, *, overwrite: bool) -> None:
+    """Write the run's config into its folder, or check that it is the one that lies there.
+
+    `overwrite` keeps the checkpoints and continues from them under the new config.
+    """
+    if not overwrite:
+        check_same(workdir, config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / CONFIG, _plain(config))
+
+
+def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] = ("",)) -> None:
+    """Raise ValueError naming every key (that starts like one of `only`) that the run had
+    otherwise."""
+    path, flat = workdir / CONFIG, _plain(config)
+    if not path.is_file():
+        return
+    saved = json.loads(path.read_text())
+    changed = [
+        f"{key}: {_shown(saved, key)} → {_shown(flat, key)}"
+        for key in sorted(saved.keys() | flat.keys())
+        if _shown(saved, key) != _shown(flat, key)
+        if key.startswith(only) and not key.startswith(FREE)
+    ]
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run of another config ({'; '.join(changed)}); choose another"
+            " --workdir, or continue it under the new config with --overwrite."
+        )
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """The state as named trees; Orbax refuses an empty one."""
+    trees = {
+        "params": {"trainable": state.trainable, "frozen": state.frozen},
+        "opt": {"step": state.step, "adam": state.opt_state},
+    }
+    return trees | ({"ema": state.ema} if state.ema else {})
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_suffix(".json.tmp")
+    unfinished.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(unfinished, path)
+
+
+def _read_scores(path: Path) -> dict[int, float]:
+    if not path.is_file():
+        return {}
+    return {int(step): score for step, score in json.loads(path.read_text()).items()}
+
+
+def _plain(config: configs.Config) -> dict[str, Any]:
+    """Flat, with tuples as the lists that JSON reads back."""
+    return json.loads(json.dumps(flatten(config)))
+
+
+def _shown(flat: dict[str, Any], key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "(no such key)"

@@ -1,0 +1,143 @@
+"""The training loop: evaluate → save → next batch → step → log, until the run's end.
+
+A run that was stopped or killed continues when the same command is given again, and ends with
+the same parameters, bit for bit: every step is a function of (state, data position, seed).
+"""
+
+from pathlib import Path
+
+import jax
+
+from dit_jax import config as configs
+from dit_jax import model_directory, viz
+from dit_jax.eval import evaluate as evaluation
+from dit_jax.train import scoring
+from dit_jax.train import state as states
+from dit_jax.train import step as steps
+from dit_jax.train.checkpoint import Checkpoints, claim
+from dit_jax.train.report import Report
+from dit_jax.train.run import Run
+from dit_jax.train.state import TrainState
+from dit_jax.train.stop import Stop, Stopped
+
+
+def train(config: configs.Config, workdir: Path, *, overwrite: bool = False) -> None:
+    """Train to the end, or until stopped; continues what `workdir` holds."""
+    run = Run.of(config, workdir)
+    claim(workdir, config, overwrite=overwrite)
+    with Stop(config.train.minutes) as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
+        training = Training(run, stop, checkpoints)
+        training.loop()
+        run.batches.close()
+        checkpoints.wait()
+        print(farewell(training.step, run.total, stopped=stop.asked), flush=True)
+        if not stop.asked:
+            finish(run, checkpoints)
+
+
+class Training:
+    """The state of the loop; `step` counts the updates made."""
+
+    def __init__(self, run: Run, stop: Stop, checkpoints: Checkpoints):
+        self.run, self.stop, self.checkpoints = run, stop, checkpoints
+        self.key = jax.random.key(run.config.train.seed)
+        abstract = run.abstract_state()
+        placement = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        self.train_step = steps.make_train_step(
+            run.model.graph,
+            run.config,
+            mesh=run.model.mesh,
+            placement=placement,
+            steps_per_epoch=run.steps_per_epoch,
+        )
+        self.state, self.step = self.start(abstract, placement)
+        self.saved = self.step
+
+    def start(self, abstract: TrainState, placement: TrainState) -> tuple[TrainState, int]:
+        """The latest checkpoint, or a fresh state."""
+        latest = self.checkpoints.latest()
+        if latest is None:
+            return self.run.first_state(placement), 0
+        state, data = self.checkpoints.restore(latest, abstract)
+        self.run.batches.set_state(data)
+        return state, latest
+
+    def loop(self) -> None:
+        """Order: evaluate → save → next batch → step → log."""
+        config, total = self.run.config, self.run.total
+        about = dict(every=config.train.log_every, batch_size=config.optim.batch_size)
+        with Report(self.run.workdir, start=self.step, total=total, **about) as report:
+            if self.step:
+                report.say(f"Continuing from step {self.step} of {total}.")
+            while not self.pause(report):
+                batch = steps.place_batch(next(self.run.batches), self.run.model.mesh)
+                self.state, metrics = self.train_step(self.state, batch, self.key)
+                self.step += 1
+                report.step(self.step, metrics)
+
+    def pause(self, report: Report) -> bool:
+        """Evaluate and save where it is time to; whether the loop is over."""
+        over = self.step >= self.run.total or self.stop.late
+        evaluating = over or due(self.step, self.run.every)
+        if evaluating and self.step > 0 and not self.checkpoints.scored(self.step):
+            self.evaluate(report)
+        ending = over or self.stop.asked
+        saving = ending or evaluating or due(self.step, self.run.config.checkpoint.every_steps)
+        if saving and self.step > self.saved:
+            self.save(report)
+        return ending
+
+    def evaluate(self, report: Report) -> None:
+        """Score the first split, draw and log, unless a signal comes in between."""
+        report.flush()
+        config, workdir = self.run.config, self.run.workdir
+        split, params = config.data.eval_splits[0], states.evaluated(self.state)
+        try:
+            scores, samples = scoring.score_split(
+                config, self.run.model, params, split, stop=self.stop
+            )
+        except Stopped:
+            return
+        report.say(f"step {self.step}\n{evaluation.table({split: scores})}")
+        report.scores(self.step, split, scores)
+        evaluation.write_scores(workdir, config.data.dataset, split, scores)
+        if samples:
+            viz.save_grid(samples, workdir / "pictures" / f"step_{self.step:06d}.png")
+        self.checkpoints.rank(self.step, scores[config.eval.best]["oIoU"])
+
+    def save(self, report: Report) -> None:
+        """Not before the losses so far are known to be finite."""
+        report.flush()
+        data = self.run.batches.get_state()
+        self.checkpoints.save(self.state, step=self.step, data=data, total=self.run.total)
+        self.saved = self.step
+        report.restart_clock()
+
+
+def due(step: int, every: int) -> bool:
+    return every > 0 and step > 0 and step % every == 0
+
+
+def farewell(step: int, total: int, *, stopped: bool) -> str:
+    if stopped:
+        return f"Stopped at step {step} of {total}; saved. The same command continues."
+    if step < total:
+        return f"The time is over at step {step} of {total}; saved. The same command continues."
+    return f"Trained {total} steps."
+
+
+def finish(run: Run, checkpoints: Checkpoints) -> None:
+    """Export the last and the best parameters as model directories, and score the best."""
+    abstract, vocab = run.abstract_state(), run.model.tokenizer.vocab_path
+    for name, step in (("model_final", checkpoints.latest()), ("model", checkpoints.best())):
+        params = checkpoints.restore_params(step, abstract)
+        model_directory.save(
+            run.workdir / name,
+            run.model.arch,
+            params,
+            vocab=vocab,
+            provenance={"dataset": run.config.data.dataset, "step": step},
+            overwrite=True,
+        )
+    print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
+    scoring.score_all(run.config, run.workdir, run.model, params)

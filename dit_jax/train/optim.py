@@ -1,0 +1,108 @@
+"""What is trained and how: the freezing table, Adam with clipping, schedules, moving average.
+
+Numbers follow the released code (Sec. 4.3 of the paper where it says so): the clip is
+`torch.nn.utils.clip_grad_norm_`'s, the average's decay grows as (1 + t) / (10 + t).
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from dit_jax import config as configs
+from dit_jax.models.params import Params, flatten, unflatten
+
+Schedule = Callable[[Array | int], Array]
+
+BUFFER = "buffer"  # never trained
+GROUPS = (
+    (r"prompt_encoder\.pe_layer\.gaussian_matrix", BUFFER),
+    # New parameters in the middle of a frozen encoder: at zero they would let no text in.
+    (r"image_encoder\.(injector|prob_text)\..*", "injection"),
+    (r"image_encoder\.(patch_embed|blocks|neck)\..*|image_encoder\.pos_embed", "image_encoder"),
+    (r"text_encoder\..*", "text_encoder"),
+    (r"text_proj\..*", "text_proj"),
+    (r"prompt_encoder\..*", "prompt_encoder"),
+    (r"mask_decoder\..*", "mask_decoder"),
+)
+
+
+def group(path: str) -> str:
+    """The part of the model that a parameter belongs to; first match wins."""
+    for pattern, name in GROUPS:
+        if re.fullmatch(pattern, path):
+            return name
+    raise ValueError(f"parameter {path} matches no row of the freezing table; add one.")
+
+
+def partition(params: Params, freeze: tuple[str, ...]) -> tuple[Params, Params]:
+    """(trainable, frozen) parameters."""
+    trainable, frozen = {}, {}
+    for path, value in flatten(params).items():
+        target = frozen if group(path) in (BUFFER, *freeze) else trainable
+        target[path] = value
+    return unflatten(trainable), unflatten(frozen)
+
+
+def combine(trainable: Params, frozen: Params) -> Params:
+    """Inverse of `partition`."""
+    return unflatten(flatten(trainable) | flatten(frozen))
+
+
+def adam(optim: configs.Optim) -> optax.GradientTransformation:
+    """Adam's direction, without the learning rate: (1 − β) moments with bias correction."""
+    b1, b2 = optim.betas
+    return optax.scale_by_adam(b1=b1, b2=b2, eps=optim.eps)
+
+
+def clip(grads: Params, limit: float) -> tuple[Params, Float[Array, ""]]:
+    """Gradients scaled to a global norm of at most `limit` (0 = any), and their norm before."""
+    norm = optax.tree.norm(grads)
+    if limit <= 0:
+        return grads, norm
+    factor = jnp.minimum(limit / (norm + 1e-6), 1.0)
+    return jax.tree.map(lambda g: g * factor, grads), norm
+
+
+def average(ema: Params, params: Params, *, step: Array, limit: float) -> Params:
+    """The moving average after the update that made `step` updates of it."""
+    decay = jnp.minimum(limit, (1 + step) / (10 + step)).astype(jnp.float32)
+    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, ema, params)
+
+
+def total_steps(optim: configs.Optim, steps_per_epoch: int) -> int:
+    """The length of the run."""
+    return optim.max_steps or math.ceil(optim.epochs * steps_per_epoch)
+
+
+def schedule(optim: configs.Optim, *, steps_per_epoch: int) -> Schedule:
+    """step (from 0) → learning rate: linear warm-up, then the recipe's decay."""
+    warmup = optim.warmup_epochs * steps_per_epoch
+    total = total_steps(optim, steps_per_epoch)
+    if warmup >= total:
+        raise ValueError(
+            f"optim.warmup_epochs lasts {warmup:g} steps; expected fewer than the run, {total}."
+        )
+    decay = {"cosine": _cosine, "steps": _steps}[optim.schedule]
+
+    def rate(step: Array | int) -> Array:
+        step = jnp.asarray(step, jnp.float32)
+        rising = optim.warmup_lr + step * ((optim.lr - optim.warmup_lr) / max(warmup, 1))
+        falling = decay(optim, step, warmup, total, steps_per_epoch)
+        return jnp.where(step < warmup, rising, falling)
+
+    return rate
+
+
+def _cosine(optim: configs.Optim, step, warmup: float, total: int, steps_per_epoch: int):
+    done = jnp.clip((step - warmup) / (total - warmup), 0.0, 1.0)
+    return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + jnp.cos(jnp.pi * done))
+
+
+def _steps(optim: configs.Optim, step, warmup: float, total: int, steps_per_epoch: int):
+    passed = sum((step >= epoch * steps_per_epoch).astype(jnp.int32) for epoch in optim.milestones)
+    return optim.lr * jnp.power(jnp.float32(optim.decay), passed)

@@ -1,0 +1,99 @@
+"""The parts of a run that do not change while it runs: model, data stream, length."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from dit_jax import config as configs
+from dit_jax.data.pipeline import TrainBatches, train_batches
+from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.models import params as parameters
+from dit_jax.models.architecture import Architecture
+from dit_jax.models.params import Params
+from dit_jax.train import optim, setup, sharding
+from dit_jax.train import state as states
+from dit_jax.train import step as steps
+from dit_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What predicting needs besides parameters."""
+
+    arch: Architecture
+    graph: nnx.GraphDef
+    tokenizer: Tokenizer
+    mesh: Mesh
+    placement: Params  # shardings of all parameters
+
+    @staticmethod
+    def of(arch: Architecture, vocab: Path, mesh: Mesh) -> "Model":
+        graph, abstract = parameters.structure(arch)
+        tokenizer = setup.open_tokenizer(vocab, arch)
+        return Model(arch, graph, tokenizer, mesh, sharding.shardings(abstract, mesh))
+
+    @functools.cached_property
+    def predict(self) -> Callable:
+        return steps.make_predict_step(self.graph, mesh=self.mesh, placement=self.placement)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The parts of a training run that do not change while it runs."""
+
+    config: configs.Config
+    workdir: Path
+    model: Model
+    batches: TrainBatches
+    steps_per_epoch: int
+    total: int
+    every: int  # steps between evaluations; 0 = only at the end
+
+    @staticmethod
+    def of(
+        config: configs.Config, workdir: Path, *, devices: list[jax.Device] | None = None
+    ) -> "Run":
+        """On all devices, or on the given ones."""
+        mesh = sharding.make_mesh(config.mesh, devices)
+        sharding.check_batches(config, mesh)
+        model = Model.of(config.architecture(), setup.vocabulary(config), mesh)
+        source = setup.open_source(config, config.data.train_split)
+        batches = train_batches(
+            source,
+            model.tokenizer,
+            size=model.arch.image_size,
+            batch_size=config.optim.batch_size // jax.process_count(),
+            augmentation=setup.augmentation(config),
+            seed=config.train.seed,
+            shard_index=jax.process_index(),
+            shard_count=jax.process_count(),
+            workers=config.data.workers,
+        )
+        per_epoch = max(1, len(source) // config.optim.batch_size)
+        every = config.eval.every_steps or round(config.eval.every_epochs * per_epoch)
+        total = optim.total_steps(config.optim, per_epoch)
+        return Run(config, workdir, model, batches, per_epoch, total, every)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        make = functools.partial(
+            states.create, freeze=self.config.freeze(), rules=self.config.optim
+        )
+        abstract = jax.eval_shape(make, parameters.structure(self.model.arch)[1])
+        placed = sharding.shardings(abstract, self.model.mesh)
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            abstract,
+            placed,
+        )
+
+    def first_state(self, placement: TrainState) -> TrainState:
+        """The state before step 0, on the devices."""
+        params = setup.first_params(self.config, self.model.arch)
+        fresh = states.create(params, freeze=self.config.freeze(), rules=self.config.optim)
+        return jax.device_put(fresh, placement)

@@ -1,0 +1,172 @@
+"""One training step: normalise → forward → loss → gradients → clip → Adam → moving average.
+
+Everything is one `jax.jit` over plain dicts, donated and sharded. Metrics come back as device
+arrays; nothing here waits for the device.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from dit_jax import config as configs
+from dit_jax.models import params as parameters
+from dit_jax.models.params import Params
+from dit_jax.ops.pixels import normalize
+from dit_jax.train import optim, sharding
+from dit_jax.train.state import TrainState
+
+Batch = dict[str, Array]  # as `dit_jax.data.pipeline` yields it
+Inputs = dict[str, Array]  # images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S]
+Metrics = dict[str, Array]
+USED = ("image", "content", "input_ids", "attention_mask", "mask")  # what travels to the device
+
+
+def prepare(batch: Batch) -> Inputs:
+    """The model's inputs and the soft target in [0, 1]."""
+    return {
+        "images": normalize(batch["image"], batch["content"]),
+        "input_ids": batch["input_ids"],
+        "attention_mask": batch["attention_mask"],
+        "target": batch["mask"].astype(jnp.float32) / 255,
+    }
+
+
+def loss(
+    graph: nnx.GraphDef,
+    params: Params,
+    inputs: Inputs,
+    *,
+    rngs: nnx.Rngs | None,
+    remat: bool = False,
+) -> Float[Array, ""]:
+    """Mean binary cross-entropy over all pixels, padding included (released code)."""
+    model = parameters.merge(graph, params)
+    prediction = model(
+        inputs["images"], inputs["input_ids"], inputs["attention_mask"], remat=remat, rngs=rngs
+    )
+    logits = prediction.logits.astype(jnp.float32)
+    return optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
+
+
+def loss_and_grads(
+    graph: nnx.GraphDef,
+    trainable: Params,
+    frozen: Params,
+    inputs: Inputs,
+    key: Array | None,
+    *,
+    remat: bool = False,
+) -> tuple[Float[Array, ""], Params]:
+    """The loss, and its gradient by the trainable parameters alone.
+
+    Args:
+      key: of dropout; None for none.
+    """
+
+    def of_trainable(values: Params) -> Array:
+        rngs = None if key is None else nnx.Rngs(dropout=key)  # counts, so made inside the trace
+        return loss(graph, optim.combine(values, frozen), inputs, rngs=rngs, remat=remat)
+
+    return jax.value_and_grad(of_trainable)(trainable)
+
+
+def apply_gradients(
+    state: TrainState, grads: Params, *, rules: configs.Optim, rate: Array
+) -> tuple[TrainState, Float[Array, ""]]:
+    """Clip, Adam, moving average; and the gradients' norm before clipping."""
+    grads, norm = optim.clip(grads, rules.clip)
+    direction, opt_state = optim.adam(rules).update(grads, state.opt_state)
+    trainable = jax.tree.map(lambda p, d: p - rate * d, state.trainable, direction)
+    ema = state.ema
+    if rules.ema:
+        ema = optim.average(ema, trainable, step=state.step, limit=rules.ema)
+    return TrainState(state.step + 1, trainable, state.frozen, opt_state, ema), norm
+
+
+def make_train_step(
+    graph: nnx.GraphDef,
+    config: configs.Config,
+    *,
+    mesh: Mesh,
+    placement: TrainState,
+    steps_per_epoch: int,
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
+    """`(state, batch, key) → (state, {loss, lr, grad_norm})`; the state is donated.
+
+    Args:
+      placement: the state's shardings.
+    """
+    rules, remat = config.optim, config.model.remat
+    schedule = optim.schedule(rules, steps_per_epoch=steps_per_epoch)
+
+    def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+        value, grads = accumulated(
+            graph, state, batch, key, parts=rules.accumulate, remat=remat, mesh=mesh
+        )
+        rate = schedule(state.step)
+        state, norm = apply_gradients(state, grads, rules=rules, rate=rate)
+        return state, {"loss": value, "lr": rate, "grad_norm": norm}
+
+    whole = sharding.replicated(mesh)
+    return jax.jit(
+        train_step,
+        in_shardings=(placement, sharding.batch_sharding(mesh), whole),
+        out_shardings=(placement, whole),
+        donate_argnums=0,
+    )
+
+
+def make_predict_step(
+    graph: nnx.GraphDef, *, mesh: Mesh, placement: Params
+) -> Callable[[Params, Batch], Float[Array, "b S S"]]:
+    """`(params, batch) → logits` at the canvas's size, float32."""
+
+    def predict_step(params: Params, batch: Batch) -> Float[Array, "b S S"]:
+        model = parameters.merge(graph, params)
+        images = normalize(batch["image"], batch["content"])
+        prediction = model(images, batch["input_ids"], batch["attention_mask"])
+        return prediction.logits.astype(jnp.float32)
+
+    rows = sharding.batch_sharding(mesh)
+    return jax.jit(predict_step, in_shardings=(placement, rows), out_shardings=rows)
+
+
+def place_batch(batch: dict, mesh: Mesh) -> Batch:
+    """This host's rows to the devices; only what a step reads travels."""
+    rows = sharding.batch_sharding(mesh)
+    used = {key: batch[key] for key in USED}
+    return {key: jax.make_array_from_process_local_data(rows, x) for key, x in used.items()}
+
+
+def accumulated(
+    graph, state: TrainState, batch: Batch, key: Array | None, *, parts: int, remat, mesh
+):
+    """Mean loss and gradients over `parts` micro-batches, one after another."""
+    if parts == 1:
+        inputs = prepare(batch)
+        return loss_and_grads(graph, state.trainable, state.frozen, inputs, key, remat=remat)
+
+    def add(total, part):
+        number, rows = part
+        own = None if key is None else jax.random.fold_in(key, number)
+        inputs = prepare(rows)
+        one = loss_and_grads(graph, state.trainable, state.frozen, inputs, own, remat=remat)
+        return jax.tree.map(jnp.add, total, one), None
+
+    micro = jax.tree.map(lambda x: _split(x, parts, mesh), batch)
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.trainable))
+    total, _ = jax.lax.scan(add, zero, (jnp.arange(parts), micro))
+    return jax.tree.map(lambda x: x / parts, total)
+
+
+def _split(x: Array, parts: int, mesh: Mesh) -> Array:
+    """[b, …] → [parts, b / parts, …], each device keeping its own rows."""
+    x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+    rows = jax.sharding.PartitionSpec(None, *sharding.BATCH)
+    return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, rows))

@@ -1,0 +1,34 @@
+"""How a run ends early: SIGTERM, Ctrl-C, or its minutes are over."""
+
+import signal
+import time
+
+
+class Stopped(Exception):
+    """SIGTERM or Ctrl-C arrived during an evaluation."""
+
+
+class Stop:
+    """Turns SIGTERM and the first Ctrl-C into a wish that the loop grants between two steps."""
+
+    def __init__(self, minutes: float):
+        self.asked = False
+        self._deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
+
+    def __enter__(self) -> "Stop":
+        self._previous = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @property
+    def late(self) -> bool:
+        """Whether the run's minutes are over."""
+        return time.monotonic() > self._deadline
+
+    def _ask(self, number: int, frame) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True

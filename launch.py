@@ -1,0 +1,84 @@
+"""Train or evaluate a text-guided SAM.
+
+    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval] [--config.key=value …]
+
+The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
+run's best checkpoint, on the config's evaluation splits, and writes `DIR/eval/*.json`.
+"""
+
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from dit_jax.config import Config
+
+MODES = ("train", "eval")
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
+MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+MODEL = flags.DEFINE_string("model", None, "Model directory to evaluate (--mode=eval).")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config that changed.")
+TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
+
+USER_ERRORS = (ValueError, OSError, flags.Error)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}; every setting is a --flag=value.")
+    if not WORKDIR.value or CONFIG.value is None:
+        raise ValueError("expected --config=FILE and --workdir=DIR.")
+    config, workdir = Config.from_dict(CONFIG.value), Path(WORKDIR.value)
+    if MODEL.value and MODE.value != "eval":
+        raise ValueError(
+            "--model names what --mode=eval scores; to train from it, use"
+            " --config.model.init.model=DIR."
+        )
+    from dit_jax.train import loop  # JAX and Orbax take seconds to import
+
+    if MODE.value == "train":
+        loop.train(config, workdir, overwrite=OVERWRITE.value)
+    else:
+        loop.evaluate(config, workdir, model_dir=Path(MODEL.value) if MODEL.value else None)
+
+
+def run(argv: list[str]) -> int:
+    """The exit status; a user's mistake is one sentence on standard error."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        main(parse(argv))
+    except USER_ERRORS as error:
+        if TRACEBACK.present and TRACEBACK.value:
+            traceback.print_exc()
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Read the flags; raises ValueError for a --config.key that the config does not have."""
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:
+        unknown = re.search(r"'(\w+)", str(error.args[0]))[1]
+        near = re.search(r'mean "(\w+)"', str(error.args[0]))
+        named = [word for word in argv if re.match(rf"--?config\..*\b{unknown}\b", word)]
+        hint = f"; the nearest valid key is {near[1]}" if near else ""
+        raise ValueError(f"unknown key {unknown!r} in {' '.join(named)}{hint}.") from error
+
+
+def sentence(error: Exception) -> str:
+    """The message; where the config library wraps it into a report, that report's last line."""
+    text = str(error).strip()
+    if "parsing config file" in text or text.startswith("Configuration is not available"):
+        text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv))

@@ -1,0 +1,48 @@
+"""A training run small enough for a test: two narrow blocks on the embedded data set, at 64 px."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from configs import quickstart
+from dit_jax import variants
+from dit_jax.config import Config
+from dit_jax.models.architecture import Bert, Vit
+
+
+def config_of(**changes) -> Config:
+    """Quickstart at 64 px, batch 8, 4 steps; `changes` are keys like `optim__lr`."""
+    config = quickstart.get_config()
+    config.model.update(image_size=64, text_layer=1)
+    config.data.shapes.update(length=64, eval_length=4)
+    config.data.eval_splits = ("val",)
+    config.optim.update(batch_size=8, max_steps=4, warmup_epochs=0.1, lr=1e-3)
+    config.eval.update(batch_size=8, every_steps=0)
+    config.checkpoint.update(every_steps=2)
+    config.train.update(log_every=1, pictures=2)
+    for key, value in changes.items():
+        config[key.replace("__", ".").split(".")[0]][key.split("__")[1]] = value
+    return Config.from_dict(config)
+
+
+def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `tiny` smaller still."""
+    vit = Vit(depth=2, width=32, heads=2, global_blocks=(1,), grid=4, window=2)
+    bert = Bert(vocab=256, depth=1, width=32, heads=2, mlp_width=64, positions=32)
+    monkeypatch.setitem(variants.BACKBONES, "tiny", vit)
+    monkeypatch.setitem(variants.TEXT_ENCODERS, "tiny", bert)
+
+
+@contextlib.contextmanager
+def compiling_once(folder: Path) -> Iterator[None]:
+    """Keep compiled programs in a folder, so that runs of the same program compile once."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()

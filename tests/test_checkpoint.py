@@ -1,0 +1,141 @@
+"""Stopping and continuing: the parameters do not notice."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from runs import compiling_once, config_of, shrink
+
+from dit_jax import model_directory
+from dit_jax.train import loop, report
+from dit_jax.train.checkpoint import Checkpoints, check_same, claim
+from dit_jax.train.run import Run
+from dit_jax.train.stop import Stop
+
+LENGTH = dict(optim__max_steps=5, checkpoint__every_steps=2, eval__every_steps=3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch, compiling_once(tmp_path_factory.mktemp("xla")):
+        shrink(patch)
+        yield
+
+
+def final_params(workdir):
+    return jax.tree.leaves(model_directory.read(workdir / "model_final")[1])
+
+
+def die_after(monkeypatch, batches):
+    """Let a run break off when it asks for more than so many batches."""
+    left, place = iter(range(batches)), loop.steps.place_batch
+
+    def place_or_die(batch, mesh):
+        if next(left, None) is None:
+            raise InterruptedError
+        return place(batch, mesh)
+
+    monkeypatch.setattr(loop.steps, "place_batch", place_or_die)
+
+
+def test_resume_is_no_resume(tmp_path, monkeypatch, capsys):
+    """A run killed at step 4, whose last checkpoint is step 3's, ends bit-identical."""
+    config = config_of(**LENGTH)
+    loop.train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        die_after(patch, batches=5)  # four steps and one batch of the evaluation at step 3
+        with pytest.raises(InterruptedError):
+            loop.train(config, tmp_path / "broken")
+    loop.train(config, tmp_path / "broken")
+    assert "Continuing from step 3 of 5." in capsys.readouterr().out
+    for a, b in zip(
+        final_params(tmp_path / "whole"), final_params(tmp_path / "broken"), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    lines = [records(tmp_path / name) for name in ("whole", "broken")]
+    for a, b in zip(*lines, strict=True):
+        assert {k: v for k, v in a.items() if "images" not in k} == {
+            k: v for k, v in b.items() if "images" not in k
+        }
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / report.JSONL).read_text().splitlines()]
+
+
+def test_sigterm_saves_and_the_same_command_continues(tmp_path, monkeypatch, capsys):
+    config = config_of(**LENGTH, checkpoint__asynchronous=False)
+    place = loop.steps.place_batch
+
+    def place_and_stop(batch, mesh):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return place(batch, mesh)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.steps, "place_batch", place_and_stop)
+        loop.train(config, tmp_path)
+    assert "Stopped at step 1 of 5; saved." in capsys.readouterr().out
+    assert not (tmp_path / "model").exists()
+    with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        assert checkpoints.latest() == 1
+    loop.train(config, tmp_path)
+    assert "Trained 5 steps." in capsys.readouterr().out
+    assert [line["step"] for line in records(tmp_path) if "train/loss" in line] == [1, 2, 3, 4, 5]
+
+
+def test_latest_and_best_are_kept(tmp_path):
+    config = config_of()
+    run = Run.of(config, tmp_path)
+    abstract = run.abstract_state()
+    state = run.first_state(jax.tree.map(lambda leaf: leaf.sharding, abstract))
+    with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        assert checkpoints.best() is None
+        for step, score in ((1, None), (2, 50.0), (3, 40.0), (4, None)):
+            if score is not None:
+                checkpoints.rank(step, score)
+            checkpoints.save(state, step=step, data=run.batches.get_state(), total=4)
+        checkpoints.wait()
+        assert (checkpoints.best(), checkpoints.latest()) == (2, 4)
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"2", "4"}
+    with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        assert (checkpoints.best(), checkpoints.latest()) == (2, 4)
+        restored, data = checkpoints.restore(4, abstract)
+        assert data == run.batches.get_state()
+        jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_another_config_is_refused(tmp_path):
+    claim(tmp_path, config_of(), overwrite=False)
+    claim(tmp_path, config_of(train__minutes=3.0), overwrite=False)  # changes no step
+    with pytest.raises(ValueError, match=r"optim.lr: 0.001 → 0.1; optim.max_steps: 4 → 9"):
+        claim(tmp_path, config_of(optim__lr=0.1, optim__max_steps=9), overwrite=False)
+    check_same(tmp_path, config_of(optim__lr=0.1), only=("model.",))
+    claim(tmp_path, config_of(optim__lr=0.1), overwrite=True)
+    claim(tmp_path, config_of(optim__lr=0.1), overwrite=False)
+
+
+def test_minutes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stop, endless = Stop(0.5), Stop(0.0)
+    assert not stop.late
+    now[0] += 31
+    assert stop.late
+    assert not endless.late
+
+
+def test_a_loss_that_is_no_number():
+    report.check_finite(6, {"loss": 1.0, "grad_norm": 2.0})
+    with pytest.raises(ValueError, match="loss is nan at step 7, expected a number"):
+        report.check_finite(7, {"loss": float("nan"), "grad_norm": 2.0})
+
+
+def test_lines_of_later_steps_are_dropped(tmp_path):
+    path = tmp_path / report.JSONL
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    report.forget_after(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -1,0 +1,93 @@
+"""The command line, as people call it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "--config=configs/quickstart.py",
+    "--config.model.image_size=64",
+    "--config.optim.batch_size=4",
+    "--config.optim.max_steps=3",
+    "--config.optim.warmup_epochs=0.0",
+    "--config.data.shapes.length=32",
+    "--config.data.shapes.eval_length=4",
+    "--config.data.eval_splits=('val','testA')",
+    "--config.eval.batch_size=4",
+    "--config.train.log_every=1",
+]
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory):
+    """Run the command; all calls share the programs that JAX compiled."""
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
+    how = dict(cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+    return lambda *arguments: subprocess.run(
+        [sys.executable, "launch.py", *map(str, arguments)], **how
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(launch, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    done = launch(*SMALL, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert "Trained 3 steps." in done.stdout
+    return workdir, done.stdout
+
+
+def test_train(trained):
+    workdir, said = trained
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3]
+    scores = json.loads((workdir / "eval" / "shapes-val-dit.json").read_text())
+    assert scores["n"] == 8
+    assert scores["protocol"] == "dit"
+    assert {"config.json", "model.safetensors", "vocab.txt"} == {
+        path.name for path in (workdir / "model").iterdir()
+    }
+    with Image.open(workdir / "pictures" / "step_000003.png") as picture:
+        assert picture.width > 1000
+    assert "oIoU" in said
+
+
+def test_eval_agrees(launch, trained, tmp_path):
+    """Of the run's folder and of its exported model: the scores that training ended with."""
+    workdir, _ = trained
+    before = (workdir / "eval" / "shapes-testA-original.json").read_text()
+    (workdir / "eval" / "shapes-testA-original.json").unlink()
+    of_run = launch(*SMALL, f"--workdir={workdir}", "--mode=eval")
+    assert of_run.returncode == 0, of_run.stderr
+    assert (workdir / "eval" / "shapes-testA-original.json").read_text() == before
+    of_model = launch(
+        *SMALL, f"--workdir={tmp_path}", "--mode=eval", f"--model={workdir / 'model'}"
+    )
+    assert of_model.returncode == 0, of_model.stderr
+    assert (tmp_path / "eval" / "shapes-testA-original.json").read_text() == before
+    assert of_model.stdout == of_run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config.optim.lrr=1"], "unknown key 'lrr' in --config.optim.lrr=1; .* key is lr."),
+        (["--config.optim.batch_size=many"], "--config.optim.batch_size=many"),
+        (["--config.mesh.fsdp=3"], "mesh.data × mesh.fsdp × mesh.tensor is -1 × 3 × 1"),
+        (["--mode=eval"], "holds no checkpoints; train first or give --model=DIR."),
+        (["--mode=eval", "--model=nowhere"], "nowhere is no model directory"),
+    ],
+)
+def test_mistakes(launch, tmp_path, arguments, sentence):
+    failed = launch("--config=configs/quickstart.py", f"--workdir={tmp_path / 'w'}", *arguments)
+    assert failed.returncode == 1
+    assert failed.stderr.count("\n") == 1
+    assert re.search(sentence, failed.stderr), failed.stderr
+    assert not (tmp_path / "w" / "checkpoints").exists()

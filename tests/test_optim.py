@@ -1,0 +1,131 @@
+"""Freezing, clipping, schedules and the moving average against slow statements of them."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from runs import config_of
+
+from configs import base
+from dit_jax import variants
+from dit_jax.config import Config
+from dit_jax.models import params as parameters
+from dit_jax.models.architecture import Bert
+from dit_jax.train import optim
+
+
+def shallow(row):
+    """A row's real widths and parameter names with few blocks: enough to test names."""
+    arch = variants.architecture(variants.VARIANTS[row])
+    vit = dataclasses.replace(arch.vit, depth=2, global_blocks=(1,))
+    bert = arch.bert if row == "tiny" else Bert(depth=1)
+    return dataclasses.replace(arch, vit=vit, bert=bert, text_layer=1)
+
+
+@pytest.mark.parametrize("row", variants.VARIANTS)
+def test_freezing(row):
+    freeze = variants.VARIANTS[row].freeze
+    _, abstract = parameters.structure(shallow(row))
+    trainable, frozen = (parameters.flatten(x) for x in optim.partition(abstract, freeze))
+    assert trainable.keys() | frozen.keys() == parameters.flatten(abstract).keys()
+    assert "prompt_encoder.pe_layer.gaussian_matrix" in frozen
+    for path in trainable.keys() | frozen.keys():
+        new = path.startswith(("image_encoder.injector.", "image_encoder.prob_text."))
+        encoder = path.split(".")[0]
+        expected = (encoder in freeze and not new) or path.endswith("gaussian_matrix")
+        assert (path in frozen) == expected, path
+
+
+def test_combine_inverts_partition():
+    params = {"text_proj": {"bias": 1}, "text_encoder": {"layer": {"0": {"norm": {"bias": 2}}}}}
+    trainable, frozen = optim.partition(params, ("text_encoder",))
+    assert (trainable, frozen) == (
+        {"text_proj": {"bias": 1}},
+        {"text_encoder": {"layer": {"0": {"norm": {"bias": 2}}}}},
+    )
+    assert optim.combine(trainable, frozen) == params
+
+
+def test_unknown_parameter():
+    with pytest.raises(ValueError, match="image_encoder.adapter.kernel matches no row"):
+        optim.group("image_encoder.adapter.kernel")
+
+
+@pytest.mark.parametrize("limit", [0.15, 1e6])
+def test_clip_is_torchs(limit):
+    rng = np.random.default_rng(0)
+    grads = {"a": rng.normal(size=(5, 7)), "b": {"c": rng.normal(size=3)}}
+    grads = jax.tree.map(lambda x: x.astype(np.float32), grads)
+    tensors = [torch.nn.Parameter(torch.zeros(x.shape)) for x in (grads["a"], grads["b"]["c"])]
+    for tensor, value in zip(tensors, (grads["a"], grads["b"]["c"]), strict=True):
+        tensor.grad = torch.from_numpy(value.copy())
+    norm = torch.nn.utils.clip_grad_norm_(tensors, limit)
+    clipped, ours = optim.clip(grads, limit)
+    np.testing.assert_allclose(ours, norm.item(), rtol=1e-6)
+    np.testing.assert_allclose(clipped["a"], tensors[0].grad, rtol=1e-6)
+    np.testing.assert_allclose(clipped["b"]["c"], tensors[1].grad, rtol=1e-6)
+
+
+def test_no_clip():
+    clipped, norm = optim.clip({"a": jnp.array([3.0, 4.0])}, 0.0)
+    np.testing.assert_array_equal(clipped["a"], [3.0, 4.0])
+    assert norm == 5.0
+
+
+def slow_cosine(step, *, warmup, total):
+    if step < warmup:
+        return 1e-7 + step * (1e-4 - 1e-7) / warmup
+    return 1e-6 + (1e-4 - 1e-6) / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+def test_cosine():
+    rules = Config.from_dict(base.recipe("ldit_vit_b", "official")).optim
+    rate = optim.schedule(rules, steps_per_epoch=10)
+    for step in (0, 1, 15, 29, 30, 31, 200, 399):
+        expected = slow_cosine(step, warmup=30, total=400)
+        np.testing.assert_allclose(rate(step), expected, rtol=1e-5, err_msg=f"step {step}")
+
+
+def test_steps():
+    rules = Config.from_dict(base.recipe("ldit_vit_b", "paper")).optim
+    rate = optim.schedule(rules, steps_per_epoch=10)
+    expected = {30: 1e-4, 299: 1e-4, 300: 2e-5, 349: 2e-5, 350: 4e-6, 399: 4e-6}
+    for step, value in expected.items():
+        np.testing.assert_allclose(rate(step), value, rtol=1e-5, err_msg=f"step {step}")
+    np.testing.assert_allclose(rate(15), (1e-7 + 1e-4) / 2, rtol=1e-5)
+
+
+def test_length():
+    rules = config_of().optim
+    assert optim.total_steps(rules, 100) == 4
+    assert optim.total_steps(dataclasses.replace(rules, max_steps=0, epochs=2.5), 100) == 250
+    with pytest.raises(ValueError, match="warmup_epochs lasts 10 steps; expected fewer .* run, 4"):
+        optim.schedule(rules, steps_per_epoch=100)
+
+
+def test_average():
+    ema, param = {"a": jnp.array([1.0])}, {"a": jnp.array([2.0])}
+    for step, decay in ((0, 0.1), (8, 0.5), (10**6, 0.9997)):
+        new = optim.average(ema, param, step=jnp.int32(step), limit=0.9997)
+        np.testing.assert_allclose(new["a"], [decay + (1 - decay) * 2], rtol=1e-6)
+
+
+def test_adam_is_torchs():
+    rules = Config.from_dict(base.recipe("ldit_vit_b", "official")).optim
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=6).astype(np.float32)
+    tensor = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    reference = torch.optim.Adam([tensor], lr=0.01, betas=rules.betas, eps=rules.eps)
+    params = {"a": jnp.asarray(start)}
+    state = optim.adam(rules).init(params)
+    for _ in range(5):
+        grad = rng.normal(size=6).astype(np.float32)
+        tensor.grad = torch.from_numpy(grad)
+        reference.step()
+        direction, state = optim.adam(rules).update({"a": jnp.asarray(grad)}, state)
+        params = {"a": params["a"] - 0.01 * direction["a"]}
+    np.testing.assert_allclose(params["a"], tensor.detach().numpy(), rtol=2e-5)

@@ -1,0 +1,112 @@
+"""The train step: it learns, compiles once, leaves frozen weights alone, accumulates exactly."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import compiling_once, config_of, shrink
+
+from dit_jax.data.transforms import letterbox
+from dit_jax.models import params as parameters
+from dit_jax.ops.pixels import MEAN, STD, normalize
+from dit_jax.train import sharding
+from dit_jax.train import step as steps
+from dit_jax.train.run import Run
+from dit_jax.train.state import evaluated
+
+FIRST = "image_encoder.patch_embed.proj.kernel"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch, compiling_once(tmp_path_factory.mktemp("xla")):
+        shrink(patch)
+        yield
+
+
+def prepared(tmp_path, **changes):
+    """(run, state, step function, a batch on the devices)."""
+    run = Run.of(config_of(**changes), tmp_path)
+    placement = jax.tree.map(lambda leaf: leaf.sharding, run.abstract_state())
+    train_step = steps.make_train_step(
+        run.model.graph,
+        run.config,
+        mesh=run.model.mesh,
+        placement=placement,
+        steps_per_epoch=run.steps_per_epoch,
+    )
+    batch = steps.place_batch(next(run.batches), run.model.mesh)
+    run.batches.close()
+    return run, run.first_state(placement), train_step, batch
+
+
+def test_learns_and_compiles_once(tmp_path):
+    _, state, train_step, batch = prepared(tmp_path, optim__max_steps=40)
+    losses, rates = [], []
+    for _ in range(12):
+        state, metrics = train_step(state, batch, jax.random.key(0))
+        losses.append(float(metrics["loss"]))
+        rates.append(float(metrics["lr"]))
+    assert losses[-1] < 0.7 * losses[0]
+    assert rates[0] < rates[1]
+    assert int(state.step) == 12
+    assert train_step._cache_size() == 1
+    assert isinstance(metrics["loss"], jax.Array)
+
+
+def test_frozen_weights_stay(tmp_path):
+    _, state, train_step, batch = prepared(
+        tmp_path, model__freeze=("image_encoder", "text_encoder")
+    )
+    before = jax.device_get(state.frozen)
+    trainable = jax.device_get(state.trainable)
+    moments = parameters.flatten(state.opt_state.mu).keys()
+    assert moments == parameters.flatten(trainable).keys()
+    assert moments == parameters.flatten(state.ema).keys()
+    for _ in range(2):
+        state, _ = train_step(state, batch, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.frozen))
+    changed = parameters.flatten(jax.device_get(state.trainable))
+    path = "image_encoder.injector.probs.0.kernel"
+    assert FIRST in parameters.flatten(before)
+    assert np.any(changed[path] != parameters.flatten(trainable)[path])
+
+
+def test_accumulation_is_one_large_batch(tmp_path):
+    """Without dropout, the gradients of the parts average to those of the whole; remat or not."""
+    run, state, _, batch = prepared(tmp_path)
+
+    @functools.partial(jax.jit, static_argnames=("parts", "remat"))
+    def grads(state, batch, parts, remat):
+        about = dict(parts=parts, remat=remat, mesh=run.model.mesh)
+        return steps.accumulated(run.model.graph, state, batch, None, **about)
+
+    whole, parts = grads(state, batch, 1, False), grads(state, batch, 2, True)
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(whole))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest), parts, whole
+    )
+
+
+def test_normalize():
+    image = np.full((20, 32, 3), 100, np.uint8)
+    canvas, content = letterbox(image, 32)
+    normal = normalize(jnp.asarray(canvas)[None], jnp.asarray([content]))[0]
+    top, left, h, w = content
+    inside = np.zeros((32, 32), bool)
+    inside[top : top + h, left : left + w] = True
+    np.testing.assert_array_equal(normal[~inside], 0.0)
+    expected = (100 - np.array(MEAN)) / np.array(STD)
+    np.testing.assert_allclose(normal[inside], np.tile(expected, (inside.sum(), 1)), rtol=1e-5)
+
+
+def test_predict_step(tmp_path):
+    run, state, _, batch = prepared(tmp_path)
+    _, abstract = parameters.structure(run.model.arch)
+    placement = sharding.shardings(abstract, run.model.mesh)
+    predict = steps.make_predict_step(run.model.graph, mesh=run.model.mesh, placement=placement)
+    logits = predict(evaluated(state), batch)
+    assert logits.shape == (8, 64, 64)
+    assert logits.dtype == jnp.float32
