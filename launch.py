@@ -39,12 +39,12 @@ def main(argv: list[str]) -> None:
             "--model names what --mode=eval scores; to train from it, use"
             " --config.model.init.model=DIR."
         )
-    from dit_jax.train import loop  # JAX and Orbax take seconds to import
+    from dit_jax.train import loop, scoring  # JAX and Orbax take seconds to import
 
     if MODE.value == "train":
         loop.train(config, workdir, overwrite=OVERWRITE.value)
     else:
-        loop.evaluate(config, workdir, model_dir=Path(MODEL.value) if MODEL.value else None)
+        scoring.evaluate(config, workdir, model_dir=Path(MODEL.value) if MODEL.value else None)
 
 
 def run(argv: list[str]) -> int:

@@ -1,6 +1,7 @@
 """A training run small enough for a test: two narrow blocks on the embedded data set, at 64 px."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from jax.experimental.compilation_cache import compilation_cache
 from configs import quickstart
 from dit_jax import variants
 from dit_jax.config import Config
-from dit_jax.models.architecture import Bert, Vit
+from dit_jax.models.architecture import Architecture, Bert, Vit
 
 
 def config_of(**changes) -> Config:
     """Quickstart at 64 px, batch 8, 4 steps; `changes` are keys like `optim__lr`."""
     config = quickstart.get_config()
-    config.model.update(image_size=64, text_layer=1)
+    config.model.update(image_size=64, text_layer=1, decoder_depth=1)  # compiles faster
     config.data.shapes.update(length=64, eval_length=4)
     config.data.eval_splits = ("val",)
     config.optim.update(batch_size=8, max_steps=4, warmup_epochs=0.1, lr=1e-3)
@@ -35,6 +36,14 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     bert = Bert(vocab=256, depth=1, width=32, heads=2, mlp_width=64, positions=32)
     monkeypatch.setitem(variants.BACKBONES, "tiny", vit)
     monkeypatch.setitem(variants.TEXT_ENCODERS, "tiny", bert)
+
+
+def shallow(row: str) -> Architecture:
+    """A row's real widths and parameter names with few blocks: enough to test names."""
+    arch = variants.architecture(variants.VARIANTS[row])
+    vit = dataclasses.replace(arch.vit, depth=2, global_blocks=(1,))
+    bert = arch.bert if row == "tiny" else Bert(depth=1)
+    return dataclasses.replace(arch, vit=vit, bert=bert, text_layer=1)
 
 
 @contextlib.contextmanager

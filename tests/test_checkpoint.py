@@ -15,7 +15,8 @@ from dit_jax.train.checkpoint import Checkpoints, check_same, claim
 from dit_jax.train.run import Run
 from dit_jax.train.stop import Stop
 
-LENGTH = dict(optim__max_steps=5, checkpoint__every_steps=2, eval__every_steps=3)
+# Saved at steps 3 (evaluated) and 5.
+LENGTH = dict(optim__max_steps=5, checkpoint__every_steps=0, eval__every_steps=3)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,11 +43,11 @@ def die_after(monkeypatch, batches):
 
 
 def test_resume_is_no_resume(tmp_path, monkeypatch, capsys):
-    """A run killed at step 4, whose last checkpoint is step 3's, ends bit-identical."""
+    """A run killed after step 4, whose last checkpoint is step 3's, ends bit-identical."""
     config = config_of(**LENGTH)
     loop.train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        die_after(patch, batches=5)  # four steps and one batch of the evaluation at step 3
+        die_after(patch, batches=5)  # four steps, and one batch of the evaluation at step 3
         with pytest.raises(InterruptedError):
             loop.train(config, tmp_path / "broken")
     loop.train(config, tmp_path / "broken")

@@ -8,22 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from runs import config_of
+from runs import config_of, shallow
 
 from configs import base
 from dit_jax import variants
 from dit_jax.config import Config
 from dit_jax.models import params as parameters
-from dit_jax.models.architecture import Bert
 from dit_jax.train import optim
-
-
-def shallow(row):
-    """A row's real widths and parameter names with few blocks: enough to test names."""
-    arch = variants.architecture(variants.VARIANTS[row])
-    vit = dataclasses.replace(arch.vit, depth=2, global_blocks=(1,))
-    bert = arch.bert if row == "tiny" else Bert(depth=1)
-    return dataclasses.replace(arch, vit=vit, bert=bert, text_layer=1)
 
 
 @pytest.mark.parametrize("row", variants.VARIANTS)

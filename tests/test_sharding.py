@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
-from runs import config_of, shrink
+from runs import config_of, shallow, shrink
 
 from dit_jax import config as configs
-from dit_jax import variants
 from dit_jax.models import params as parameters
 from dit_jax.train import sharding
 
 # (data, fsdp, tensor): what the parameters must be split along
-MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 1, 8), "mixed": (2, 2, 2)}
+MESHES = {"data": (8, 1, 1), "fsdp": (2, 4, 1), "tensor": (2, 2, 2)}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -52,10 +51,9 @@ def test_what_does_not_divide_stays_whole_and_is_named():
 
 
 def test_every_parameter_has_a_row():
-    """Of all widths and injections; names do not depend on depth."""
-    for row in ("crossatt_vit_b", "crossatt_ffn_vit_b", "edit_static_vit_b", "ldit_vit_l", "tiny"):
-        arch = variants.architecture(variants.VARIANTS[row])
-        for path in parameters.flatten(parameters.structure(arch)[1]):
+    """Names depend on the injection and on whether the text is widened."""
+    for row in ("crossatt_vit_b", "crossatt_ffn_vit_b", "edit_static_vit_b", "ldit_vit_l"):
+        for path in parameters.flatten(parameters.structure(shallow(row))[1]):
             sharding._rule(path)
     with pytest.raises(ValueError, match=r"image_encoder.adapter.matrix matches no row"):
         sharding._rule("image_encoder.adapter.matrix")
@@ -74,7 +72,10 @@ def test_meshes_that_do_not_fit():
 def on_eight_devices(tmp_path_factory):
     """The results of this file, run as a program that sees eight devices."""
     out = tmp_path_factory.mktemp("eight")
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+    }
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     command = [sys.executable, __file__, str(out)]
     subprocess.run(command, env=os.environ | flags | paths, cwd=ROOT, check=True, timeout=300)
@@ -84,9 +85,15 @@ def on_eight_devices(tmp_path_factory):
 @pytest.mark.parametrize("mesh", MESHES)
 def test_eight_devices_compute_what_one_does(on_eight_devices, mesh):
     one, many = (dict(np.load(on_eight_devices / f"{name}.npz")) for name in ("one", mesh))
-    for key in one:
-        scale = np.abs(one[key]).max()
-        np.testing.assert_allclose(many[key], one[key], rtol=0, atol=1e-5 * scale, err_msg=key)
+    # By tree, not by tensor: the key biases' true gradient is 0, so theirs is rounding alone.
+    scales = {tree: largest(one, tree) for tree in ("loss", "grad_norm", "params", "mu")}
+    for key, value in one.items():
+        limit = 1e-5 * scales[key.split(".")[0]]
+        np.testing.assert_allclose(many[key], value, rtol=0, atol=limit, err_msg=key)
+
+
+def largest(values, tree):
+    return max(np.abs(v).max() for key, v in values.items() if key.split(".")[0] == tree)
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -101,7 +108,7 @@ def test_parameters_are_split(on_eight_devices, mesh):
 
 
 def three_steps(shape, devices, out: Path, name: str) -> None:
-    """Loss, gradients' norm, and parameters after three steps; and each array's share a device."""
+    """What three steps come to, and the share of each array that a device holds."""
     from dit_jax.train import step as steps
     from dit_jax.train.run import Run
 
@@ -123,7 +130,9 @@ def three_steps(shape, devices, out: Path, name: str) -> None:
         state, metrics = train_step(state, batch, jax.random.key(0))
     run.batches.close()
     values = {f"params.{k}": v for k, v in parameters.flatten(state.trainable).items()}
-    np.savez(out / f"{name}.npz", **jax.device_get(values | metrics))
+    values |= {f"mu.{k}": v for k, v in parameters.flatten(state.opt_state.mu).items()}
+    values |= {key: metrics[key] for key in ("loss", "grad_norm")}
+    np.savez(out / f"{name}.npz", **jax.device_get(values))
     trees = {"trainable": state.trainable, "mu": state.opt_state.mu, "ema": state.ema}
     arrays = {
         f"{t}.{k}": v for t, tree in trees.items() for k, v in parameters.flatten(tree).items()

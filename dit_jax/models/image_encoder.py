@@ -13,8 +13,9 @@ from jaxtyping import Array, Bool, Float
 
 from dit_jax.models import injection
 from dit_jax.models.architecture import DECODER_WIDTH, PATCH, Architecture
-from dit_jax.models.layers import Mlp, Rng, gelu, layer_norm, linear, merge_heads, split_heads
+from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, split_heads
 from dit_jax.ops.attention import attend, relative_terms
+from dit_jax.ops.gelu import gelu
 from dit_jax.ops.resize import resize, resize_rows
 
 EPSILON = 1e-6

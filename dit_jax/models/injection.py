@@ -34,7 +34,9 @@ class EndToEnd(nnx.Module):
     def __init__(self, depth: int, width: int, *, dtype: str, rngs: Rng):
         self.probs = projections(depth, width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None):
+    def __call__(
+        self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None
+    ):
         tokens = self.probs[layer](text if layer == 0 else carried)
         return dropout(tokens, rate=DROPOUT, rngs=rngs)
 
@@ -47,7 +49,9 @@ class EndToEndCarried(nnx.Module):
     def __init__(self, depth: int, width: int, *, dtype: str, rngs: Rng):
         self.probs = projections(1, width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None):
+    def __call__(
+        self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None
+    ):
         if layer > 0:
             return carried
         return dropout(self.probs[0](text), rate=DROPOUT, rngs=rngs)
@@ -62,7 +66,9 @@ class EndToEndStatic(nnx.Module):
         self.probs = linear(width, width, dtype=dtype, rngs=rngs)
         self.tokens = nnx.Param(jnp.zeros((depth - 1, text_tokens, width)))
 
-    def __call__(self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None):
+    def __call__(
+        self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None
+    ):
         if layer == 0:
             return dropout(self.probs(text), rate=DROPOUT, rngs=rngs)
         return carried + static_tokens(self.tokens[layer - 1], like=carried)
@@ -76,7 +82,9 @@ class LayerWise(nnx.Module):
     def __init__(self, depth: int, width: int, *, dtype: str, rngs: Rng):
         self.probs = projections(depth, width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, layer: int, text: Text, carried: None, image: Image, *, mask=None, rngs=None):
+    def __call__(
+        self, layer: int, text: Text, carried: None, image: Image, *, mask=None, rngs=None
+    ):
         return dropout(self.probs[layer](text), rate=DROPOUT, rngs=rngs)
 
 
@@ -88,7 +96,9 @@ class LayerWiseStatic(nnx.Module):
     def __init__(self, depth: int, width: int, *, text_tokens: int, dtype: str, rngs: Rng):
         self.tokens = nnx.Param(jnp.zeros((depth, text_tokens, width)))
 
-    def __call__(self, layer: int, text: Text, carried: None, image: Image, *, mask=None, rngs=None):
+    def __call__(
+        self, layer: int, text: Text, carried: None, image: Image, *, mask=None, rngs=None
+    ):
         return text + static_tokens(self.tokens[layer], like=text)
 
 
@@ -102,7 +112,9 @@ class CrossAtt(nnx.Module):
         self.cross = nnx.List(MultiHead(width, dtype=dtype, rngs=rngs) for _ in range(depth - 1))
         self.ln = nnx.List(UnbiasedNorm(width, rngs=rngs) for _ in range(depth - 1))
 
-    def __call__(self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None):
+    def __call__(
+        self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None
+    ):
         tokens = self.probs[layer](text)
         if layer == 0:
             return tokens
@@ -119,7 +131,9 @@ class CrossAttFfn(nnx.Module):
         self.cross = nnx.List(CrossLayer(width, dtype=dtype, rngs=rngs) for _ in range(depth))
         self.ln = nnx.List(UnbiasedNorm(width, rngs=rngs) for _ in range(depth))
 
-    def __call__(self, layer: int, text: Text, carried: None, image: Image, *, mask=None, rngs=None):
+    def __call__(
+        self, layer: int, text: Text, carried: None, image: Image, *, mask=None, rngs=None
+    ):
         guided = self.cross[layer](text, image, rngs=rngs)
         return self.ln[layer](text + dropout(guided, rate=DROPOUT, rngs=rngs))
 

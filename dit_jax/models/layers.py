@@ -27,11 +27,6 @@ def layer_norm(width: int, *, epsilon: float, dtype: Dtype, rngs: Rng) -> nnx.La
     return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
-def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The exact GELU; JAX's default is the tanh approximation."""
-    return jax.nn.gelu(x, approximate=False)
-
-
 def split_heads(x: Float[Array, "b n d"], heads: int) -> Float[Array, "b k n c"]:
     b, n, d = x.shape
     return x.reshape(b, n, heads, d // heads).swapaxes(1, 2)

@@ -8,7 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from dit_jax.models.architecture import DECODER_WIDTH, PATCH
-from dit_jax.models.layers import Rng, gelu, layer_norm
+from dit_jax.models.layers import Rng, layer_norm
+from dit_jax.ops.gelu import gelu
 
 MASK_CHANNELS = 16
 EPSILON = 1e-6

@@ -12,15 +12,16 @@ from dit_jax.models.architecture import Bert
 from dit_jax.models.layers import (
     Rng,
     dropout,
-    gelu,
     layer_norm,
     linear,
     merge_heads,
     split_heads,
 )
+from dit_jax.ops.gelu import gelu
 
 EPSILON = 1e-12
 DROPOUT = 0.1
+PAD = 0
 
 
 class TextEncoder(nnx.Module):
@@ -60,6 +61,8 @@ class Embeddings(nnx.Module):
         if length > limit:
             raise ValueError(f"text has {length} tokens; this BERT has {limit} positions.")
         x = self.word_embeddings(input_ids)
+        # PyTorch's `padding_idx=0`: the vector of [PAD] is read like any other and never trained.
+        x = jnp.where((input_ids == PAD)[..., None], jax.lax.stop_gradient(x), x)
         x = x + self.position_embeddings(jnp.arange(length))[None]
         x = x + self.token_type_embeddings(jnp.zeros((1, 1), int))
         return dropout(self.norm(x), rate=DROPOUT, rngs=rngs)
