@@ -5,6 +5,8 @@ numbers (NumPy's too, which schedulers leave in training checkpoints) and refuse
 """
 
 import pickle
+import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -48,14 +50,14 @@ def write(path: Path | str, state: State, *, wrap: bool = False) -> None:
 def _read_torch(path: Path) -> State:
     torch = _torch()
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = "it is not a PyTorch checkpoint or holds more than data"
-        raise ValueError(f"{path} cannot be read: {reason} ({_first_line(error)})") from error
+        raise ValueError(f"{path} cannot be read: {_refusal(error)}.") from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
         reason = "it is not a PyTorch checkpoint or is cut short"
-        raise ValueError(f"{path} cannot be read: {reason} ({_first_line(error)})") from error
+        raise ValueError(f"{path} cannot be read: {reason}.") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -106,5 +108,9 @@ def _torch():
     return torch
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """Why a pickle was refused; PyTorch's own text advises to run it."""
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if named:
+        return f"it holds more than data and would run {named[1]}"
+    return "it is not a PyTorch checkpoint or holds more than data"
