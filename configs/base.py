@@ -90,8 +90,10 @@ def model(variant: str, *, text_layer: int, image_size: int) -> dict:
         image_size=image_size,
         mask_padding=False,
         dtype="float32",
+        dropout=True,
         remat=False,
         init=dict(model="", sam="", bert=""),
+        vocab_size=placeholder(int),
         vocab="",
     )
 
@@ -104,6 +106,7 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         source="data/refer",
         cache_dir="data/records",
         train_split="train",
+        train_limit=0,
         eval_splits=("val", "testA", "testB"),
         eval_limit=0,
         augmentation=dict(scales=scales, jitter=0.4, jitter_p=0.8, blur_p=blur_p, flip_p=0.5),

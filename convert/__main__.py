@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
                 type=Injection,
                 choices=list(Injection),
                 metavar="NAME",
-                help="injection method, where tensors cannot tell: layer_wise (L-DIT) or e2e (E-DIT)",
+                help="where tensors cannot tell: layer_wise (L-DIT) or e2e (E-DIT)",
             )
     command = commands.add_parser("reverse", help="a model directory back to PyTorch")
     command.set_defaults(run=reverse)

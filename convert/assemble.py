@@ -1,4 +1,4 @@
-"""The start of training: SAM's and BERT's published weights with fresh DIT parameters between them."""
+"""The start of training: SAM's and BERT's published weights, fresh DIT parameters between them."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def assemble(
     """Parameters of `arch` from a SAM and a BERT, each a PyTorch file or a model directory.
 
     What neither holds (injector, text projections, decoder layers beyond SAM's two) is drawn from
-    `seed`; a part that is not given is fresh as a whole. Raises ValueError where a part does not fit.
+    `seed`; a part that is not given is fresh as a whole. Raises ValueError where one does not fit.
     """
     flat = params_lib.flatten(params_lib.init(arch, seed=seed))
     if sam:

@@ -91,7 +91,7 @@ def dit(
         vit=image,
         bert=bert(state, heads=text_heads, head_width=image.width // image.heads),
         injection=injection,
-        decoder_depth=decoder_depth(state),
+        **decoder(state),
         text_layer=text_layer or RELEASED_TEXT_LAYER,
         text_tokens=TEXT_TOKENS if tokens is None else tokens.shape[1],
         image_size=image_size or DIT_IMAGE_SIZE,
@@ -105,7 +105,7 @@ def sam(state: State, *, image_size: int | None) -> Architecture:
         vit=image,
         bert=None,
         injection=Injection.NONE,
-        decoder_depth=decoder_depth(state),
+        **decoder(state),
         image_size=image_size or image.grid * PATCH,
         windowed=True,
     )
@@ -117,8 +117,14 @@ def around(text: Bert) -> Architecture:
     return Architecture(image, text, Injection.NONE, text_layer=text.depth)
 
 
-def decoder_depth(state: State) -> int:
-    return count(state, r"mask_decoder\.transformer\.layers\.(\d+)\.")
+def decoder(state: State) -> dict[str, int]:
+    """The mask decoder's fields of an `Architecture`."""
+    lin1 = _get(state, "mask_decoder.transformer.layers.0.mlp.lin1.weight").shape
+    return {
+        "decoder_depth": count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+        "decoder_width": lin1[1],
+        "decoder_mlp_width": lin1[0],
+    }
 
 
 def count(state: State, pattern: str) -> int:

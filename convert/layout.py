@@ -1,8 +1,8 @@
 """How a parameter is called and laid out in PyTorch: one ordered table, read in both directions.
 
-Ours is the dotted path of `dit_jax.models.params`; theirs is the released DIT code's name, or Meta's
-SAM's, which differs by a prefix only. The first rule whose pattern matches a path renames that part;
-then a suffix rule turns Flax's leaf names and axes into PyTorch's.
+Ours is the dotted path of `dit_jax.models.params`; theirs is the released DIT code's name, or
+Meta's SAM's, which differs by a prefix only. The first rule whose pattern matches a path renames
+that part; then a suffix rule turns Flax's leaf names and axes into PyTorch's.
 """
 
 import re
@@ -86,7 +86,7 @@ def torch_name(path: str) -> str:
 
 
 def from_torch(path: str, value: np.ndarray) -> np.ndarray:
-    """PyTorch's array in our axes. A transposed convolution's (in, out, y, x) becomes (y, x, out, in)."""
+    """PyTorch's array in our axes; a transposed convolution's become (y, x, out, in)."""
     if path.endswith(".kernel"):
         value = value.transpose(AXES[value.ndim])
     return np.ascontiguousarray(value)

@@ -1,4 +1,4 @@
-"""Bringing every source's names to the released DIT code's, and what may be left out, with reasons."""
+"""Bringing every source's names to the released DIT code's; what may be left out, and why."""
 
 import re
 
@@ -15,8 +15,8 @@ IGNORED = {
     r"pixel_(mean|std)$": "ImageNet's constants, part of the pipeline here",
 }
 
-# What the released code declares but never reads, so that it can load our tensors strictly; the sizes
-# do not depend on the model's. The pooler's do.
+# What the released code declares but never reads, so that it can load our tensors strictly; these
+# sizes do not depend on the model's. The pooler's do.
 DECLARED = {
     "query_embeddings": (1, 4, 768),
     "self_attention.in_proj_weight": (2304, 768),

@@ -40,8 +40,10 @@ class Model:
     image_size: int
     mask_padding: bool
     dtype: str
+    dropout: bool  # the paper's 0.1 in BERT and after the projections
     remat: bool  # recompute encoder blocks in the backward pass: less memory, more time
     init: Init
+    vocab_size: int | None  # word pieces the text encoder has rows for; None keeps the row's
     vocab: str  # "" takes the model directory's, or the embedded one where the data is shapes
 
 
@@ -72,6 +74,7 @@ class Data:
     source: str  # REFER folder with annotations and COCO pictures
     cache_dir: str  # where its array records are built, once
     train_split: str
+    train_limit: int  # referents of it that are trained on; 0 = all
     eval_splits: tuple[str, ...]  # the first one is scored during training, all of them at its end
     eval_limit: int  # expressions of a split that are scored; 0 = all
     augmentation: Augment
@@ -205,7 +208,11 @@ class Config:
         """The model that this run trains."""
         names = ("text_layer", "text_tokens", "image_size", "mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
-        return variants.architecture(self.variant(), **settings)
+        arch = variants.architecture(self.variant(), **settings)
+        if self.model.vocab_size is None:
+            return arch
+        bert = dataclasses.replace(arch.bert, vocab=self.model.vocab_size)
+        return dataclasses.replace(arch, bert=bert)
 
     def freeze(self) -> tuple[str, ...]:
         """Encoders whose pre-trained weights stay as they are."""

@@ -10,14 +10,14 @@ import dataclasses
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
 
 BACKBONES = {
-    "tiny": Vit(depth=4, width=128, heads=4, global_blocks=(1, 3), grid=8, window=4),
+    "tiny": Vit(depth=4, width=96, heads=3, global_blocks=(1, 3), grid=8, window=4),
     "vit_b": Vit(depth=12, width=768, heads=12, global_blocks=(2, 5, 8, 11)),
     "vit_l": Vit(depth=24, width=1024, heads=16, global_blocks=(5, 11, 17, 23)),
     "vit_h": Vit(depth=32, width=1280, heads=16, global_blocks=(7, 15, 23, 31)),
 }
 
 TEXT_ENCODERS = {
-    "tiny": Bert(vocab=256, depth=2, width=128, heads=4, mlp_width=512, positions=64),
+    "tiny": Bert(vocab=256, depth=2, width=96, heads=3, mlp_width=384, positions=64),
     "base": Bert(),
 }
 
@@ -78,7 +78,9 @@ def architecture(variant: Variant, **settings) -> Architecture:
       settings: any field of `Architecture`, e.g. `text_layer=1`, `dtype="bfloat16"`.
     """
     tiny = variant.backbone == "tiny"
-    usual = dict(image_size=128, text_layer=2) if tiny else dict(image_size=512, text_layer=12)
+    usual = dict(image_size=512, text_layer=12)
+    if tiny:
+        usual = dict(image_size=128, text_layer=2, decoder_width=128, decoder_mlp_width=512)
     parts = dict(
         vit=BACKBONES[variant.backbone],
         bert=TEXT_ENCODERS["tiny" if tiny else "base"],

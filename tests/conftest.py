@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of reference activations and real data: $DIT_JAX_SHARED, or `shared` beside the project."""
+    """Folder of reference activations and real data: $DIT_JAX_SHARED, or `../shared`."""
     beside = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("DIT_JAX_SHARED", beside))
     if not folder.is_dir():

@@ -127,9 +127,8 @@ def test_e_dit_and_l_dit_have_the_same_tensors(tmp_path, capsys, name, expected)
 
 def test_overrides(tmp_path):
     torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
-    assert run(
-        "dit", tmp_path / "a.pth", tmp_path / "model", "--text-layer=2", "--text-heads=4", "--image-size=256"
-    ) == 0  # fmt: skip
+    options = "--text-layer=2", "--text-heads=4", "--image-size=256"
+    assert run("dit", tmp_path / "a.pth", tmp_path / "model", *options) == 0
     arch, _ = model_directory.read(tmp_path / "model")
     assert (arch.text_layer, arch.bert.heads, arch.image_size) == (2, 4, 256)
 

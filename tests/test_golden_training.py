@@ -84,7 +84,7 @@ def test_loss_and_gradients(golden, run):
 
 
 def test_five_steps(golden, run):
-    """Loss, learning rate and gradient norm of every step; parameters and averages after the last."""
+    """Loss, rate and gradient norm of every step; parameters and averages after the last."""
     recorded = run.recorded
     rate = optim.schedule(run.rules, steps_per_epoch=recorded["steps_per_epoch"])
     update = jax.jit(

@@ -1,4 +1,4 @@
-"""Live parity with `transformers`' BERT: every layer, every name style, padding, both file formats."""
+"""Live parity with `transformers`' BERT: every layer, name style, padding, both file formats."""
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ COLOURS = {
     "pink": (246, 128, 190),
 }
 TEXTURES = ("plain", "plain", "striped", "dotted")  # plain twice: half of all objects
-SIZES = {"small": (9.5, 10.5), "large": (19.0, 22.0)}  # radius: a factor 1.8 lies between
+SIZES = {"small": (12.0, 13.5), "large": (24.0, 28.0)}  # radius: a factor 1.8 lies between
 # Largest turn from upright, in radians: further, a square reads as a diamond, a cross as an x.
 TURNS = {
     "circle": 3.14,
@@ -117,7 +117,8 @@ def sample_layout(
     height, width = (size, short) if rng.random() < 0.5 else (short, size)
     unit = size / REFERENCE
     while True:
-        wanted = counts[0] + int(rng.random() * (counts[1] - counts[0] + 1))
+        # Squared: few things are more common than many.
+        wanted = counts[0] + int(rng.random() ** 2 * (counts[1] - counts[0] + 1))
         # Below 1 outlines may overlap; kept above the point where one could hide another.
         spacing = pick(rng, (0.72, 0.9, 1.2))
         things: list[Thing] = []

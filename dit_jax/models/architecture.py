@@ -8,7 +8,6 @@ import dataclasses
 import enum
 
 PATCH = 16  # pixels; SAM never uses another patch size
-DECODER_WIDTH = 256  # SAM's `prompt_embed_dim`
 
 
 class Injection(enum.StrEnum):
@@ -74,6 +73,8 @@ class Architecture:
     bert: Bert | None
     injection: Injection
     decoder_depth: int = 2  # layers of the two-way transformer
+    decoder_width: int = 256  # SAM's `prompt_embed_dim`: embeddings, prompts and decoder
+    decoder_mlp_width: int = 2048
     text_layer: int = 12  # BERT layer whose output is used: the paper 12, the released code 1
     text_tokens: int = 20
     image_size: int = 512  # pixels a side of the square canvas a picture is letterboxed into

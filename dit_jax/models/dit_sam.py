@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from dit_jax.models.architecture import DECODER_WIDTH, PATCH, Architecture
+from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.image_encoder import ImageEncoder
 from dit_jax.models.layers import Rng, linear
 from dit_jax.models.mask_decoder import MaskDecoder
@@ -20,7 +20,7 @@ from dit_jax.models.text_encoder import TextEncoder
 from dit_jax.ops.resize import resize
 
 Images = Float[Array, "b H W 3"]
-Embedding = Float[Array, "b h w 256"]
+Embedding = Float[Array, "b h w c"]
 Ids = Int[Array, "b l"]
 
 
@@ -29,7 +29,7 @@ Ids = Int[Array, "b l"]
 class Prediction:
     """Float32 mask logits at the input's size and at a quarter of it, and the predicted IoU.
 
-    From `DitSam.__call__` there is one mask a picture, `[b, …]`; from `decode` there are m, `[b, m, …]`.
+    From `DitSam.__call__` there is one mask a picture, `[b, …]`; from `decode` m, `[b, m, …]`.
     """
 
     logits: Float[Array, "*b H W"]
@@ -43,14 +43,14 @@ class DitSam(nnx.Module):
     def __init__(self, arch: Architecture, *, rngs: Rng):
         self.arch = arch
         self.image_encoder = ImageEncoder(arch, rngs=rngs)
-        self.prompt_encoder = PromptEncoder(dtype=arch.dtype, rngs=rngs)
-        self.mask_decoder = MaskDecoder(arch.decoder_depth, dtype=arch.dtype, rngs=rngs)
+        self.prompt_encoder = PromptEncoder(arch.decoder_width, dtype=arch.dtype, rngs=rngs)
+        self.mask_decoder = MaskDecoder(arch, rngs=rngs)
         if arch.bert is None:
             self.text_encoder, self.text_proj = None, None
             return
         make = dict(dtype=arch.dtype, rngs=rngs)
         self.text_encoder = TextEncoder(arch.bert, output_layer=arch.text_layer, **make)
-        self.text_proj = linear(arch.bert.width, DECODER_WIDTH, **make)
+        self.text_proj = linear(arch.bert.width, arch.decoder_width, **make)
 
     def __call__(
         self,
@@ -107,7 +107,7 @@ class DitSam(nnx.Module):
         points: tuple[Float[Array, "b p 2"], Int[Array, "b p"]] | None = None,
         boxes: Float[Array, "b 4"] | None = None,
         masks: Float[Array, "b H4 W4 1"] | None = None,
-        text: Float[Array, "b l 256"] | None = None,
+        text: Float[Array, "b l c"] | None = None,
         text_mask: Bool[Array, "b l"] | None = None,
         multimask: bool = False,
     ) -> Prediction:
@@ -141,7 +141,7 @@ class DitSam(nnx.Module):
         geometric = self.prompt_encoder.sparse(points, boxes, grid=embedding.shape[1:3])
         parts = [part for part in (geometric, text) if part is not None]
         if not parts:
-            parts = [jnp.zeros((embedding.shape[0], 0, DECODER_WIDTH), embedding.dtype)]
+            parts = [jnp.zeros((embedding.shape[0], 0, embedding.shape[-1]), embedding.dtype)]
         sparse = jnp.concatenate(parts, axis=1)
         if text is None or text_mask is None:
             return sparse, None

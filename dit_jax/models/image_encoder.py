@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from dit_jax.models import injection
-from dit_jax.models.architecture import DECODER_WIDTH, PATCH, Architecture
+from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, split_heads
 from dit_jax.ops.attention import attend, relative_terms
 from dit_jax.ops.gelu import gelu
@@ -27,7 +27,7 @@ Mask = Bool[Array, "b l"]
 
 
 class ImageEncoder(nnx.Module):
-    """Pixels `[b, H, W, 3]`, and text where the row injects it, to embeddings `[b, h, w, 256]`."""
+    """Pixels `[b, H, W, 3]`, and text where the row injects it, to embeddings `[b, h, w, c]`."""
 
     def __init__(self, arch: Architecture, *, rngs: Rng):
         vit, dtype = arch.vit, arch.dtype
@@ -46,7 +46,7 @@ class ImageEncoder(nnx.Module):
             rngs=rngs,
         )
         self.blocks = nnx.List(Block(arch, i, rngs=rngs) for i in range(vit.depth))
-        self.neck = Neck(vit.width, dtype=dtype, rngs=rngs)
+        self.neck = Neck(vit.width, arch.decoder_width, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -56,7 +56,7 @@ class ImageEncoder(nnx.Module):
         text_mask: Mask | None = None,
         remat: bool = False,
         rngs: Rng | None = None,
-    ) -> Float[Array, "b h w 256"]:
+    ) -> Float[Array, "b h w c"]:
         x = self.embed(images)
         if self.injector is None:
             text = None
@@ -205,15 +205,14 @@ class Attention(nnx.Module):
 class Neck(nnx.Module):
     """1×1 and 3×3 convolutions to the decoder's width, each followed by a channel LayerNorm."""
 
-    def __init__(self, width: int, *, dtype: str, rngs: Rng):
-        out = DECODER_WIDTH
+    def __init__(self, width: int, out: int, *, dtype: str, rngs: Rng):
         make = dict(padding="SAME", use_bias=False, dtype=dtype, rngs=rngs)
         self.conv1 = nnx.Conv(width, out, (1, 1), **make)
         self.norm1 = layer_norm(out, epsilon=EPSILON, dtype=dtype, rngs=rngs)
         self.conv2 = nnx.Conv(out, out, (3, 3), **make)
         self.norm2 = layer_norm(out, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Grid) -> Float[Array, "b h w 256"]:
+    def __call__(self, x: Grid) -> Float[Array, "b h w c"]:
         return self.norm2(self.conv2(self.norm1(self.conv1(x))))
 
 

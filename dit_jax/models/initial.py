@@ -1,7 +1,8 @@
 """Fresh parameters: one ordered table from a parameter's path to how it starts.
 
-Values are drawn on the host, each from a stream of its own (seed and path), so they depend neither on
-the order of modules nor on devices, and nothing is compiled. First match wins; every path matches.
+Values are drawn on the host, each from a stream of its own (seed and path), so they depend neither
+on the order of modules nor on devices, and nothing is compiled. First match wins; every path
+matches.
 """
 
 import re

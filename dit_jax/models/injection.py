@@ -1,9 +1,10 @@
 """Deep instruction tuning (Sec. 3): which tokens stand in front of the image when block i runs.
 
 An injector is one method, `(layer, text, carried, image) -> tokens`. `text` is the text at the
-encoder's width, `carried` what the slot held after the block before (None at the first),
-`image` the visual tokens before the block; `mask` is False at text that is hidden. Plain SAM and the paper's shallow fusion have none.
-Projections start at zero (`initial.py`): training starts from SAM with zero text tokens.
+encoder's width, `carried` what the slot held after the block before (None at the first), `image`
+the visual tokens before the block; `mask` is False at text that is hidden. Plain SAM and the
+paper's shallow fusion have none. Projections start at zero (`initial.py`): training starts from
+SAM with zero text tokens.
 """
 
 import jax

@@ -5,48 +5,48 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from dit_jax.models.architecture import DECODER_WIDTH
+from dit_jax.models.architecture import Architecture
 from dit_jax.models.layers import CrossAttention, Mlp, Rng, layer_norm, linear
 from dit_jax.ops.gelu import gelu
 
 MASK_TOKENS = 4  # one for a single mask, three for ambiguous prompts
-HEADS, MLP_WIDTH, CROSS_WIDTH = 8, 2048, DECODER_WIDTH // 2  # attention_downsample_rate 2
+HEAD_WIDTH = 32  # 8 heads at SAM's width of 256
+DOWNSAMPLE = 2  # `attention_downsample_rate` of the cross-attentions
 TRANSFORMER_EPSILON, UPSCALER_EPSILON = 1e-5, 1e-6
 
-Tokens = Float[Array, "b t 256"]
-Image = Float[Array, "b n 256"]
+Tokens = Float[Array, "b t c"]
+Image = Float[Array, "b n c"]
 Mask = Bool[Array, "b t"]
 
 
 class MaskDecoder(nnx.Module):
     """Image embedding and prompts to mask logits at 1/4 of the input's side, and their IoU."""
 
-    def __init__(self, depth: int, *, dtype: str, rngs: Rng):
-        make = dict(dtype=dtype, rngs=rngs)
-        self.transformer = TwoWayTransformer(depth, **make)
-        self.iou_token = nnx.Param(jnp.zeros((1, DECODER_WIDTH)))
-        self.mask_tokens = nnx.Param(jnp.zeros((MASK_TOKENS, DECODER_WIDTH)))
-        self.output_upscaling = Upscaling(**make)
-        hyper = DECODER_WIDTH // 8
+    def __init__(self, arch: Architecture, *, rngs: Rng):
+        width, make = arch.decoder_width, dict(dtype=arch.dtype, rngs=rngs)
+        self.transformer = TwoWayTransformer(arch, rngs=rngs)
+        self.iou_token = nnx.Param(jnp.zeros((1, width)))
+        self.mask_tokens = nnx.Param(jnp.zeros((MASK_TOKENS, width)))
+        self.output_upscaling = Upscaling(width, **make)
         self.output_hypernetworks_mlps = nnx.List(
-            ThreeLayers(hyper, **make) for _ in range(MASK_TOKENS)
+            ThreeLayers(width, width // 8, **make) for _ in range(MASK_TOKENS)
         )
-        self.iou_prediction_head = ThreeLayers(MASK_TOKENS, **make)
+        self.iou_prediction_head = ThreeLayers(width, MASK_TOKENS, **make)
 
     def __call__(
         self,
-        embedding: Float[Array, "b h w 256"],
-        positions: Float[Array, "1 h w 256"],
+        embedding: Float[Array, "b h w c"],
+        positions: Float[Array, "1 h w c"],
         *,
-        sparse: Float[Array, "b s 256"],
-        dense: Float[Array, "_ _ _ 256"],
+        sparse: Float[Array, "b s c"],
+        dense: Float[Array, "_ _ _ c"],
         sparse_mask: Bool[Array, "b s"] | None = None,
         multimask: bool = False,
     ) -> tuple[Float[Array, "b m H4 W4"], Float[Array, "b m"]]:
         """Logits and predicted IoU: the first mask (m = 1), or the other three."""
-        b, h, w, _ = embedding.shape
+        b, h, w, c = embedding.shape
         tokens, mask = self.tokens(sparse, sparse_mask)
-        x = jnp.broadcast_to(embedding + dense, (b, h, w, DECODER_WIDTH)).reshape(b, h * w, -1)
+        x = jnp.broadcast_to(embedding + dense, (b, h, w, c)).reshape(b, h * w, c)
         queries, keys = self.transformer(x, positions.reshape(1, h * w, -1), tokens, mask=mask)
         upscaled = self.output_upscaling(keys.reshape(b, h, w, -1))
         wanted = slice(1, MASK_TOKENS) if multimask else slice(0, 1)
@@ -71,18 +71,18 @@ class MaskDecoder(nnx.Module):
 class TwoWayTransformer(nnx.Module):
     """Tokens and image attend to each other; both are returned."""
 
-    def __init__(self, depth: int, *, dtype: str, rngs: Rng):
-        make = dict(dtype=dtype, rngs=rngs)
-        self.layers = nnx.List(TwoWayBlock(**make) for _ in range(depth))
+    def __init__(self, arch: Architecture, *, rngs: Rng):
+        width, make = arch.decoder_width, dict(dtype=arch.dtype, rngs=rngs)
+        self.layers = nnx.List(TwoWayBlock(arch, rngs=rngs) for _ in range(arch.decoder_depth))
         self.final_attn_token_to_image = CrossAttention(
-            DECODER_WIDTH, CROSS_WIDTH, heads=HEADS, **make
+            width, width // DOWNSAMPLE, heads=width // HEAD_WIDTH, **make
         )
-        self.norm_final_attn = layer_norm(DECODER_WIDTH, epsilon=TRANSFORMER_EPSILON, **make)
+        self.norm_final_attn = layer_norm(width, epsilon=TRANSFORMER_EPSILON, **make)
 
     def __call__(
         self,
         keys: Image,
-        positions: Float[Array, "1 n 256"],
+        positions: Float[Array, "1 n c"],
         tokens: Tokens,
         *,
         mask: Mask | None = None,
@@ -97,25 +97,25 @@ class TwoWayTransformer(nnx.Module):
 class TwoWayBlock(nnx.Module):
     """Self-attention of tokens, tokens to image, MLP, image to tokens."""
 
-    def __init__(self, *, dtype: str, rngs: Rng):
-        make = dict(dtype=dtype, rngs=rngs)
+    def __init__(self, arch: Architecture, *, rngs: Rng):
+        width, make = arch.decoder_width, dict(dtype=arch.dtype, rngs=rngs)
         norm = dict(epsilon=TRANSFORMER_EPSILON, **make)
-        cross = dict(heads=HEADS, **make)
-        self.self_attn = CrossAttention(DECODER_WIDTH, DECODER_WIDTH, **cross)
-        self.norm1 = layer_norm(DECODER_WIDTH, **norm)
-        self.cross_attn_token_to_image = CrossAttention(DECODER_WIDTH, CROSS_WIDTH, **cross)
-        self.norm2 = layer_norm(DECODER_WIDTH, **norm)
-        self.mlp = Mlp(DECODER_WIDTH, MLP_WIDTH, activation=jax.nn.relu, **make)
-        self.norm3 = layer_norm(DECODER_WIDTH, **norm)
-        self.cross_attn_image_to_token = CrossAttention(DECODER_WIDTH, CROSS_WIDTH, **cross)
-        self.norm4 = layer_norm(DECODER_WIDTH, **norm)
+        cross = dict(heads=width // HEAD_WIDTH, **make)
+        self.self_attn = CrossAttention(width, width, **cross)
+        self.norm1 = layer_norm(width, **norm)
+        self.cross_attn_token_to_image = CrossAttention(width, width // DOWNSAMPLE, **cross)
+        self.norm2 = layer_norm(width, **norm)
+        self.mlp = Mlp(width, arch.decoder_mlp_width, activation=jax.nn.relu, **make)
+        self.norm3 = layer_norm(width, **norm)
+        self.cross_attn_image_to_token = CrossAttention(width, width // DOWNSAMPLE, **cross)
+        self.norm4 = layer_norm(width, **norm)
 
     def __call__(
         self,
         queries: Tokens,
         keys: Image,
         token_pe: Tokens,
-        image_pe: Float[Array, "1 n 256"],
+        image_pe: Float[Array, "1 n c"],
         *,
         mask: Mask | None,
         first: bool,
@@ -135,13 +135,13 @@ class TwoWayBlock(nnx.Module):
 class Upscaling(nnx.Module):
     """Two transposed convolutions, ×4 in all."""
 
-    def __init__(self, *, dtype: str, rngs: Rng):
-        middle, out = DECODER_WIDTH // 4, DECODER_WIDTH // 8
-        self.conv1 = Doubling(DECODER_WIDTH, middle, dtype=dtype, rngs=rngs)
+    def __init__(self, width: int, *, dtype: str, rngs: Rng):
+        middle, out = width // 4, width // 8
+        self.conv1 = Doubling(width, middle, dtype=dtype, rngs=rngs)
         self.norm = layer_norm(middle, epsilon=UPSCALER_EPSILON, dtype=dtype, rngs=rngs)
         self.conv2 = Doubling(middle, out, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w 256"]) -> Float[Array, "b H4 W4 32"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b H4 W4 e"]:
         return gelu(self.conv2(gelu(self.norm(self.conv1(x)))))
 
 
@@ -172,14 +172,13 @@ class Doubling(nnx.ConvTranspose):
 
 
 class ThreeLayers(nnx.Module):
-    """256 → 256 → 256 → out with ReLU between: SAM's hyper-networks and IoU head."""
+    """width → width → width → out with ReLU between: SAM's hyper-networks and IoU head."""
 
-    def __init__(self, out: int, *, dtype: str, rngs: Rng):
-        widths = (DECODER_WIDTH, DECODER_WIDTH, out)
+    def __init__(self, width: int, out: int, *, dtype: str, rngs: Rng):
         self.layers = nnx.List(
-            linear(DECODER_WIDTH, width, dtype=dtype, rngs=rngs) for width in widths
+            linear(width, n, dtype=dtype, rngs=rngs) for n in (width, width, out)
         )
 
-    def __call__(self, x: Float[Array, "b 256"]) -> Float[Array, "b out"]:
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b out"]:
         first, second, last = self.layers
         return last(jax.nn.relu(second(jax.nn.relu(first(x)))))

@@ -1,7 +1,8 @@
 """Parameters as plain nested dicts, and a model as a function of them.
 
-`flax.nnx` defines modules; everything else (jit, gradients, optax, checkpoints, sharding) sees dicts
-of arrays whose joined keys are the model's own attribute path: `image_encoder.blocks.3.attn.qkv.kernel`.
+`flax.nnx` defines modules; everything else (jit, gradients, optax, checkpoints, sharding) sees
+dicts of arrays whose joined keys are the model's own attribute path, such as
+`image_encoder.blocks.3.attn.qkv.kernel`.
 """
 
 from collections.abc import Iterator

@@ -1,13 +1,14 @@
 """SAM's prompt encoder: points, boxes and masks to sparse and dense embeddings.
 
-Labels: 1 foreground, 0 background, −1 padding. Coordinates are pixels of the encoder's input, (x, y).
+Labels: 1 foreground, 0 background, −1 padding. Coordinates are (x, y), pixels of the encoder's
+input.
 """
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from dit_jax.models.architecture import DECODER_WIDTH, PATCH
+from dit_jax.models.architecture import PATCH
 from dit_jax.models.layers import Rng, layer_norm
 from dit_jax.ops.gelu import gelu
 
@@ -19,17 +20,17 @@ Size = tuple[int, int]
 
 
 class PromptEncoder(nnx.Module):
-    """Sparse tokens `[b, s, 256]` and a dense map that is added to the image embedding."""
+    """Sparse tokens `[b, s, c]` and a dense map that is added to the image embedding."""
 
-    def __init__(self, *, dtype: str, rngs: Rng):
-        self.pe_layer = FourierPositions()
-        self.point_embeddings = nnx.List(nnx.Param(jnp.zeros((1, DECODER_WIDTH))) for _ in range(4))
-        self.not_a_point_embed = nnx.Param(jnp.zeros((1, DECODER_WIDTH)))
-        self.no_mask_embed = nnx.Param(jnp.zeros((1, DECODER_WIDTH)))
-        self.mask_downscaling = MaskDownscaling(dtype=dtype, rngs=rngs)
+    def __init__(self, width: int, *, dtype: str, rngs: Rng):
+        self.pe_layer = FourierPositions(width)
+        self.point_embeddings = nnx.List(nnx.Param(jnp.zeros((1, width))) for _ in range(4))
+        self.not_a_point_embed = nnx.Param(jnp.zeros((1, width)))
+        self.no_mask_embed = nnx.Param(jnp.zeros((1, width)))
+        self.mask_downscaling = MaskDownscaling(width, dtype=dtype, rngs=rngs)
         self.dtype = dtype
 
-    def image_positions(self, grid: Size) -> Float[Array, "1 h w 256"]:
+    def image_positions(self, grid: Size) -> Float[Array, "1 h w c"]:
         """Fourier features of every patch centre."""
         h, w = grid
         y, x = (jnp.arange(h) + 0.5) / h, (jnp.arange(w) + 0.5) / w
@@ -42,7 +43,7 @@ class PromptEncoder(nnx.Module):
         boxes: Float[Array, "b 4"] | None,
         *,
         grid: Size,
-    ) -> Float[Array, "b s 256"] | None:
+    ) -> Float[Array, "b s c"] | None:
         """Point tokens, then box corners; a padding point stands in where there is no box."""
         tokens = []
         if points is not None:
@@ -65,13 +66,13 @@ class PromptEncoder(nnx.Module):
         kinds = [self.point_embeddings[k][0] for k in (TOP_LEFT, BOTTOM_RIGHT)]
         return corners + jnp.stack(kinds)[None]
 
-    def encode(self, coords: Float[Array, "b p 2"], grid: Size) -> Float[Array, "b p 256"]:
+    def encode(self, coords: Float[Array, "b p 2"], grid: Size) -> Float[Array, "b p c"]:
         width_height = jnp.asarray([grid[1] * PATCH, grid[0] * PATCH], jnp.float32)
         return self.pe_layer((coords.astype(jnp.float32) + 0.5) / width_height[None, None])
 
     def dense(
         self, masks: Float[Array, "b H4 W4 1"] | None
-    ) -> Float[Array, "b h w 256"] | Float[Array, "1 1 1 256"]:
+    ) -> Float[Array, "b h w c"] | Float[Array, "1 1 1 c"]:
         """Mask logits at a quarter of the input's side, or the embedding of "no mask"."""
         if masks is None:
             return self.no_mask_embed[...][None, None].astype(self.dtype)
@@ -81,10 +82,10 @@ class PromptEncoder(nnx.Module):
 class FourierPositions(nnx.Module):
     """Gaussian random Fourier features (Tancik et al. 2020) of coordinates in [0, 1]²."""
 
-    def __init__(self):
-        self.gaussian_matrix = nnx.Param(jnp.zeros((2, DECODER_WIDTH // 2)))
+    def __init__(self, width: int):
+        self.gaussian_matrix = nnx.Param(jnp.zeros((2, width // 2)))
 
-    def __call__(self, unit: Float[Array, "*b 2"]) -> Float[Array, "*b 256"]:
+    def __call__(self, unit: Float[Array, "*b 2"]) -> Float[Array, "*b c"]:
         angles = 2 * jnp.pi * ((2 * unit - 1) @ self.gaussian_matrix[...])
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -92,15 +93,15 @@ class FourierPositions(nnx.Module):
 class MaskDownscaling(nnx.Module):
     """Two strided convolutions from a mask at 1/4 to the embedding's 1/16 of the input."""
 
-    def __init__(self, *, dtype: str, rngs: Rng):
+    def __init__(self, width: int, *, dtype: str, rngs: Rng):
         small, large = MASK_CHANNELS // 4, MASK_CHANNELS
         make = dict(padding="VALID", dtype=dtype, rngs=rngs)
         self.conv1 = nnx.Conv(1, small, (2, 2), strides=2, **make)
         self.norm1 = layer_norm(small, epsilon=EPSILON, dtype=dtype, rngs=rngs)
         self.conv2 = nnx.Conv(small, large, (2, 2), strides=2, **make)
         self.norm2 = layer_norm(large, epsilon=EPSILON, dtype=dtype, rngs=rngs)
-        self.conv3 = nnx.Conv(large, DECODER_WIDTH, (1, 1), **make)
+        self.conv3 = nnx.Conv(large, width, (1, 1), **make)
 
-    def __call__(self, masks: Float[Array, "b H4 W4 1"]) -> Float[Array, "b h w 256"]:
+    def __call__(self, masks: Float[Array, "b H4 W4 1"]) -> Float[Array, "b h w c"]:
         x = gelu(self.norm1(self.conv1(masks)))
         return self.conv3(gelu(self.norm2(self.conv2(x))))

@@ -62,7 +62,7 @@ class Run:
         mesh = sharding.make_mesh(config.mesh, devices)
         sharding.check_batches(config, mesh)
         model = Model.of(config.architecture(), setup.vocabulary(config), mesh)
-        source = setup.open_source(config, config.data.train_split)
+        source = setup.training_source(config)
         batches = train_batches(
             source,
             model.tokenizer,

@@ -4,16 +4,43 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import numpy as np
+from jaxtyping import Int
 
 from dit_jax import config as configs
 from dit_jax import model_directory
 from dit_jax.data import shapes
-from dit_jax.data.referent import Source
+from dit_jax.data.referent import Referent, Source
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.data.transforms import Augmentation
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """The first `count` referents of a source."""
+
+    source: Source
+    count: int
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.source))
+
+    def __getitem__(self, index: int) -> Referent:
+        if not 0 <= index < len(self):
+            raise IndexError(f"referent {index} of {len(self)}")
+        return self.source[index]
+
+    def expression_counts(self) -> Int[np.ndarray, " n"]:
+        return self.source.expression_counts()[: self.count]
+
+
+def training_source(config: configs.Config) -> Source:
+    """What is trained on."""
+    source = open_source(config, config.data.train_split)
+    return First(source, config.data.train_limit) if config.data.train_limit else source
 
 
 def open_source(config: configs.Config, split: str) -> Source:
@@ -53,7 +80,8 @@ def open_tokenizer(vocab: Path, arch: Architecture) -> Tokenizer:
     words = len(vocab.read_text(encoding="utf-8").splitlines())
     if words > arch.bert.vocab:
         raise ValueError(
-            f"{vocab} has {words} word pieces; the text encoder has {arch.bert.vocab} rows."
+            f"{vocab} has {words} word pieces; the text encoder has {arch.bert.vocab} rows:"
+            f" set model.vocab_size={words}."
         )
     return tokenizer
 

@@ -101,11 +101,11 @@ def make_train_step(
     Args:
       placement: the state's shardings.
     """
-    rules, remat = config.optim, config.model.remat
+    rules, remat, dropout = config.optim, config.model.remat, config.model.dropout
     schedule = optim.schedule(rules, steps_per_epoch=steps_per_epoch)
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(key, state.step)
+        key = jax.random.fold_in(key, state.step) if dropout else None
         value, grads = accumulated(
             graph, state, batch, key, parts=rules.accumulate, remat=remat, mesh=mesh
         )
