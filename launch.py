@@ -8,6 +8,7 @@ run's best checkpoint, on the config's evaluation splits, and writes `DIR/eval/*
 """
 
 import re
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -16,6 +17,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from dit_jax.config import Config
+from dit_jax.train.allocator import keep_freed_memory
 
 MODES = ("train", "eval")
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
@@ -25,7 +27,8 @@ MODEL = flags.DEFINE_string("model", None, "Model directory to evaluate (--mode=
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config that changed.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
-USER_ERRORS = (ValueError, OSError, flags.Error)
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
+HELP = ("--help", "-help", "-h")
 
 
 def main(argv: list[str]) -> None:
@@ -39,6 +42,7 @@ def main(argv: list[str]) -> None:
             "--model names what --mode=eval scores; to train from it, use"
             " --config.model.init.model=DIR."
         )
+    keep_freed_memory()
     from dit_jax.train import loop, scoring  # JAX and Orbax take seconds to import
 
     if MODE.value == "train":
@@ -50,8 +54,14 @@ def main(argv: list[str]) -> None:
 def run(argv: list[str]) -> int:
     """The exit status; a user's mistake is one sentence on standard error."""
     logging.set_verbosity(logging.WARNING)
+    if any(word in HELP for word in argv[1:]):
+        print(f"{__doc__}\n{flags.FLAGS.main_module_help()}")
+        return 0
     try:
         main(parse(argv))
+    except KeyboardInterrupt:
+        print("Interrupted; nothing that was saved is lost.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except USER_ERRORS as error:
         if TRACEBACK.present and TRACEBACK.value:
             traceback.print_exc()
@@ -73,11 +83,11 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """The message; where the config library wraps it into a report, that report's last line."""
+    """The message in one line; of the config library's report around it, the last line."""
     text = str(error).strip()
     if "parsing config file" in text or text.startswith("Configuration is not available"):
         text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
-    return text
+    return " ".join(text.splitlines())
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 
 Recipe `paper` or `official` (released code).
 Expected oIoU on RefCOCO val / testA / testB, as the paper reports: none reported.
-Hardware: activations at batch 64 are 55 GiB in bfloat16; `--config.model.remat=true` or
-`--config.optim.accumulate=4` for less.
+Hardware, estimated as in `ldit_vit_b`: about 250 GiB at batch 64 in bfloat16, or 35 GiB with
+`--config.model.remat=true`; `--config.optim.accumulate=8` as well brings that to about 13 GiB.
 """
 
 from ml_collections import ConfigDict

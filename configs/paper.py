@@ -13,8 +13,14 @@ from configs import base
 from dit_jax import variants
 from dit_jax.strict import one_of
 
+ROWS = tuple(row for row in variants.VARIANTS if row != "tiny")  # that one is quickstart's
 
-def get_config(arguments: str) -> ConfigDict:
+
+def get_config(arguments: str = "") -> ConfigDict:
     row, _, recipe = arguments.partition(",")
-    one_of("the row of configs/paper.py", row, tuple(variants.VARIANTS))
+    if not row:
+        raise ValueError(
+            f"no row is named; expected configs/paper.py:ROW with one of {', '.join(ROWS)}."
+        )
+    one_of("the row of configs/paper.py", row, ROWS)
     return base.recipe(row, recipe or "paper")

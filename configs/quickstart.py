@@ -36,6 +36,6 @@ def get_config() -> ConfigDict:
         max_steps=4000,
     )
     config.eval.update(batch_size=64, every_epochs=0.0, every_steps=1000)
-    config.checkpoint.update(every_steps=1000)
+    config.checkpoint.update(every_steps=500)
     config.train.update(log_every=50, minutes=0.0)
     return config

@@ -3,6 +3,7 @@
 python -m convert sam  sam_vit_b_01ec64.pth   models/sam_vit_b
 python -m convert bert pytorch_model.bin      models/bert_base   --vocab vocab.txt
 python -m convert dit  seg_best.pth           models/ldit_vit_b  --vocab vocab.txt
+python -m convert assemble ldit_vit_b models/start --sam=sam_vit_b_01ec64.pth --bert=BERT_FOLDER
 python -m convert reverse --format=dit models/ldit_vit_b out.pth
 """
 
@@ -14,9 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from convert import checkpoint, infer, names, transfer
+from convert.assemble import assemble
 from dit_jax import model_directory
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.models.params import unflatten
+from dit_jax.strict import one_of
+from dit_jax.variants import VARIANTS, architecture
 
 HINTS = {"e2e": Injection.E2E, "edit": Injection.E2E, "ldit": Injection.LAYER_WISE}
 
@@ -27,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"convert {arguments.command}: {error}", file=sys.stderr)
+        source, message = str(arguments.source), str(error)
+        named = message if source in message else f"{source}: {message}"
+        print(f"convert {arguments.command}: {named}", file=sys.stderr)
         return 1
     return 0
 
@@ -63,6 +69,16 @@ def parser() -> argparse.ArgumentParser:
                 metavar="NAME",
                 help="where tensors cannot tell: layer_wise (L-DIT) or e2e (E-DIT)",
             )
+    command = commands.add_parser("assemble", help="SAM and BERT with fresh DIT parameters")
+    command.set_defaults(run=assembled)
+    command.add_argument("row", metavar="ROW", help="a row of dit_jax/variants.py")
+    command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
+    command.add_argument("--sam", type=Path, required=True, metavar="FILE", dest="source")
+    command.add_argument("--bert", type=Path, required=True, metavar="FILE_OR_FOLDER")
+    command.add_argument("--vocab", type=Path, help="vocab.txt; default: beside BERT")
+    command.add_argument("--text-layer", type=int, default=12, help="BERT layer that is read")
+    command.add_argument("--seed", type=int, default=0, help="of the fresh parameters")
+    command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
     command = commands.add_parser("reverse", help="a model directory back to PyTorch")
     command.set_defaults(run=reverse)
     command.add_argument("--format", choices=("dit", "sam"), required=True)
@@ -99,12 +115,28 @@ def bert(arguments: argparse.Namespace) -> None:
         arguments.out,
         config,
         filled.tensors,
-        vocab=_vocab(arguments),
+        vocab=_vocab(arguments.vocab, arguments.source),
         unused=filled.unused,
         provenance={"source": arguments.source.name, "format": "bert"},
         overwrite=arguments.overwrite,
     )
     print(f"{arguments.out}: {config}")
+
+
+def assembled(arguments: argparse.Namespace) -> None:
+    one_of("ROW", arguments.row, tuple(VARIANTS))
+    arch = architecture(VARIANTS[arguments.row], text_layer=arguments.text_layer)
+    params = assemble(arch, sam=arguments.source, bert=arguments.bert, seed=arguments.seed)
+    sources = {"sam": arguments.source.name, "bert": arguments.bert.name}
+    model_directory.save(
+        arguments.out,
+        arch,
+        params,
+        vocab=_vocab(arguments.vocab, arguments.bert),
+        provenance={"source": sources, "format": "assembled"},
+        overwrite=arguments.overwrite,
+    )
+    print(f"{arguments.out}: {arch}")
 
 
 def reverse(arguments: argparse.Namespace) -> None:
@@ -119,8 +151,8 @@ def reverse(arguments: argparse.Namespace) -> None:
             print(f"left out, not part of SAM: {', '.join(left_out)}")
     elif contents.architecture.bert is None:
         raise ValueError(f"{arguments.source} is plain SAM; use --format=sam.")
-    else:
-        state = declared(width=contents.architecture.bert.width) | state
+    elif contents.provenance.get("format") != "dit":  # else it is whole already
+        state = declared(contents.architecture) | state
     checkpoint.write(arguments.out, state, wrap=arguments.wrap)
     print(f"{arguments.out}: {len(state)} tensors")
 
@@ -132,10 +164,12 @@ def sam_state(state: dict) -> tuple[dict, list[str]]:
     return names.to_sam(mine), sorted(state.keys() - mine.keys())
 
 
-def declared(*, width: int) -> dict:
+def declared(arch: Architecture) -> dict:
     """Zeros for what the released code declares and never reads, so that it loads strictly."""
-    pooler = "lang_encoder.bert.pooler.dense"
-    shapes = names.DECLARED | {f"{pooler}.weight": (width, width), f"{pooler}.bias": (width,)}
+    pooler, width = "lang_encoder.bert.pooler.dense", arch.bert.width
+    shapes = {f"{pooler}.weight": (width, width), f"{pooler}.bias": (width,)}
+    if arch.injection != Injection.NONE:
+        shapes |= names.DECLARED
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
 
@@ -172,7 +206,7 @@ def _finish(arguments: argparse.Namespace, arch: Architecture, state: dict) -> N
         arguments.out,
         arch,
         unflatten(filled.tensors),
-        vocab=_vocab(arguments) if arch.bert else None,
+        vocab=_vocab(arguments.vocab, arguments.source) if arch.bert else None,
         unused=filled.unused,
         provenance={"source": arguments.source.name, "format": arguments.command},
         overwrite=arguments.overwrite,
@@ -182,11 +216,12 @@ def _finish(arguments: argparse.Namespace, arch: Architecture, state: dict) -> N
     print(f"{arguments.out}: {arch}")
 
 
-def _vocab(arguments: argparse.Namespace) -> Path | None:
-    if arguments.vocab is not None and not arguments.vocab.is_file():
-        raise FileNotFoundError(f"no such vocabulary: {arguments.vocab}.")
-    beside = arguments.source.with_name("vocab.txt")
-    return arguments.vocab or (beside if beside.is_file() else None)
+def _vocab(given: Path | None, source: Path) -> Path | None:
+    """The vocabulary that was given, or the one in or beside the source, or none."""
+    if given is not None and not given.is_file():
+        raise FileNotFoundError(f"no such vocabulary: {given}.")
+    beside = source / "vocab.txt" if source.is_dir() else source.with_name("vocab.txt")
+    return given or (beside if beside.is_file() else None)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ FRESH = (  # in no SAM: the paper's own parameters
     "image_encoder.prob_text.",
 )
 SAM_DECODER_DEPTH = 2
+HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")  # in a folder of theirs, best first
 
 
 def assemble(
@@ -20,8 +21,9 @@ def assemble(
 ) -> Params:
     """Parameters of `arch` from a SAM and a BERT, each a PyTorch file or a model directory.
 
-    What neither holds (injector, text projections, decoder layers beyond SAM's two) is drawn from
-    `seed`; a part that is not given is fresh as a whole. Raises ValueError where one does not fit.
+    BERT may also be a Hugging Face folder. What neither holds (injector, text projections, decoder
+    layers beyond SAM's two) is drawn from `seed`; a part that is not given is fresh as a whole.
+    Raises ValueError where one does not fit.
     """
     flat = params_lib.flatten(params_lib.init(arch, seed=seed))
     if sam:
@@ -57,10 +59,27 @@ def _bert(arch: Architecture, source: Path, flat: dict) -> dict:
     if arch.bert is None:
         raise ValueError(f"{source} is given for BERT, and the variant has no text encoder.")
     wanted = {path: value for path, value in flat.items() if path.startswith("text_encoder.")}
-    if source.is_dir():
+    if source.is_dir() and _is_ours(source):
         contents = model_directory.read_contents(source)
         found = {p: v for p, v in contents.tensors.items() if p.startswith("text_encoder.")}
         model_directory.check(found, wanted, source=str(source))
         return found
+    source = _weights(source) if source.is_dir() else source
     state = names.from_bert(checkpoint.read(source))
     return transfer.fill(wanted, state, source=str(source)).tensors
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder with a `config.json` is a model directory; Hugging Face writes one too."""
+    config = folder / model_directory.CONFIG
+    return config.is_file() and b'"kind"' in config.read_bytes()
+
+
+def _weights(folder: Path) -> Path:
+    """The checkpoint in a Hugging Face folder."""
+    for name in HUGGING_FACE:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(
+        f"{folder} holds no BERT: expected {' or '.join(HUGGING_FACE)}, or a model directory."
+    )

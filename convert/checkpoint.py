@@ -37,6 +37,8 @@ def write(path: Path | str, state: State, *, wrap: bool = False) -> None:
     """Writes a state dict, inside `{"state_dict": …}` if `wrap`; whole or not at all."""
     torch = _torch()
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
     partial = path.with_name(f".{path.name}.partial")

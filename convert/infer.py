@@ -18,9 +18,11 @@ TEXT_TOKENS = 20
 
 def vit(state: State) -> Vit:
     """Depth, width, heads, grid, window and global blocks of an image encoder."""
-    _, grid, _, width = _get(state, "visual_encoder.pos_embed").shape
+    _, grid, _, width = _get(state, "visual_encoder.pos_embed", ndim=4).shape
     depth = count(state, r"visual_encoder\.blocks\.(\d+)\.")
-    tables = [_get(state, f"visual_encoder.blocks.{i}.attn.rel_pos_h").shape for i in range(depth)]
+    tables = [
+        _get(state, f"visual_encoder.blocks.{i}.attn.rel_pos_h", ndim=2).shape for i in range(depth)
+    ]
     spanning = tuple(i for i, (rows, _) in enumerate(tables) if rows == 2 * grid - 1)
     windows = {(rows + 1) // 2 for rows, _ in tables if rows != 2 * grid - 1}
     if len(windows) > 1:
@@ -37,24 +39,30 @@ def vit(state: State) -> Vit:
     )
 
 
-def bert(state: State, *, heads: int | None, head_width: int = HEAD_WIDTH) -> Bert:
+def bert(state: State, *, heads: int | None, head_width: int | None = None) -> Bert:
     """A text encoder. Heads leave no trace in the tensors: given, or 64 channels each.
 
-    `head_width` stands in for 64 where the width is no multiple of it.
+    `head_width`, the ViT's, stands in for 64 where the width is no multiple of that.
     """
     prefix = "lang_encoder.bert."
-    vocab, width = _get(state, f"{prefix}embeddings.word_embeddings.weight").shape
-    if heads is None:
-        heads = width // (HEAD_WIDTH if width % HEAD_WIDTH == 0 else head_width)
+    vocab, width = _get(state, f"{prefix}embeddings.word_embeddings.weight", ndim=2).shape
     return Bert(
         vocab=vocab,
         depth=count(state, rf"{re.escape(prefix)}encoder\.layer\.(\d+)\."),
         width=width,
-        heads=heads,
+        heads=bert_heads(width, head_width) if heads is None else heads,
         mlp_width=_get(state, f"{prefix}encoder.layer.0.intermediate.dense.weight").shape[0],
         positions=_get(state, f"{prefix}embeddings.position_embeddings.weight").shape[0],
         types=_get(state, f"{prefix}embeddings.token_type_embeddings.weight").shape[0],
     )
+
+
+def bert_heads(width: int, head_width: int | None) -> int:
+    """The usual number of heads for a width; raises ValueError where there is none."""
+    for channels in (HEAD_WIDTH, head_width):
+        if channels and width % channels == 0:
+            return width // channels
+    raise ValueError(f"BERT's width {width} is no multiple of {HEAD_WIDTH}: give --text-heads.")
 
 
 def injection(state: State) -> tuple[Injection, ...]:
@@ -92,9 +100,10 @@ def dit(
         bert=bert(state, heads=text_heads, head_width=image.width // image.heads),
         injection=injection,
         **decoder(state),
-        text_layer=text_layer or RELEASED_TEXT_LAYER,
+        text_layer=RELEASED_TEXT_LAYER if text_layer is None else text_layer,
+        text_projection="visual_encoder.prob_text.weight" in state,
         text_tokens=TEXT_TOKENS if tokens is None else tokens.shape[1],
-        image_size=image_size or DIT_IMAGE_SIZE,
+        image_size=DIT_IMAGE_SIZE if image_size is None else image_size,
     )
 
 
@@ -106,7 +115,7 @@ def sam(state: State, *, image_size: int | None) -> Architecture:
         bert=None,
         injection=Injection.NONE,
         **decoder(state),
-        image_size=image_size or image.grid * PATCH,
+        image_size=image.grid * PATCH if image_size is None else image_size,
         windowed=True,
     )
 
@@ -119,7 +128,7 @@ def around(text: Bert) -> Architecture:
 
 def decoder(state: State) -> dict[str, int]:
     """The mask decoder's fields of an `Architecture`."""
-    lin1 = _get(state, "mask_decoder.transformer.layers.0.mlp.lin1.weight").shape
+    lin1 = _get(state, "mask_decoder.transformer.layers.0.mlp.lin1.weight", ndim=2).shape
     return {
         "decoder_depth": count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
         "decoder_width": lin1[1],
@@ -131,11 +140,13 @@ def count(state: State, pattern: str) -> int:
     """How many numbers 0, 1, … stand where the pattern's group is; raises if there are none."""
     numbers = {int(m.group(1)) for name in state if (m := re.match(pattern, name))}
     if not numbers:
-        raise ValueError(f"the checkpoint has no tensor named like {pattern.replace(chr(92), '')}")
+        raise ValueError(f"it has no tensor named like {pattern.replace(chr(92), '')}")
     return max(numbers) + 1
 
 
-def _get(state: State, name: str) -> np.ndarray:
+def _get(state: State, name: str, *, ndim: int | None = None) -> np.ndarray:
     if name not in state:
-        raise ValueError(f"the checkpoint has no tensor {name}.")
+        raise ValueError(f"it has no tensor {name}.")
+    if ndim is not None and state[name].ndim != ndim:
+        raise ValueError(f"its {name} has shape {list(state[name].shape)}; expected {ndim} axes.")
     return state[name]

@@ -87,7 +87,7 @@ def torch_name(path: str) -> str:
 
 def from_torch(path: str, value: np.ndarray) -> np.ndarray:
     """PyTorch's array in our axes; a transposed convolution's become (y, x, out, in)."""
-    if path.endswith(".kernel"):
+    if path.endswith(".kernel") and value.ndim in AXES:
         value = value.transpose(AXES[value.ndim])
     return np.ascontiguousarray(value)
 

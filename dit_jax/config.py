@@ -5,16 +5,48 @@ missing key or a value of another type is an error that names the key and what w
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from dit_jax import variants
+from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.models.architecture import Architecture, Injection
-from dit_jax.strict import build, one_of
+from dit_jax.strict import build, flatten, one_of
 
 DATASETS = ("shapes", "refcoco", "refcoco+", "refcocog")
 SCHEDULES = ("cosine", "steps")
 ENCODERS = ("image_encoder", "text_encoder")
+
+Range = tuple[str, Callable[[Any], bool], tuple[str, ...]]  # in words, as a test, of which keys
+RANGES: tuple[Range, ...] = (
+    (
+        "a number above 0",
+        lambda x: x > 0,
+        (
+            *("optim.lr", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
+            *("checkpoint.keep_latest", "train.log_every"),
+        ),
+    ),
+    (
+        "0 or more",
+        lambda x: x >= 0,
+        (
+            *("data.train_limit", "data.eval_limit", "data.workers"),
+            *("optim.warmup_epochs", "optim.epochs", "optim.max_steps", "optim.clip"),
+            *("eval.every_epochs", "eval.every_steps", "checkpoint.every_steps"),
+            *("train.minutes", "train.pictures"),
+        ),
+    ),
+    ("from 0 to below 1", lambda x: 0 <= x < 1, ("optim.ema",)),
+    (
+        "two numbers from 0 to below 1",
+        lambda xs: len(xs) == 2 and all(0 <= x < 1 for x in xs),
+        ("optim.betas",),
+    ),
+    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold",)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +76,7 @@ class Model:
     remat: bool  # recompute encoder blocks in the backward pass: less memory, more time
     init: Init
     vocab_size: int | None  # word pieces the text encoder has rows for; None keeps the row's
-    vocab: str  # "" takes the model directory's, or the embedded one where the data is shapes
+    vocab: str  # "" takes the model directory's, BERT's, or the embedded one for shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,27 +192,22 @@ class Config:
         one_of("data.dataset", self.data.dataset, DATASETS)
         one_of("optim.name", self.optim.name, ("adam",))
         one_of("optim.schedule", self.optim.schedule, SCHEDULES)
-        one_of("eval.best", self.eval.best, self.eval.protocols)
         if not self.data.eval_splits:
             raise ValueError("data.eval_splits is empty; expected at least one split.")
-        if len(self.optim.betas) != 2:
-            raise ValueError(f"optim.betas is {self.optim.betas}; expected two numbers.")
+        if not self.eval.protocols:
+            raise ValueError(f"eval.protocols is empty; expected some of {', '.join(PROTOCOLS)}.")
+        for protocol in self.eval.protocols:
+            one_of("eval.protocols", protocol, tuple(PROTOCOLS))
+        one_of("eval.best", self.eval.best, self.eval.protocols)
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        optim = self.optim
-        positive = {
-            "optim.lr": optim.lr,
-            "optim.batch_size": optim.batch_size,
-            "optim.accumulate": optim.accumulate,
-            "eval.batch_size": self.eval.batch_size,
-            "checkpoint.keep_latest": self.checkpoint.keep_latest,
-            "train.log_every": self.train.log_every,
-        }
-        for path, value in positive.items():
-            if value <= 0:
-                raise ValueError(f"{path} is {value}; expected a number above 0.")
-        if optim.epochs <= 0 and optim.max_steps <= 0:
+        optim, flat = self.optim, flatten(self)
+        for expected, holds, paths in RANGES:
+            for path in paths:
+                if not holds(flat[path]):
+                    raise ValueError(f"{path} is {flat[path]}; expected {expected}.")
+        if not optim.epochs and not optim.max_steps:
             raise ValueError("optim.epochs and optim.max_steps are 0; expected a length.")
         if optim.batch_size % optim.accumulate:
             raise ValueError(
@@ -189,9 +216,9 @@ class Config:
             )
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> "Config":
+    def from_dict(values: Mapping[str, Any] | ConfigDict) -> "Config":
         """From a dict or ConfigDict of sections; raises ValueError as described above."""
-        plain = values.to_dict() if hasattr(values, "to_dict") else values
+        plain = values.to_dict() if isinstance(values, ConfigDict) else values
         return build(Config, plain, "")
 
     def variant(self) -> variants.Variant:

@@ -52,13 +52,24 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if isinstance(kind, types.UnionType):  # X | None
         return None if value is None else _convert(typing.get_args(kind)[0], value, path)
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)):
+        item_kind = typing.get_args(kind)[0]
+        items = _words(value) if item_kind is str else value
+        if not isinstance(items, (list, tuple)):
             raise ValueError(f"{path} is {value!r}; expected a tuple, e.g. (…,).")
-        return tuple(_convert(typing.get_args(kind)[0], item, path) for item in value)
+        return tuple(_convert(item_kind, item, path) for item in items)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:  # an exact match: bool is no int here
         raise ValueError(
             f"{path} is {value!r} of type {type(value).__name__}; expected {kind.__name__}."
         )
+    return value
+
+
+def _words(value: Any) -> Any:
+    """`"val,testA"` and `("val,testA",)`, which a command line makes of it, as two words."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str):
+        return _words(value[0])
     return value

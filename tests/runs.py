@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,6 +13,9 @@ from configs import quickstart
 from dit_jax import variants
 from dit_jax.config import Config
 from dit_jax.models.architecture import Architecture, Bert, Vit
+from dit_jax.train import step as steps
+from dit_jax.train.run import Run
+from dit_jax.train.state import TrainState
 
 
 def config_of(**changes) -> Config:
@@ -28,6 +31,19 @@ def config_of(**changes) -> Config:
     for key, value in changes.items():
         config[key.replace("__", ".").split(".")[0]][key.split("__")[1]] = value
     return Config.from_dict(config)
+
+
+def train_step_of(run: Run) -> tuple[TrainState, Callable]:
+    """The state's shardings, and the compiled step."""
+    placement = jax.tree.map(lambda leaf: leaf.sharding, run.abstract_state())
+    train_step = steps.make_train_step(
+        run.model.graph,
+        run.config,
+        mesh=run.model.mesh,
+        placement=placement,
+        steps_per_epoch=run.steps_per_epoch,
+    )
+    return placement, train_step
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,47 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path, monkeypatch, cap
     assert [line["step"] for line in records(tmp_path) if "train/loss" in line] == [1, 2, 3, 4, 5]
 
 
+def test_a_kill_between_score_and_checkpoint_scores_again(tmp_path, monkeypatch):
+    config = config_of(**LENGTH)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "save", raise_interrupted)
+        with pytest.raises(InterruptedError):
+            loop.train(config, tmp_path)
+    assert list(json.loads((tmp_path / "scores.json").read_text())) == ["3"]
+    loop.train(config, tmp_path)
+    assert [line["step"] for line in records(tmp_path) if "val-dit/oIoU" in line] == [3, 5]
+
+
+def raise_interrupted(*arguments):
+    raise InterruptedError
+
+
+def test_a_signal_ends_the_last_scores(tmp_path, monkeypatch, capsys):
+    config = config_of(**LENGTH, data__eval_splits=("val", "testA"))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.model_directory, "save", lambda *_, **__: os.kill(os.getpid(), 15))
+        loop.train(config, tmp_path)
+    assert "Stopped before every split was scored." in capsys.readouterr().out
+    assert not (tmp_path / "eval" / "shapes-testA-dit.json").exists()
+    loop.train(config, tmp_path)
+    assert (tmp_path / "eval" / "shapes-testA-dit.json").is_file()
+    assert "testA" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"two": 3.0}', '{"2": null}', "\0\xff"])
+def test_damaged_scores(tmp_path, content):
+    (tmp_path / "scores.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"^\S+/scores.json is damaged; .* remove it to go on"):
+        Checkpoints(tmp_path, config_of().checkpoint)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\0\xff"])
+def test_damaged_config(tmp_path, content):
+    (tmp_path / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"^\S+/config.json is damaged: .* remove it to go on"):
+        claim(tmp_path, config_of(), overwrite=False)
+
+
 def test_latest_and_best_are_kept(tmp_path):
     config = config_of()
     run = Run.of(config, tmp_path)

@@ -56,7 +56,7 @@ def test_flatten():
     flat = flatten(config_of())
     assert flat["optim.batch_size"] == 8
     assert flat["model.init.sam"] == ""
-    assert flat["data.augmentation.flip_p"] == 0.5
+    assert flat["data.augmentation.flip_p"] == 0.0
 
 
 def misspelt():
@@ -82,18 +82,43 @@ def without(section, key):
         (plain("optim", batch_size=8.0), "optim.batch_size is 8.0 of type float; expected int."),
         (plain("model", remat=1), "model.remat is 1 of type int; expected bool."),
         (plain("optim", max_steps=True), "optim.max_steps is True of type bool; expected int."),
-        (plain("data", eval_splits="val"), "data.eval_splits is 'val'; expected a tuple"),
+        (plain("data", eval_splits=3), "data.eval_splits is 3; expected a tuple"),
+        (plain("data", eval_splits=","), "data.eval_splits is empty; expected at least one"),
+        (plain("optim", betas="0.9,0.98"), "optim.betas is '0.9,0.98'; expected a tuple"),
         (plain(optim=3), "optim is 3; expected a section"),
         (plain("model", variant="ldit_vit_g"), "model.variant is 'ldit_vit_g'; .*nearest: ldit"),
         (plain("model", freeze=("image",)), "model.freeze is 'image'; .*nearest: image_encoder"),
         (plain("optim", batch_size=6, accumulate=4), "expected a multiple of optim.accumulate"),
         (plain("optim", lr=0.0), "optim.lr is 0.0; expected a number above 0."),
         (plain("eval", best="lavt"), "eval.best is 'lavt'; expected one of dit, original"),
+        (plain("eval", protocols=("dit", "orignal")), "protocols is 'orignal'; .*nearest: orig"),
+        (plain("eval", protocols=()), "eval.protocols is empty; expected some of dit, original"),
+        (plain("eval", threshold=1.0), "eval.threshold is 1.0; expected between 0 and 1."),
+        (plain("eval", every_steps=-1), "eval.every_steps is -1; expected 0 or more."),
+        (plain("data", eval_limit=-1), "data.eval_limit is -1; expected 0 or more."),
+        (plain("data", train_limit=-1), "data.train_limit is -1; expected 0 or more."),
+        (plain("data", workers=-1), "data.workers is -1; expected 0 or more."),
+        (plain("train", pictures=-1), "train.pictures is -1; expected 0 or more."),
+        (plain("train", minutes=-0.5), "train.minutes is -0.5; expected 0 or more."),
+        (plain("optim", clip=float("nan")), "optim.clip is nan; expected 0 or more."),
+        (plain("optim", max_steps=-3), "optim.max_steps is -3; expected 0 or more."),
+        (plain("optim", max_steps=0, epochs=0.0), "optim.max_steps are 0; expected a length."),
+        (plain("optim", ema=1.0), "optim.ema is 1.0; expected from 0 to below 1."),
+        (plain("optim", betas=(0.9, 1.0)), "expected two numbers from 0 to below 1."),
+        (plain("optim", betas=(0.9,)), "expected two numbers from 0 to below 1."),
     ],
 )
 def test_mistakes(values, message):
     with pytest.raises(ValueError, match=message):
         Config.from_dict(values)
+
+
+@pytest.mark.parametrize("value", ["val,testA", "val, testA,", ("val,testA",), ("val", "testA")])
+def test_words_may_be_given_with_commas(value):
+    """A command line makes `("val,testA",)` of `--config.data.eval_splits=val,testA`."""
+    assert Config.from_dict(plain("data", eval_splits=value)).data.eval_splits == ("val", "testA")
+    encoders = Config.from_dict(plain("model", freeze=("image_encoder,text_encoder",))).freeze()
+    assert encoders == ("image_encoder", "text_encoder")
 
 
 def test_an_integer_is_a_float():
@@ -105,3 +130,5 @@ def test_unknown_recipe_and_row():
         base.recipe("ldit_vit_b", "offical")
     with pytest.raises(ValueError, match="nearest: ldit_vit_b"):
         paper.get_config("ldit_vit_bb")
+    with pytest.raises(ValueError, match="no row is named; .*ROW with one of default_vit_b, .*"):
+        paper.get_config()

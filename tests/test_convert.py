@@ -26,10 +26,12 @@ def state_of(arch, seed=0):
     state = transfer.to_state(
         {path: rng.standard_normal(v.shape).astype(np.float32) for path, v in flat.items()}
     )
-    unused = names.DECLARED | {
+    unused = {
         "lang_encoder.bert.pooler.dense.weight": (64, 64),
         "lang_encoder.bert.pooler.dense.bias": (64,),
     }
+    if arch.injection != Injection.NONE:  # the released default fusion declares nothing more
+        unused |= names.DECLARED
     state |= {n: rng.standard_normal(shape).astype(np.float32) for n, shape in unused.items()}
     return state
 
@@ -74,6 +76,37 @@ def test_dit_round_trip(tmp_path, injection, wrapping):
     assert back.keys() == state.keys()
     for name, value in state.items():
         np.testing.assert_array_equal(back[name].numpy(), value, err_msg=name)
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_the_projection_is_where_the_tensors_say(tmp_path, width):
+    """The released ViT-H code declares W whatever the widths are."""
+    vit = dataclasses.replace(VIT, width=width)
+    arch = Architecture(vit, BERT, Injection.LAYER_WISE, text_layer=1, text_projection=True)
+    torch.save(tensors(state_of(arch)), tmp_path / "a.pth")
+    assert run("dit", tmp_path / "a.pth", tmp_path / "model") == 0
+    assert model_directory.read(tmp_path / "model")[0] == arch
+
+
+def test_heads_that_cannot_be_guessed(tmp_path, capsys):
+    odd = dataclasses.replace(BERT, width=40, heads=2)
+    arch = Architecture(VIT, odd, Injection.NONE, text_layer=1)
+    state = {k: v for k, v in state_of(arch).items() if "pooler" not in k}
+    assert "no multiple of 64: give --text-heads" in problem(tmp_path, capsys, state)
+    assert run("dit", tmp_path / "bad.pth", tmp_path / "model", "--text-heads=2") == 0
+
+
+@pytest.mark.parametrize(
+    "name, shape, message",
+    [
+        ("visual_encoder.pos_embed", (4, 32), "pos_embed has shape [4, 32]; expected 4 axes"),
+        ("visual_encoder.neck.0.weight", (5,), "neck.0.weight [5] ≠"),
+    ],
+)
+def test_tensors_of_another_rank(tmp_path, capsys, name, shape, message):
+    state = state_of(dit("layer_wise")) | {name: np.zeros(shape, np.float32)}
+    text = problem(tmp_path, capsys, state)
+    assert message in text and "bad.pth" in text
 
 
 def test_sam_round_trip(tmp_path):
@@ -259,6 +292,20 @@ def test_assemble(parts, injection):
             assert path.startswith(own) or ".layers.2." in path or ".layers.3." in path, path
             np.testing.assert_array_equal(value, fresh[path])
     assert not loaded
+
+
+def test_assemble_command(parts, tmp_path, monkeypatch, capsys):
+    sam, bert = parts
+    monkeypatch.setitem(variants.VARIANTS, "small", variants.Variant("small", Injection.LAYER_WISE))
+    monkeypatch.setitem(variants.BACKBONES, "small", VIT)
+    monkeypatch.setitem(variants.TEXT_ENCODERS, "base", BERT)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    options = tmp_path / "model", f"--sam={sam}", f"--bert={bert}", "--text-layer=2"
+    assert run("assemble", "smal", *options) == 1
+    assert "nearest: small" in capsys.readouterr().err
+    assert run("assemble", "small", *options) == 0
+    assert model_directory.read(tmp_path / "model")[0].vit == VIT
+    assert model_directory.vocab_path(tmp_path / "model").is_file()
 
 
 def test_assemble_from_model_directories(parts, tmp_path):

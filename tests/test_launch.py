@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import launch as command
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "--config=configs/quickstart.py",
@@ -75,6 +77,12 @@ def test_eval_agrees(launch, trained, tmp_path):
     assert of_model.stdout == of_run.stdout
 
 
+def test_help(launch):
+    done = launch("--help")
+    assert done.returncode == 0
+    assert "--workdir" in done.stdout and "python launch.py --config=" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -83,6 +91,8 @@ def test_eval_agrees(launch, trained, tmp_path):
         (["--config.mesh.fsdp=3"], "mesh.data × mesh.fsdp × mesh.tensor is -1 × 3 × 1"),
         (["--mode=eval"], "holds no checkpoints; train first or give --model=DIR."),
         (["--mode=eval", "--model=nowhere"], "nowhere is no model directory"),
+        (["--config=configs/paper.py"], "no row is named; expected configs/paper.py:ROW"),
+        (["--config.data.eval_splits=val,testC"], "unknown split 'testC' of shapes"),
     ],
 )
 def test_mistakes(launch, tmp_path, arguments, sentence):
@@ -91,3 +101,24 @@ def test_mistakes(launch, tmp_path, arguments, sentence):
     assert failed.stderr.count("\n") == 1
     assert re.search(sentence, failed.stderr), failed.stderr
     assert not (tmp_path / "w" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (
+            ModuleNotFoundError("PyTorch files need PyTorch."),
+            1,
+            "error: PyTorch files need PyTorch.",
+        ),
+        (ValueError("two\nlines"), 1, "error: two lines"),
+        (KeyboardInterrupt(), 130, "Interrupted; nothing that was saved is lost."),
+    ],
+)
+def test_errors_are_one_line(monkeypatch, capsys, error, status, sentence):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(command, "parse", fail)
+    assert command.run(["launch.py"]) == status
+    assert capsys.readouterr().err == sentence + "\n"

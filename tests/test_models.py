@@ -213,5 +213,5 @@ def test_architecture_refuses_what_cannot_be():
         small("e2e", text_layer=2)
     with pytest.raises(ValueError, match="needs global attention"):
         small("e2e", windowed=True)
-    with pytest.raises(ValueError, match=r"unknown keys \['colour'\]"):
+    with pytest.raises(ValueError, match=r"unknown key architecture.colour"):
         from_json(to_json(small("e2e")) | {"colour": 1})

@@ -1,6 +1,7 @@
 """Freezing, clipping, schedules and the moving average against slow statements of them."""
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -94,8 +95,21 @@ def test_length():
     rules = config_of().optim
     assert optim.total_steps(rules, 100) == 4
     assert optim.total_steps(dataclasses.replace(rules, max_steps=0, epochs=2.5), 100) == 250
-    with pytest.raises(ValueError, match="warmup_epochs lasts 10 steps; expected fewer .* run, 4"):
-        optim.schedule(rules, steps_per_epoch=100)
+    short = dataclasses.replace(rules, max_steps=0, epochs=0.1)
+    with pytest.raises(ValueError, match="warmup_epochs lasts 10 steps; expected fewer .* run, 10"):
+        optim.schedule(short, steps_per_epoch=100)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "official"])
+@pytest.mark.parametrize("steps", [3, 30])
+def test_a_run_within_the_warm_up_only_rises(recipe, steps):
+    rules = Config.from_dict(base.recipe("ldit_vit_b", recipe)).optim
+    rate = optim.schedule(dataclasses.replace(rules, max_steps=steps), steps_per_epoch=10)
+    whole = optim.schedule(rules, steps_per_epoch=10)
+    rates = [float(rate(step)) for step in range(steps)]
+    assert all(a < b for a, b in itertools.pairwise(rates))
+    assert rates == [float(whole(step)) for step in range(steps)]
+    assert math.isfinite(rate(steps))
 
 
 def test_average():

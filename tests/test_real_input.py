@@ -61,7 +61,6 @@ def test_vit_b_trains_and_scores_at_512_px(shared, tmp_path):
         "configs/ldit_vit_b.py:official",
         "--config.optim.batch_size=2",
         "--config.optim.max_steps=3",
-        "--config.optim.warmup_epochs=0.01",
         "--config.eval.batch_size=2",
         "--config.data.eval_limit=4",
         "--config.train.log_every=1",

@@ -69,7 +69,8 @@ def test_kinds_of_the_splits(scenes):
     assert set(kinds["testB"]) == {"relation"}
     for split in ("train", "val"):
         share = {kind: count / kinds[split].total() for kind, count in kinds[split].items()}
-        assert min(share[kind] for kind in ("attribute", "position", "relation")) > 0.2
+        # Relations need three things or more, so wanting them most gives them least.
+        assert min(share[kind] for kind in ("attribute", "position", "relation")) > 0.1
     train = [e.form for s in scenes["train"] for t in s.targets for e in t.expressions]
     assert {form.modifier for form in train} == {None, *WORDINGS}
 
@@ -102,7 +103,7 @@ def test_masks_are_what_was_drawn(scenes):
             mask = drawn.mask(number)
             around = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
             # A tip thinner than half a pixel is seen but in no mask.
-            assert (changed & ~around).sum() <= 3
+            assert (changed & ~around).sum() <= max(3, 0.025 * mask.sum())
             bare = mask & (owners(layout, stencils) < 0)
             assert changed[bare].mean() > 0.97
 
@@ -157,10 +158,10 @@ def test_items_depend_on_nothing_but_seed_split_and_index():
 def test_the_data_set_stays_the_same():
     """Scores are comparable only while this holds: change it knowingly."""
     source = Shapes("val", length=8)
-    assert source[6].expressions == ("the lowest purple heart", "big plain thing")
-    assert source[7].expressions == ("top big object", "topmost large heart")
-    assert source[6].mask.sum() == pytest.approx(1015, abs=10)  # edges may vary with OpenCV
-    assert source[7].mask.sum() == pytest.approx(885, abs=10)
+    assert source[6].expressions == ("the large heart with dots", "the thing with dots")
+    assert source[7].expressions == ("the topmost large heart", "big heart on the left")
+    assert source[6].mask.sum() == pytest.approx(1870, abs=10)  # edges may vary with OpenCV
+    assert source[7].mask.sum() == pytest.approx(1648, abs=10)
 
 
 def test_splits_and_seeds_share_nothing():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
-from runs import config_of, shallow, shrink
+from runs import config_of, shallow, shrink, train_step_of
 
 from dit_jax import config as configs
 from dit_jax.models import params as parameters
@@ -116,14 +116,7 @@ def three_steps(shape, devices, out: Path, name: str) -> None:
     run = Run.of(
         config_of(mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor), out, devices=devices
     )
-    placement = jax.tree.map(lambda leaf: leaf.sharding, run.abstract_state())
-    train_step = steps.make_train_step(
-        run.model.graph,
-        run.config,
-        mesh=run.model.mesh,
-        placement=placement,
-        steps_per_epoch=run.steps_per_epoch,
-    )
+    placement, train_step = train_step_of(run)
     state = run.first_state(placement)
     for _ in range(3):
         batch = steps.place_batch(next(run.batches), run.model.mesh)

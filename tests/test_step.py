@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import compiling_once, config_of, shrink
+from runs import compiling_once, config_of, shrink, train_step_of
 
 from dit_jax.data.transforms import letterbox
 from dit_jax.models import params as parameters
@@ -29,14 +29,7 @@ def small(tmp_path_factory):
 def prepared(tmp_path, **changes):
     """(run, state, step function, a batch on the devices)."""
     run = Run.of(config_of(**changes), tmp_path)
-    placement = jax.tree.map(lambda leaf: leaf.sharding, run.abstract_state())
-    train_step = steps.make_train_step(
-        run.model.graph,
-        run.config,
-        mesh=run.model.mesh,
-        placement=placement,
-        steps_per_epoch=run.steps_per_epoch,
-    )
+    placement, train_step = train_step_of(run)
     batch = steps.place_batch(next(run.batches), run.model.mesh)
     run.batches.close()
     return run, run.first_state(placement), train_step, batch

@@ -44,8 +44,8 @@ class Split:
 
 
 SPLITS = {
-    "train": Split((0.4, 0.3, 0.3), (2, 6)),
-    "val": Split((0.4, 0.3, 0.3), (2, 6)),
+    "train": Split((0.2, 0.2, 0.6), (2, 6)),
+    "val": Split((0.2, 0.2, 0.6), (2, 6)),
     "testA": Split((1.0, 0.0, 0.0), (2, 6)),
     "testB": Split((0.0, 0.0, 1.0), (4, 6)),
     "heldout": Split((1.0, 0.0, 0.0), (3, 6), held_out=True),

@@ -25,7 +25,7 @@ COLOURS = {
     "pink": (246, 128, 190),
 }
 TEXTURES = ("plain", "plain", "striped", "dotted")  # plain twice: half of all objects
-SIZES = {"small": (12.0, 13.5), "large": (24.0, 28.0)}  # radius: a factor 1.8 lies between
+SIZES = {"small": (13.0, 14.5), "large": (26.0, 30.0)}  # radius: a factor 1.8 lies between
 # Largest turn from upright, in radians: further, a square reads as a diamond, a cross as an x.
 TURNS = {
     "circle": 3.14,

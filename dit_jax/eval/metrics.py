@@ -6,9 +6,9 @@ the pairs' IoUs, P@X the share of pairs with IoU > X (strictly).
 Everything added up is an integer. So the scores do not depend on the order of the pairs, on the
 batch size, or on how many hosts share the work.
 
-A pair of two empty masks has IoU 1: nothing was there and nothing was found. The released code says
-so too (it adds 1e-10 above and below), as do `lisa` and `gres`. Only data with empty truths, like
-gRefCOCO, ever meets the case. An empty prediction of a real object, or the reverse, has IoU 0.
+A pair of two empty masks has IoU 1: nothing was there and nothing was found, as the protocols of
+LISA and gRefCOCO have it. Only data with empty truths, like gRefCOCO, ever meets the case. An empty
+prediction of a real object, or the reverse, has IoU 0.
 """
 
 from dataclasses import dataclass

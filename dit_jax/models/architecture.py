@@ -7,6 +7,8 @@ Training choices (what is frozen, learning rates, data) live in `dit_jax.config`
 import dataclasses
 import enum
 
+from dit_jax.strict import build, one_of
+
 PATCH = 16  # pixels; SAM never uses another patch size
 
 
@@ -77,6 +79,7 @@ class Architecture:
     decoder_mlp_width: int = 2048
     text_layer: int = 12  # BERT layer whose output is used: the paper 12, the released code 1
     text_tokens: int = 20
+    text_projection: bool | None = None  # W: text to the ViT's width; None = where they differ
     image_size: int = 512  # pixels a side of the square canvas a picture is letterboxed into
     mask_padding: bool = False  # hide text padding from every attention; the reference does not
     windowed: bool = False  # Meta's window partition; DIT attends globally in every block
@@ -84,14 +87,32 @@ class Architecture:
 
     def __post_init__(self):
         object.__setattr__(self, "injection", Injection(self.injection))
+        if self.image_size <= 0 or self.text_tokens <= 0:
+            raise ValueError(
+                f"image_size is {self.image_size} and text_tokens {self.text_tokens}; expected both"
+                " above 0."
+            )
+        self._check_text()
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}; expected 'float32' or 'bfloat16'.")
         if self.image_size % PATCH:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of {PATCH}.")
-        if self.bert is None and self.injection != Injection.NONE:
-            raise ValueError(f"injection {self.injection} needs a text encoder, and bert is None.")
         if self.windowed and self.injection != Injection.NONE:
             raise ValueError(f"injection {self.injection} needs global attention: windowed=False.")
+
+    def _check_text(self):
+        if self.bert is None and self.injection != Injection.NONE:
+            raise ValueError(f"injection {self.injection} needs a text encoder, and bert is None.")
+        differ = self.bert is not None and self.bert.width != self.vit.width
+        if self.injection == Injection.NONE:
+            object.__setattr__(self, "text_projection", False)
+        elif self.text_projection is None:
+            object.__setattr__(self, "text_projection", differ)
+        elif differ and not self.text_projection:
+            raise ValueError(
+                f"text is {self.bert.width} wide and the ViT {self.vit.width}: they need a"
+                " text_projection."
+            )
         if self.bert is not None and not 1 <= self.text_layer <= self.bert.depth:
             raise ValueError(
                 f"text_layer is {self.text_layer}; this BERT has layers 1 … {self.bert.depth}."
@@ -104,23 +125,8 @@ def to_json(architecture: Architecture) -> dict:
 
 
 def from_json(values: dict) -> Architecture:
-    """Inverse of `to_json`. Raises ValueError naming unknown or missing keys."""
-    vit = dict(_checked(values, Architecture)["vit"])
-    vit["global_blocks"] = tuple(vit["global_blocks"])
-    bert = values["bert"]
-    return Architecture(
-        **{
-            **values,
-            "vit": Vit(**_checked(vit, Vit)),
-            "bert": None if bert is None else Bert(**_checked(bert, Bert)),
-        }
-    )
-
-
-def _checked(values: dict, cls: type) -> dict:
-    names = {f.name for f in dataclasses.fields(cls)}
-    required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-    wrong, missing = sorted(values.keys() - names), sorted(required - values.keys())
-    if wrong or missing:
-        raise ValueError(f"{cls.__name__}: unknown keys {wrong}, missing keys {missing}.")
-    return values
+    """Inverse of `to_json`. Raises ValueError naming an unknown or missing key or a wrong value."""
+    if isinstance(values, dict) and "injection" in values:
+        one_of("architecture.injection", values["injection"], tuple(map(str, Injection)))
+        values = values | {"injection": Injection(values["injection"])}
+    return build(Architecture, values, "architecture.")

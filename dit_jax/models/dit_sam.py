@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -120,6 +121,7 @@ class DitSam(nnx.Module):
           text: `text_proj` of BERT features.
           multimask: three masks for an ambiguous prompt instead of one.
         """
+        check_labels(points)
         grid = embedding.shape[1:3]
         sparse, mask = self.sparse_prompts(embedding, points, boxes, text, text_mask)
         low_res, iou = self.mask_decoder(
@@ -147,3 +149,14 @@ class DitSam(nnx.Module):
             return sparse, None
         geometric_count = sparse.shape[1] - text.shape[1]
         return sparse, jnp.pad(text_mask, ((0, 0), (geometric_count, 0)), constant_values=True)
+
+
+def check_labels(points) -> None:
+    """Raises ValueError for labels, where they are known on the host, that mean nothing."""
+    if points is None or not isinstance(points[1], np.ndarray):
+        return
+    wrong = sorted(set(points[1].ravel().tolist()) - {-1, 0, 1})
+    if wrong:
+        raise ValueError(
+            f"point labels {wrong}; expected 1 (object), 0 (background), -1 (padding)."
+        )

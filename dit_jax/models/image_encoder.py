@@ -33,9 +33,10 @@ class ImageEncoder(nnx.Module):
         vit, dtype = arch.vit, arch.dtype
         self.patch_embed = PatchEmbed(vit.width, dtype=dtype, rngs=rngs)
         self.pos_embed = nnx.Param(jnp.zeros((1, vit.grid, vit.grid, vit.width)))
-        widened = arch.injection != arch.injection.NONE and arch.bert.width != vit.width
         self.prob_text = (
-            linear(arch.bert.width, vit.width, dtype=dtype, rngs=rngs) if widened else None
+            linear(arch.bert.width, vit.width, dtype=dtype, rngs=rngs)
+            if arch.text_projection
+            else None
         )
         self.injector = injection.build(
             arch.injection,

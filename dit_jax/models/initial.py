@@ -27,17 +27,17 @@ def ones(rng: Rng, shape: Shape) -> np.ndarray:
 
 
 def normal(deviation: float) -> Draw:
-    return lambda rng, shape: deviation * rng.standard_normal(shape, np.float32)
+    return lambda rng, shape: np.float32(deviation) * rng.standard_normal(shape, np.float32)
 
 
 def lecun(rng: Rng, shape: Shape) -> np.ndarray:
     """Keeps the variance of a unit-variance input; kernels are (…, in, out)."""
-    return normal(np.float32(np.prod(shape[:-1]) ** -0.5))(rng, shape)
+    return normal(float(np.prod(shape[:-1]) ** -0.5))(rng, shape)
 
 
 def lecun_transposed(rng: Rng, shape: Shape) -> np.ndarray:
     """As `lecun` for (2, 2, out, in) at stride 2: each output pixel sees one tap."""
-    return normal(np.float32(shape[-1] ** -0.5))(rng, shape)
+    return normal(float(shape[-1] ** -0.5))(rng, shape)
 
 
 def xavier(rng: Rng, shape: Shape) -> np.ndarray:

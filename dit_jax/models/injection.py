@@ -22,9 +22,9 @@ Text = Float[Array, "b l d"]
 Image = Float[Array, "b n d"]
 
 
-def projections(count: int, width: int, *, dtype: str, rngs: Rng) -> nnx.List[nnx.Linear]:
+def projections(count: int, width: int, *, dtype: str, rngs: Rng) -> list[nnx.Linear]:
     """The paper's projection layers P_i: width to width, one a block."""
-    return nnx.List(linear(width, width, dtype=dtype, rngs=rngs) for _ in range(count))
+    return [linear(width, width, dtype=dtype, rngs=rngs) for _ in range(count)]
 
 
 class EndToEnd(nnx.Module):
@@ -33,7 +33,7 @@ class EndToEnd(nnx.Module):
     carries = True
 
     def __init__(self, depth: int, width: int, *, dtype: str, rngs: Rng):
-        self.probs = projections(depth, width, dtype=dtype, rngs=rngs)
+        self.probs = nnx.List(projections(depth, width, dtype=dtype, rngs=rngs))
 
     def __call__(
         self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None
@@ -48,7 +48,7 @@ class EndToEndCarried(nnx.Module):
     carries = True
 
     def __init__(self, depth: int, width: int, *, dtype: str, rngs: Rng):
-        self.probs = projections(1, width, dtype=dtype, rngs=rngs)
+        self.probs = nnx.List(projections(1, width, dtype=dtype, rngs=rngs))
 
     def __call__(
         self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None
@@ -81,7 +81,7 @@ class LayerWise(nnx.Module):
     carries = False
 
     def __init__(self, depth: int, width: int, *, dtype: str, rngs: Rng):
-        self.probs = projections(depth, width, dtype=dtype, rngs=rngs)
+        self.probs = nnx.List(projections(depth, width, dtype=dtype, rngs=rngs))
 
     def __call__(
         self, layer: int, text: Text, carried: None, image: Image, *, mask=None, rngs=None
@@ -109,7 +109,7 @@ class CrossAtt(nnx.Module):
     carries = True
 
     def __init__(self, depth: int, width: int, *, dtype: str, rngs: Rng):
-        self.probs = projections(depth, width, dtype=dtype, rngs=rngs)
+        self.probs = nnx.List(projections(depth, width, dtype=dtype, rngs=rngs))
         self.cross = nnx.List(MultiHead(width, dtype=dtype, rngs=rngs) for _ in range(depth - 1))
         self.ln = nnx.List(UnbiasedNorm(width, rngs=rngs) for _ in range(depth - 1))
 

@@ -57,7 +57,9 @@ class MaskDecoder(nnx.Module):
         iou = self.iou_prediction_head(queries[:, 0]).astype(jnp.float32)
         return masks, iou[:, wanted]
 
-    def tokens(self, sparse: Tokens, mask: Mask | None) -> tuple[Tokens, Mask | None]:
+    def tokens(
+        self, sparse: Float[Array, "b s c"], mask: Bool[Array, "b s"] | None
+    ) -> tuple[Tokens, Mask | None]:
         """`[iou; 4 mask; prompts]` and which of them may be attended to."""
         own = jnp.concatenate([self.iou_token[...], self.mask_tokens[...]]).astype(sparse.dtype)
         tokens = jnp.concatenate(

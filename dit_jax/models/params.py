@@ -5,6 +5,7 @@ dicts of arrays whose joined keys are the model's own attribute path, such as
 `image_encoder.blocks.3.attn.qkv.kernel`.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,8 +32,12 @@ def merge(graph: nnx.GraphDef, params: Params) -> DitSam:
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
+@functools.lru_cache(maxsize=64)
 def structure(arch: Architecture) -> tuple[nnx.GraphDef, Params]:
-    """As `split(model)`, with shapes and dtypes for values; allocates nothing."""
+    """As `split(model)`, with shapes and dtypes for values; allocates nothing.
+
+    The result is shared between calls: read it, do not change it.
+    """
     abstract = nnx.eval_shape(lambda: DitSam(arch, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(abstract, nnx.Param)
     return graph, unflatten(

@@ -60,6 +60,10 @@ class Checkpoints:
         self._scores[step] = score
         write_json(self._path, self._scores)
 
+    def forget_scores_after(self, step: int) -> None:
+        """Drop what a killed run gave to steps that it did not save."""
+        self._scores = {known: score for known, score in self._scores.items() if known <= step}
+
     def scored(self, step: int) -> bool:
         return step in self._scores
 
@@ -93,7 +97,7 @@ class Checkpoints:
             opt_state=found["opt"]["adam"],
             ema=found["ema"] if "ema" in items else {},
         )
-        self._scores = {known: score for known, score in self._scores.items() if known <= step}
+        self.forget_scores_after(step)
         return state, found["data"]
 
     def restore_params(self, step: int, abstract: TrainState) -> Params:
@@ -122,7 +126,7 @@ def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] =
     path, flat = workdir / CONFIG, _plain(config)
     if not path.is_file():
         return
-    saved = json.loads(path.read_text())
+    saved = _read_json(path)
     changed = [
         f"{key}: {_shown(saved, key)} → {_shown(flat, key)}"
         for key in sorted(saved.keys() | flat.keys())
@@ -155,7 +159,23 @@ def write_json(path: Path, values: dict) -> None:
 def _read_scores(path: Path) -> dict[int, float]:
     if not path.is_file():
         return {}
-    return {int(step): score for step, score in json.loads(path.read_text()).items()}
+    try:
+        return {int(step): float(score) for step, score in _read_json(path).items()}
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged; expected a score for each step: remove it to go on, which only"
+            " forgets which checkpoint was best."
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text at all
+        raise ValueError(f"{path} is damaged: it is not JSON; remove it to go on.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged: it holds no keys and values; remove it to go on.")
+    return values
 
 
 def _plain(config: configs.Config) -> dict[str, Any]:

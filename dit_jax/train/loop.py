@@ -32,7 +32,7 @@ def train(config: configs.Config, workdir: Path, *, overwrite: bool = False) -> 
         checkpoints.wait()
         print(farewell(training.step, run.total, stopped=stop.asked), flush=True)
         if not stop.asked:
-            finish(run, checkpoints)
+            finish(run, checkpoints, stop)
 
 
 class Training:
@@ -57,6 +57,7 @@ class Training:
         """The latest checkpoint, or a fresh state."""
         latest = self.checkpoints.latest()
         if latest is None:
+            self.checkpoints.forget_scores_after(0)
             return self.run.first_state(placement), 0
         state, data = self.checkpoints.restore(latest, abstract)
         self.run.batches.set_state(data)
@@ -126,8 +127,11 @@ def farewell(step: int, total: int, *, stopped: bool) -> str:
     return f"Trained {total} steps."
 
 
-def finish(run: Run, checkpoints: Checkpoints) -> None:
-    """Export the last and the best parameters as model directories, and score the best."""
+def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
+    """Export the last and the best parameters as model directories, and score the best.
+
+    The scores end early where a signal comes in between; the same command then makes them again.
+    """
     abstract, vocab = run.abstract_state(), run.model.tokenizer.vocab_path
     for name, step in (("model_final", checkpoints.latest()), ("model", checkpoints.best())):
         params = checkpoints.restore_params(step, abstract)
@@ -140,4 +144,7 @@ def finish(run: Run, checkpoints: Checkpoints) -> None:
             overwrite=True,
         )
     print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
-    scoring.score_all(run.config, run.workdir, run.model, params)
+    try:
+        scoring.score_all(run.config, run.workdir, run.model, params, stop=stop)
+    except Stopped:
+        print("Stopped before every split was scored. The same command continues.", flush=True)

@@ -80,10 +80,13 @@ def total_steps(optim: configs.Optim, steps_per_epoch: int) -> int:
 
 
 def schedule(optim: configs.Optim, *, steps_per_epoch: int) -> Schedule:
-    """step (from 0) → learning rate: linear warm-up, then the recipe's decay."""
+    """step (from 0) → learning rate: linear warm-up, then the recipe's decay.
+
+    A run that `max_steps` ends within the warm-up only sees the rate rise.
+    """
     warmup = optim.warmup_epochs * steps_per_epoch
     total = total_steps(optim, steps_per_epoch)
-    if warmup >= total:
+    if warmup >= total and not optim.max_steps:
         raise ValueError(
             f"optim.warmup_epochs lasts {warmup:g} steps; expected fewer than the run, {total}."
         )
@@ -99,7 +102,7 @@ def schedule(optim: configs.Optim, *, steps_per_epoch: int) -> Schedule:
 
 
 def _cosine(optim: configs.Optim, step, warmup: float, total: int, steps_per_epoch: int):
-    done = jnp.clip((step - warmup) / (total - warmup), 0.0, 1.0)
+    done = jnp.clip((step - warmup) / max(total - warmup, 1.0), 0.0, 1.0)
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + jnp.cos(jnp.pi * done))
 
 

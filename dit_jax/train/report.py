@@ -59,14 +59,15 @@ class Report:
             return
         steps, metrics = zip(*self._waiting, strict=True)
         self._waiting = []
-        values = jax.device_get(metrics)  # waits for the last of these steps
+        fetched = jax.device_get(metrics)  # waits for the last of these steps
+        values = [{key: float(value) for key, value in one.items()} for one in fetched]
         for step, value in zip(steps, values, strict=True):
             check_finite(step, value)
         self._counted += len(steps)
         images = self._counted * self._batch_size / max(time.monotonic() - self._since, 1e-9)
         self.restart_clock()
-        mean = {key: float(sum(v[key] for v in values) / len(values)) for key in values[0]}
-        record = {**mean, "lr": float(values[-1]["lr"]), "images_per_s": round(images, 2)}
+        mean = {key: sum(v[key] for v in values) / len(values) for key in values[0]}
+        record = {**mean, "lr": values[-1]["lr"], "images_per_s": round(images, 2)}
         self.write(steps[-1], {f"train/{key}": value for key, value in record.items()})
         shown = {"loss": f"{mean['loss']:.4f}", "lr": f"{record['lr']:.2e}"}
         self._bar.set_postfix({**shown, "img/s": f"{images:.1f}"})
@@ -95,7 +96,7 @@ def check_finite(step: int, values: dict[str, float]) -> None:
     for key in ("loss", "grad_norm"):
         if not math.isfinite(values[key]):
             raise ValueError(
-                f"{key} is {float(values[key])} at step {step}, expected a number: training"
+                f"{key} is {values[key]} at step {step}, expected a number: training"
                 " stopped; the last checkpoint is from before it (try a lower optim.lr or"
                 " optim.clip)."
             )

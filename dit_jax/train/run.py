@@ -61,6 +61,7 @@ class Run:
         """On all devices, or on the given ones."""
         mesh = sharding.make_mesh(config.mesh, devices)
         sharding.check_batches(config, mesh)
+        setup.check_evaluation(config)
         model = Model.of(config.architecture(), setup.vocabulary(config), mesh)
         source = setup.training_source(config)
         batches = train_batches(

@@ -41,11 +41,18 @@ def score_split(
     )
 
 
-def score_all(config: configs.Config, workdir: Path, model: Model, params: Params) -> None:
+def score_all(
+    config: configs.Config,
+    workdir: Path,
+    model: Model,
+    params: Params,
+    *,
+    stop: Stop | None = None,
+) -> None:
     """Score every evaluation split; print the table and write the JSON files."""
     results = {}
     for split in config.data.eval_splits:
-        results[split], _ = score_split(config, model, params, split)
+        results[split], _ = score_split(config, model, params, split, stop=stop)
         evaluation.write_scores(workdir, config.data.dataset, split, results[split])
     print(evaluation.table(results))
 
@@ -56,6 +63,12 @@ def evaluate(config: configs.Config, workdir: Path, *, model_dir: Path | None) -
     sharding.check_batches(config, mesh)
     if model_dir is not None:
         arch, params = model_directory.read(model_dir)
+        if arch.bert is None:
+            raise ValueError(
+                f"{model_dir} is plain SAM, which reads no text; expected a model with a text"
+                " encoder."
+            )
+        setup.check_evaluation(config)
         model = Model.of(arch, model_directory.vocab_path(model_dir), mesh)
         score_all(config, workdir, model, jax.device_put(params, model.placement))
         return

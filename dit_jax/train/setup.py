@@ -16,6 +16,10 @@ from dit_jax.data.transforms import Augmentation
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
+from dit_jax.strict import flatten
+
+# Fields of an architecture that a run may choose anew for a directory's parameters.
+FREE = ("image_size", "dtype", "windowed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,17 @@ def open_source(config: configs.Config, split: str) -> Source:
     return refer.Refer(folder, split)
 
 
+def check_evaluation(config: configs.Config) -> None:
+    """Open every evaluation split, so that what is wrong with one is said before the first step."""
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"this run is spread over {jax.process_count()} processes; evaluation, which every run"
+            " ends with, expects one."
+        )
+    for split in config.data.eval_splits:
+        open_source(config, split)
+
+
 def augmentation(config: configs.Config) -> Augmentation:
     """The training pictures' variation; all scales, or full size only."""
     values = dataclasses.asdict(config.data.augmentation)
@@ -69,9 +84,23 @@ def vocabulary(config: configs.Config) -> Path:
         return Path(config.model.vocab)
     if config.model.init.model:
         return model_directory.vocab_path(config.model.init.model)
+    beside = _vocab_of_bert(config.model.init.bert)
+    if beside is not None:
+        return beside
     if config.data.dataset == "shapes":
         return shapes.VOCAB
-    raise ValueError("model.vocab is empty; expected BERT's vocab.txt for this data set.")
+    raise ValueError(
+        "model.vocab is empty and no vocab.txt lies beside BERT; expected one for this data set."
+    )
+
+
+def _vocab_of_bert(bert: str) -> Path | None:
+    """The vocabulary in BERT's folder, or beside its file."""
+    if not bert:
+        return None
+    folder = Path(bert) if Path(bert).is_dir() else Path(bert).parent
+    path = folder / model_directory.VOCAB
+    return path if path.is_file() else None
 
 
 def open_tokenizer(vocab: Path, arch: Architecture) -> Tokenizer:
@@ -96,17 +125,33 @@ def first_params(config: configs.Config, arch: Architecture) -> Params:
     if init.sam or init.bert:
         from convert.assemble import assemble  # knows PyTorch, which training does not need
 
-        parts = {name: Path(path) if path else None for name, path in _files(init).items()}
-        return assemble(arch, **parts, seed=seed)
+        return assemble(arch, sam=init.sam or None, bert=init.bert or None, seed=seed)
     return parameters.init(arch, seed=seed)
-
-
-def _files(init: configs.Init) -> dict[str, str]:
-    return {"sam": init.sam, "bert": init.bert}
 
 
 def _from_directory(folder: str, arch: Architecture) -> Params:
     contents = model_directory.read_contents(folder)
+    if contents.architecture is None or contents.architecture.bert is None:
+        raise ValueError(
+            f"model.init.model is {folder}, which holds one encoder or plain SAM; give it as"
+            " model.init.bert or model.init.sam."
+        )
+    check_architecture(contents.architecture, arch, folder=folder)
     expected = parameters.flatten(parameters.structure(arch)[1])
     model_directory.check(contents.tensors, expected, source=folder)
     return parameters.unflatten(jax.tree.map(jax.numpy.asarray, contents.tensors))
+
+
+def check_architecture(found: Architecture, wanted: Architecture, *, folder: str) -> None:
+    """Raise ValueError naming every field that differs: equal shapes do not make equal models."""
+    theirs, ours = flatten(found), flatten(wanted)
+    different = [
+        f"{field}: {theirs[field]} → {ours[field]}"
+        for field in ours
+        if theirs[field] != ours[field] and field not in FREE
+    ]
+    if different:
+        raise ValueError(
+            f"{folder} holds another model than the config's ({'; '.join(different)}); set the"
+            " config's model section to what the directory says."
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 from absl import logging
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dit_jax import config as configs
@@ -56,7 +56,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def check_batches(config: configs.Config, mesh: Mesh) -> None:
+def check_batches(config: configs.Config, mesh: Mesh | AbstractMesh) -> None:
     """Raise ValueError where a batch cannot be split evenly over the devices."""
     pieces = mesh.shape["data"] * mesh.shape["fsdp"]
     sizes = {
@@ -97,7 +97,7 @@ def parameter_path(path: tuple) -> str:
     return ".".join(keys)
 
 
-def spec(name: str, shape: tuple[int, ...], mesh: Mesh, *, whole: list[str]) -> P:
+def spec(name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, *, whole: list[str]) -> P:
     """The table's axes where they divide, then `fsdp` on the largest axis that is left."""
     axes = list(_rule(name)) + [None] * len(shape)
     axes = axes[: len(shape)]

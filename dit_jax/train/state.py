@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from dit_jax import config as configs
 from dit_jax.models.params import Params
@@ -15,9 +14,12 @@ from dit_jax.train import optim
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step reads and writes; `ema` is {} where there is no moving average."""
+    """Everything that a step reads and writes; `ema` is {} where there is no moving average.
 
-    step: Int[Array, ""]  # updates made so far
+    Its leaves are arrays; trees of the same form hold their shapes or their shardings.
+    """
+
+    step: Any  # updates made so far, an int32 scalar
     trainable: Params
     frozen: Params
     opt_state: Any
