@@ -33,9 +33,9 @@ def get_config() -> ConfigDict:
         clip=10.0,
         ema=0.998,
         batch_size=16,
-        max_steps=4000,
+        max_steps=3000,
     )
-    config.eval.update(batch_size=64, every_epochs=0.0, every_steps=1000)
+    config.eval.update(batch_size=64, every_epochs=0.0, every_steps=1500)
     config.checkpoint.update(every_steps=500)
     config.train.update(log_every=50, minutes=0.0)
     return config

@@ -125,7 +125,7 @@ def test_damaged_scores(tmp_path, content):
 def test_damaged_config(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=r"^\S+/config.json is damaged: .* remove it to go on"):
-        claim(tmp_path, config_of(), overwrite=False)
+        check_same(tmp_path, config_of())
 
 
 def test_latest_and_best_are_kept(tmp_path):
@@ -151,13 +151,14 @@ def test_latest_and_best_are_kept(tmp_path):
 
 
 def test_another_config_is_refused(tmp_path):
-    claim(tmp_path, config_of(), overwrite=False)
-    claim(tmp_path, config_of(train__minutes=3.0), overwrite=False)  # changes no step
+    check_same(tmp_path, config_of(optim__lr=0.1))  # an empty folder is anybody's
+    claim(tmp_path, config_of())
+    check_same(tmp_path, config_of(train__minutes=3.0))  # changes no step
     with pytest.raises(ValueError, match=r"optim.lr: 0.001 → 0.1; optim.max_steps: 4 → 9"):
-        claim(tmp_path, config_of(optim__lr=0.1, optim__max_steps=9), overwrite=False)
+        check_same(tmp_path, config_of(optim__lr=0.1, optim__max_steps=9))
     check_same(tmp_path, config_of(optim__lr=0.1), only=("model.",))
-    claim(tmp_path, config_of(optim__lr=0.1), overwrite=True)
-    claim(tmp_path, config_of(optim__lr=0.1), overwrite=False)
+    claim(tmp_path, config_of(optim__lr=0.1))
+    check_same(tmp_path, config_of(optim__lr=0.1))
 
 
 def test_minutes(monkeypatch):

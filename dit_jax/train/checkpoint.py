@@ -109,13 +109,8 @@ class Checkpoints:
         return optim.combine(trained, found["params"]["frozen"])
 
 
-def claim(workdir: Path, config: configs.Config, *, overwrite: bool) -> None:
-    """Write the run's config into its folder, or check that it is the one that lies there.
-
-    `overwrite` keeps the checkpoints and continues from them under the new config.
-    """
-    if not overwrite:
-        check_same(workdir, config)
+def claim(workdir: Path, config: configs.Config) -> None:
+    """Write the run's config into its folder: `check_same` first, unless it is to be replaced."""
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / CONFIG, _plain(config))
 

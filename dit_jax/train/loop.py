@@ -14,7 +14,7 @@ from dit_jax.eval import evaluate as evaluation
 from dit_jax.train import scoring
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
-from dit_jax.train.checkpoint import Checkpoints, claim
+from dit_jax.train.checkpoint import Checkpoints, check_same, claim
 from dit_jax.train.report import Report
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
@@ -24,9 +24,11 @@ from dit_jax.train.stop import Stop, Stopped
 def train(config: configs.Config, workdir: Path, *, overwrite: bool = False) -> None:
     """Train to the end, or until stopped; continues what `workdir` holds."""
     run = Run.of(config, workdir)
-    claim(workdir, config, overwrite=overwrite)
+    if not overwrite:
+        check_same(workdir, config)
     with Stop(config.train.minutes) as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
         training = Training(run, stop, checkpoints)
+        claim(workdir, config)  # not before the first weights are known to load
         training.loop()
         run.batches.close()
         checkpoints.wait()
