@@ -4,7 +4,7 @@
         --config.data.source=REFER_FOLDER --config.model.vocab=vocab.txt
 
 Trains and scores on the same first expressions of RefCOCO's val split: a check of data, model and
-loss before a long run, not a result. Expect mIoU above 80 in a few minutes.
+loss before a long run, not a result. Expect mIoU above 90 in a few minutes.
 """
 
 from ml_collections import ConfigDict
@@ -18,6 +18,6 @@ def get_config() -> ConfigDict:
     config.data.update(train_split="val", train_limit=6, eval_splits=("val",), eval_limit=16)
     config.data.augmentation.update(jitter_p=0.0, flip_p=0.0)
     config.model.update(vocab_size=30522)
-    config.optim.update(max_steps=900, warmup_epochs=20.0, batch_size=16)
-    config.eval.update(every_steps=300)
+    config.optim.update(max_steps=400, warmup_epochs=20.0, batch_size=16)
+    config.eval.update(every_steps=200)
     return config

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.image_encoder import ImageEncoder
@@ -18,6 +18,7 @@ from dit_jax.models.layers import Rng, linear
 from dit_jax.models.mask_decoder import MaskDecoder
 from dit_jax.models.prompt_encoder import PromptEncoder
 from dit_jax.models.text_encoder import TextEncoder
+from dit_jax.ops.arrays import Array
 from dit_jax.ops.resize import resize
 
 Images = Float[Array, "b H W 3"]

@@ -9,11 +9,12 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from dit_jax.models import injection
 from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, split_heads
+from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend, relative_terms
 from dit_jax.ops.gelu import gelu
 from dit_jax.ops.resize import resize, resize_rows

@@ -10,10 +10,11 @@ SAM with zero text tokens.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from dit_jax.models.architecture import Injection
 from dit_jax.models.layers import Rng, dropout, linear, merge_heads, split_heads
+from dit_jax.ops.arrays import Array
 
 DROPOUT = 0.1
 MHA_WIDTH, MHA_HEADS, FFN_WIDTH = 512, 8, 2048
@@ -201,7 +202,7 @@ class UnbiasedNorm(nnx.Module):
         return (scale * centred / (std + 1e-6) + bias).astype(x.dtype)
 
 
-def static_tokens(tokens: Float[Array, "l d"], *, like: Text) -> Float[Array, "1 l d"]:
+def static_tokens(tokens: Float[Array, "rows d"], *, like: Text) -> Float[Array, "1 rows d"]:
     """One row a token: raises ValueError where the text has another number of tokens."""
     if tokens.shape[0] != like.shape[1]:
         raise ValueError(

@@ -6,8 +6,9 @@ Every layer keeps float32 parameters and computes in `dtype`; norms reduce in fl
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
+from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend
 
 Dtype = str

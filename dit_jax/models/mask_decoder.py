@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.layers import CrossAttention, Mlp, Rng, layer_norm, linear
+from dit_jax.ops.arrays import Array
 from dit_jax.ops.gelu import gelu
 
 MASK_TOKENS = 4  # one for a single mask, three for ambiguous prompts

@@ -6,10 +6,11 @@ input.
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from dit_jax.models.architecture import PATCH
 from dit_jax.models.layers import Rng, layer_norm
+from dit_jax.ops.arrays import Array
 from dit_jax.ops.gelu import gelu
 
 MASK_CHANNELS = 16

@@ -6,7 +6,7 @@ The paper uses the last layer's output, the released DIT code the first's. There
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dit_jax.models.architecture import Bert
 from dit_jax.models.layers import (
@@ -17,6 +17,7 @@ from dit_jax.models.layers import (
     merge_heads,
     split_heads,
 )
+from dit_jax.ops.arrays import Array
 from dit_jax.ops.gelu import gelu
 
 EPSILON = 1e-12

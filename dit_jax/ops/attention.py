@@ -7,7 +7,9 @@ Li et al. 2022), computed from the *unscaled* query. Softmax runs in float32 wha
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
+
+from dit_jax.ops.arrays import Array
 
 # Above this many scores a CPU runs head by head: fresh pages for [b, k, m, n] cost more than they
 # save (measured on ViT-B at 512 px: 1.1 s against 1.9 s for a forward pass).

@@ -7,7 +7,9 @@ derivative through automatic differentiation, 2.7× slower than x's own: Φ(x) +
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from dit_jax.ops.arrays import Array
 
 ROOT_HALF = np.float32(np.sqrt(0.5))
 PHI_AT_ZERO = np.float32(1.0 / np.sqrt(2.0 * np.pi))

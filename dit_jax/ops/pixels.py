@@ -1,7 +1,9 @@
 """Pixels to the encoder's input, on the device: uint8 travels, float32 is made where it is used."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
+
+from dit_jax.ops.arrays import Array
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet, RGB, times 255
 STD = (58.395, 57.12, 57.375)

@@ -8,7 +8,9 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from dit_jax.ops.arrays import Array
 
 CUBIC_A = -0.75  # PyTorch's `mode="bicubic"`
 
