@@ -113,7 +113,7 @@ def three_steps(shape, devices, out: Path, name: str) -> None:
     from dit_jax.train.run import Run
 
     data, fsdp, tensor = shape
-    # A key's bias has no gradient; with Adam's usual ε the rounding noise in it would take full steps.
+    # A key's bias has no gradient; with Adam's usual ε, rounding noise would take full steps.
     config = config_of(mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor, optim__eps=1e-4)
     run = Run.of(config, out, devices=devices)
     placement, train_step = train_step_of(run)
