@@ -1,6 +1,6 @@
 """Recorded loss, gradients and five optimiser steps of the PyTorch references."""
 
-import types
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ import pytest
 from closeness import TOLERANCE, assert_close
 from goldens import VARIANTS, Golden, channels_last
 
+from configs import quickstart
 from convert import layout
 from dit_jax import model_directory
+from dit_jax.config import Config
 from dit_jax.models import params as params_lib
 from dit_jax.train import optim, state, step
-
-GRADIENTS = "largest of the model"
 
 
 class Run:
@@ -31,12 +31,15 @@ class Run:
             "attention_mask": ref["in_attention_mask"].astype(np.int32),
             "target": jnp.asarray(channels_last(ref["in_target"])[..., 0]),
         }
-        rules = dict(
-            betas=tuple(self.recorded["betas"]), schedule="cosine", epochs=self.recorded["epochs"]
-        )
-        names = ("eps", "lr", "min_lr", "warmup_lr", "warmup_epochs", "clip", "ema")
-        self.rules = types.SimpleNamespace(
-            **rules, **{name: self.recorded[name] for name in names}, max_steps=0
+        names = ("eps", "lr", "min_lr", "warmup_lr", "clip", "ema")
+        self.rules = dataclasses.replace(
+            Config.from_dict(quickstart.get_config()).optim,
+            betas=tuple(self.recorded["betas"]),
+            schedule="cosine",
+            epochs=float(self.recorded["epochs"]),
+            warmup_epochs=float(self.recorded["warmup_epochs"]),
+            max_steps=0,
+            **{name: self.recorded[name] for name in names},
         )
         self.gradients = jax.jit(
             lambda trainable, frozen, inputs: step.loss_and_grads(
