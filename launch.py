@@ -36,6 +36,9 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"unexpected argument {argv[1]!r}; every setting is a --flag=value.")
     if not WORKDIR.value or CONFIG.value is None:
         raise ValueError("expected --config=FILE and --workdir=DIR.")
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0])
+    if not file.is_file():
+        raise FileNotFoundError(f"no such config file: {file}.")
     config, workdir = Config.from_dict(CONFIG.value), Path(WORKDIR.value)
     if MODEL.value and MODE.value != "eval":
         raise ValueError(
