@@ -1,85 +1,23 @@
-"""Batches: what they hold, exact repetition, sharding, resuming, and broken records."""
+"""Batches: what they hold, exact repetition, sharding, mixing and resuming."""
 
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from noise import SIZE, Noise, assert_same, small_tokenizer, take, training
 
-from dit_jax.data.pipeline import eval_batches, expression_table, train_batches
-from dit_jax.data.refer import Refer, build
-from dit_jax.data.referent import Referent
+from dit_jax.data.pipeline import eval_batches, expression_table
 from dit_jax.data.tokenizer import Tokenizer
-from dit_jax.data.transforms import UNCHANGED, Augmentation, letterbox
-
-# pycocotools 2.0.11 hands NumPy an array in a way that NumPy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "left", "right", "one", "two", "three"]
-SIZE = 32
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A Source of noise pictures; referent i has 1 + i % 3 expressions."""
-
-    length: int = 7
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Referent:
-        rng = np.random.default_rng(index)
-        height, width = 20 + index, 40
-        mask = np.zeros((height, width), bool)
-        mask[5:15, index : index + 9] = True
-        return Referent(
-            image=rng.integers(1, 256, (height, width, 3), np.uint8),
-            mask=mask,
-            expressions=tuple(f"left {word}" for word in ("one", "two", "three")[: 1 + index % 3]),
-            id=f"drawn {index}",
-            image_id=index,
-        )
-
-    def expression_counts(self) -> np.ndarray:
-        return 1 + np.arange(self.length) % 3
-
-
-@dataclass(frozen=True)
-class Blank(Drawn):
-    """The same, but referent 3 says nothing."""
-
-    def __getitem__(self, index: int) -> Referent:
-        r = super().__getitem__(index)
-        said = ("",) if index == 3 else r.expressions
-        return Referent(image=r.image, mask=r.mask, expressions=said, id=r.id, image_id=index)
+from dit_jax.data.transforms import UNCHANGED, letterbox
 
 
 @pytest.fixture
 def tokenizer(tmp_path):
-    path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(WORDS) + "\n")
-    return Tokenizer(path, length=6)
-
-
-def training(source, tokenizer, **changes):
-    settings = {"size": SIZE, "batch_size": 4, "augmentation": Augmentation(), "seed": 0}
-    return train_batches(source, tokenizer, **(settings | changes))
-
-
-def take(iterator, n):
-    return [next(iterator) for _ in range(n)]
-
-
-def assert_same(left, right):
-    for one, two in zip(left, right, strict=True):
-        assert one.keys() == two.keys()
-        for key in one:
-            np.testing.assert_array_equal(one[key], two[key])
+    return small_tokenizer(tmp_path)
 
 
 def test_a_training_batch_is_the_letterboxed_referents(tokenizer):
-    source = Drawn()
+    source = Noise()
     batch = next(training(source, tokenizer, augmentation=UNCHANGED))
     shapes = {key: (value.dtype.name, value.shape) for key, value in batch.items()}
     assert shapes == {
@@ -88,6 +26,7 @@ def test_a_training_batch_is_the_letterboxed_referents(tokenizer):
         "input_ids": ("int32", (4, 6)),
         "attention_mask": ("int32", (4, 6)),
         "mask": ("uint8", (4, SIZE, SIZE)),
+        "present": ("bool", (4,)),
         "index": ("int64", (4,)),
         "valid": ("bool", (4,)),
     }
@@ -104,7 +43,7 @@ def test_a_training_batch_is_the_letterboxed_referents(tokenizer):
 
 
 def test_every_epoch_is_a_new_permutation_and_every_expression_comes_up(tokenizer):
-    source = Drawn()
+    source = Noise()
     batches = take(training(source, tokenizer, augmentation=UNCHANGED), 7 * 8)
     index = np.concatenate([batch["index"] for batch in batches])
     epochs = index.reshape(-1, len(source))
@@ -117,7 +56,7 @@ def test_every_epoch_is_a_new_permutation_and_every_expression_comes_up(tokenize
 
 
 def test_augmentation_differs_between_epochs_and_seeds(tokenizer):
-    source = Drawn(length=4)
+    source = Noise(length=4)
     first, second = take(training(source, tokenizer), 2)
     other = next(training(source, tokenizer, seed=1))
     for one in range(4):
@@ -127,43 +66,108 @@ def test_augmentation_differs_between_epochs_and_seeds(tokenizer):
 
 
 def test_the_stream_is_the_same_for_threads_and_worker_processes(tokenizer):
-    threads = training(Drawn(), tokenizer)
-    workers = training(Drawn(), tokenizer, workers=2)
+    threads = training(Noise(), tokenizer)
+    workers = training(Noise(), tokenizer, workers=2)
     assert_same(take(threads, 5), take(workers, 5))
     state = json.loads(json.dumps(workers.get_state()))
     workers.close()
     assert state == threads.get_state()
     expected = take(threads, 2)
-    one_worker = training(Drawn(), tokenizer, workers=1)
+    one_worker = training(Noise(), tokenizer, workers=1)
     one_worker.set_state(state)
     assert_same(take(one_worker, 2), expected)
     one_worker.close()
 
 
 def test_resuming_equals_never_stopping(tokenizer):
-    reference = take(training(Drawn(), tokenizer), 9)
-    iterator = training(Drawn(), tokenizer)
+    reference = take(training(Noise(), tokenizer), 9)
+    iterator = training(Noise(), tokenizer)
     take(iterator, 3)
     state = iterator.get_state()
     take(iterator, 2)  # prefetched and taken, but after the checkpoint
     iterator.set_state(state)
     assert_same(take(iterator, 2), reference[3:5])
-    fresh = training(Drawn(), tokenizer)
+    fresh = training(Noise(), tokenizer)
     fresh.set_state(json.loads(json.dumps(iterator.get_state())))
     assert_same(take(fresh, 4), reference[5:])
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"batch_size": 2}, {"source": Drawn(length=6)}])
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"batch_size": 2}, {"source": Noise(length=6)}])
 def test_a_state_of_another_stream_is_refused(tokenizer, changes):
-    state = training(Drawn(), tokenizer).get_state()
+    state = training(Noise(), tokenizer).get_state()
     with pytest.raises(ValueError, match="belongs to another stream"):
-        training(changes.pop("source", Drawn()), tokenizer, **changes).set_state(state)
+        training(changes.pop("source", Noise()), tokenizer, **changes).set_state(state)
+
+
+PARTS, WEIGHTS = (4, 8, 2), (1.0, 0.5, 3.0)  # shares of the stream: 4, 4 and 6 of 14
+
+
+def test_a_mix_shows_each_part_as_often_as_its_weight_says(tokenizer):
+    mix = dict(parts=PARTS, weights=WEIGHTS, augmentation=UNCHANGED, batch_size=14)
+    batches = take(training(Noise(14), tokenizer, **mix), 8)
+    index = np.concatenate([batch["index"] for batch in batches])
+    which = np.searchsorted(np.cumsum(PARTS), index, side="right")
+    for batch in which.reshape(8, 14):
+        assert np.abs(np.bincount(batch, minlength=3) - [4, 4, 6]).max() <= 1
+    assert np.bincount(which).tolist() == [32, 32, 48]
+    for part, length in enumerate(PARTS):
+        epochs = index[which == part].reshape(-1, length)
+        start = sum(PARTS[:part])
+        assert (np.sort(epochs, axis=1) == np.arange(start, start + length)).all()
+        assert len({tuple(epoch) for epoch in epochs}) > 1
+    everything = [batch["image"][batch["index"] == 0] for batch in take(mixed(tokenizer), 6)]
+    seen = [image.tobytes() for images in everything for image in images]
+    assert len(set(seen)) == len(seen) > 1  # varied anew every time
+
+
+def test_a_mix_is_the_same_for_shards_and_after_resuming(tokenizer):
+    iterator = mixed(tokenizer)
+    reference = take(iterator, 3)
+    state = json.loads(json.dumps(iterator.get_state()))
+    reference += take(iterator, 3)
+    resumed = mixed(tokenizer)
+    resumed.set_state(state)
+    assert_same(take(resumed, 3), reference[3:])
+    shards = [take(mixed(tokenizer, batch_size=3, shard_index=i, shard_count=2), 6) for i in (0, 1)]
+    for step, batch in enumerate(reference):
+        for key, value in batch.items():
+            for shard in (0, 1):
+                np.testing.assert_array_equal(shards[shard][step][key], value[shard::2])
+
+
+def test_another_mix_is_another_stream(tokenizer):
+    state = mixed(tokenizer).get_state()
+    for changes in ({"weights": (1.0, 1.0, 1.0)}, {"parts": (4, 2, 8)}, {"weights": ()}):
+        with pytest.raises(ValueError, match="belongs to another stream"):
+            mixed(tokenizer, **changes).set_state(state)
+
+
+def test_parts_without_weights_change_nothing(tokenizer):
+    whole, parts = training(Noise(14), tokenizer), mixed(tokenizer, weights=(), batch_size=4)
+    assert_same(take(parts, 3), take(whole, 3))
+    assert parts.get_state() == whole.get_state()
+
+
+def mixed(tokenizer, **changes):
+    settings = dict(parts=PARTS, weights=WEIGHTS, batch_size=6)
+    return training(Noise(14), tokenizer, **(settings | changes))
+
+
+def test_present_says_where_anything_is_meant(tokenizer):
+    source = Noise(nothing=(2, 5))
+    batches = [*take(training(source, tokenizer), 7)]
+    for batch in batches:
+        np.testing.assert_array_equal(batch["present"], ~np.isin(batch["index"], source.nothing))
+    for batch in eval_batches(source, tokenizer, size=SIZE, batch_size=5):
+        which = expression_table(source)[batch["index"], 0]
+        np.testing.assert_array_equal(batch["present"], ~np.isin(which, source.nothing))
+        assert (batch["mask"].any(axis=(1, 2)) == batch["present"]).all()
 
 
 def test_shards_together_are_the_whole_batch(tokenizer):
-    whole = take(training(Drawn(), tokenizer, batch_size=6), 4)
+    whole = take(training(Noise(), tokenizer, batch_size=6), 4)
     shards = [
-        take(training(Drawn(), tokenizer, batch_size=2, shard_index=i, shard_count=3), 4)
+        take(training(Noise(), tokenizer, batch_size=2, shard_index=i, shard_count=3), 4)
         for i in range(3)
     ]
     for step, batch in enumerate(whole):
@@ -173,7 +177,7 @@ def test_shards_together_are_the_whole_batch(tokenizer):
 
 
 def test_evaluation_yields_every_expression_once_in_order(tokenizer):
-    source = Drawn()  # 1, 2, 3, 1, 2, 3, 1: 13 expressions
+    source = Noise()  # 1, 2, 3, 1, 2, 3, 1: 13 expressions
     dataset = eval_batches(source, tokenizer, size=SIZE, batch_size=5)
     batches = list(dataset)
     assert [batch["valid"].sum() for batch in batches] == [5, 5, 3]
@@ -191,7 +195,7 @@ def test_evaluation_yields_every_expression_once_in_order(tokenizer):
 def test_evaluation_shards_cover_everything_in_equally_many_batches(tokenizer):
     parts = [
         list(
-            eval_batches(Drawn(), tokenizer, size=SIZE, batch_size=2, shard_index=i, shard_count=4)
+            eval_batches(Noise(), tokenizer, size=SIZE, batch_size=2, shard_index=i, shard_count=4)
         )
         for i in range(4)
     ]
@@ -203,37 +207,35 @@ def test_evaluation_shards_cover_everything_in_equally_many_batches(tokenizer):
 
 def test_expression_table():
     expected = [[0, 0], [1, 0], [1, 1], [2, 0], [2, 1], [2, 2], [3, 0]]
-    assert expression_table(Drawn(length=4)).tolist() == expected
-
-
-def test_a_broken_record_is_named(tokenizer):
-    with pytest.raises(ValueError, match="^drawn 3: the expression '' is empty"):
-        take(training(Blank(), tokenizer), 3)
-    with pytest.raises(ValueError, match="^drawn 3: the expression '' is empty"):
-        list(eval_batches(Blank(), tokenizer, size=SIZE, batch_size=4))
-    workers = training(Blank(), tokenizer, workers=1)
-    with pytest.raises(ValueError, match="drawn 3: the expression '' is empty"):
-        take(workers, 3)
-    workers.close()
+    assert expression_table(Noise(length=4)).tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": Drawn(length=0)}, "the data set is empty"),
+        ({"source": Noise(length=0)}, "the data set is empty"),
         ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
         ({"shard_index": 2, "shard_count": 2}, "shard_index is 2, expected 0 to 1"),
+        ({"on_error": "ignore"}, "on_error is 'ignore', expected stop or skip"),
+        ({"parts": (3, 3)}, r"parts is \(3, 3\), expected positive lengths of sum 7"),
+        ({"weights": (1.0,)}, r"parts is \(\), expected positive lengths of sum 7"),
+        ({"parts": (3, 4), "weights": (1.0,)}, "a number above 0 for each of the 2 parts"),
+        ({"parts": (3, 4), "weights": (1.0, 0.0)}, "a number above 0 for each of the 2 parts"),
     ],
 )
 def test_impossible_settings_are_refused(tokenizer, changes, message):
     with pytest.raises(ValueError, match=message):
-        training(changes.pop("source", Drawn()), tokenizer, **changes)
+        training(changes.pop("source", Noise()), tokenizer, **changes)
 
 
 def test_real_records_flow_through(shared, tmp_path):
+    from dit_jax.data import records, refer  # TFDS takes seconds to import
+
     root = shared / "data"
-    path = build("refcoco", "unc", source=root / "mini_refcoco", out_dir=tmp_path)
-    source, tokenizer = Refer(path, "val"), Tokenizer(root / "bert_vocab/vocab.txt")
+    annotations = refer.read("refcoco", "unc", source=root / "mini_refcoco")
+    path = records.build(annotations, out_dir=tmp_path, progress=False)
+    source = records.Records(path, "val")
+    tokenizer = Tokenizer(root / "bert_vocab/vocab.txt")
     iterator = training(source, tokenizer, size=128, batch_size=8)
     batches = take(iterator, 6)
     assert_same(take(training(source, tokenizer, size=128, batch_size=8), 6), batches)

@@ -1,90 +1,60 @@
-"""REFER folders to array records and back: a drawn one, the real one, and broken ones."""
+"""REFER folders are read as they are: a drawn one, the real one, and broken ones."""
 
 import json
 import pickle
-import struct
-import sys
+import zipfile
 
 import cv2
 import numpy as np
 import pytest
-from pycocotools import mask as rle
+import refer_folders
+from refer_folders import HEIGHT, WIDTH
 
-from dit_jax.data import safe_pickle
-from dit_jax.data.refer import Refer, build
-from dit_jax.data.referent import Referent, decode_image, encode_mask
+from dit_jax.data import coco, refer, safe_pickle
+from dit_jax.data.images import open_images
+from dit_jax.data.masks import entry_mask
+from dit_jax.data.run_lengths import decode
 
-# pycocotools 2.0.11 hands NumPy an array in a way that NumPy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-HEIGHT, WIDTH = 24, 40
-SQUARE = [4, 4, 12, 4, 12, 12, 4, 12]
-OVERLAPPING = [8, 8, 20, 8, 20, 16, 8, 16]
-EXIF_ROTATED = (
-    b"\xff\xe1"
-    + struct.pack(">H", 34)
-    + b"Exif\0\0"
-    + struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
-)
+PHOTOS = "images/train2014"
+NAME = "COCO_train2014_{:012d}.jpg"
 
 
-def refer_folder(root, splits=("train", "val"), images="images/train2014"):
-    """Two referents per split: an overlapping pair of polygons, and a crowd's run lengths."""
-    (root / images).mkdir(parents=True)
-    (root / "refcoco").mkdir()
-    crowd = {"size": [HEIGHT, WIDTH], "counts": [100, 50, HEIGHT * WIDTH - 150]}
-    entries, objects, refs = [], [], []
-    for number, split in enumerate(s for s in splits for _ in range(2)):
-        name = f"COCO_train2014_{number}.jpg"
-        pixels = np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        cv2.imwrite(str(root / images / name), pixels)
-        entries.append({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
-        shape = [SQUARE, OVERLAPPING] if number % 2 == 0 else crowd
-        objects.append({"id": 10 + number, "segmentation": shape, "iscrowd": number % 2})
-        refs.append(
-            {
-                "ref_id": 20 + number,
-                "ann_id": 10 + number,
-                "image_id": number,
-                "split": split,
-                "sentences": [
-                    {"sent_id": 100 * number + i, "sent": f"{split} object {number} {i}"}
-                    for i in range(1 + number % 3)
-                ],
-            }
-        )
-    write(root, refs, {"images": entries, "annotations": objects})
-    return refs, {"images": entries, "annotations": objects}
+@pytest.fixture
+def root(tmp_path):
+    """Three referents: two of picture 1 in train, one of picture 2 in val."""
+    return refer_folders.write(tmp_path, "refcoco", "unc", {"train": (1, 1), "val": (2,)})
 
 
-def write(root, refs, instances):
-    (root / "refcoco/refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
-    (root / "refcoco/instances.json").write_text(json.dumps(instances))
+def rewrite(root, change):
+    """Change the contents of a folder's two files."""
+    refs, instances = root / "refcoco/refs(unc).p", root / "refcoco/instances.json"
+    contents = pickle.loads(refs.read_bytes()), json.loads(instances.read_text())
+    change(*contents)
+    refs.write_bytes(pickle.dumps(contents[0], protocol=2))
+    instances.write_text(json.dumps(contents[1]))
 
 
-def test_drawn_folder_comes_back(tmp_path):
-    refs, _ = refer_folder(tmp_path)
-    path = build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out")
-    val = Refer(path, "val")
-    assert len(val) == 2 and val.expression_counts().tolist() == [3, 1]
-    for position in range(2):
-        referent, ref = val[position], refs[2 + position]
-        number = ref["image_id"]
-        name = f"COCO_train2014_{number}.jpg"
-        pixels = cv2.imread(str(tmp_path / "images/train2014" / name))[..., ::-1]
-        np.testing.assert_array_equal(referent.image, pixels)
-        assert referent.expressions == tuple(s["sent"] for s in ref["sentences"])
-        assert referent.id == f"refcoco val ref_id {ref['ref_id']} ({name})"
-        assert referent.image_id == number
-    union = np.zeros((HEIGHT, WIDTH), bool)
-    union[4:12, 4:12] = union[8:16, 8:20] = True
-    np.testing.assert_array_equal(val[0].mask, union)
-    crowd = np.zeros(HEIGHT * WIDTH, bool)
-    crowd[100:150] = True
-    np.testing.assert_array_equal(val[1].mask, crowd.reshape(WIDTH, HEIGHT).T)
-    assert "tensorflow" not in sys.modules
-    with pytest.raises(IndexError, match="referent 2 of a split of 2"):
-        val[2]
+def read(root, **changes):
+    return refer.read("refcoco", "unc", source=root, **changes)
+
+
+def test_a_folder_is_read_as_it_is(root):
+    found = read(root)
+    assert found.dataset == "refcoco(unc)" and list(found.splits) == ["train", "val"]
+    assert found.sources == {
+        "refs": root / "refcoco/refs(unc).p",
+        "instances": root / "refcoco/instances.json",
+    }
+    assert found.images == root / PHOTOS
+    second = found.splits["train"][1]
+    assert second.name == "refcoco(unc) train ref_id 1001"
+    assert (second.split, second.ref_id, second.image_id) == ("train", 1001, 1)
+    assert (second.ann_ids, second.sent_ids) == ((101,), (2, 3))
+    assert second.file_name == NAME.format(1)  # of instances.json: REFER's has a suffix
+    assert second.size == (HEIGHT, WIDTH)
+    assert second.segmentations == ([[12, 6, 32, 6, 32, 30, 12, 30]],)
+    assert second.boxes == ((12.0, 6.0, 20.0, 24.0),)
+    assert second.expressions == ("the square number 1", "left thing")
 
 
 @pytest.mark.parametrize(
@@ -92,248 +62,184 @@ def test_drawn_folder_comes_back(tmp_path):
     [
         ("refcoco", "unc", {"val": (50, 144), "testA": (26, 77), "testB": (27, 76)}),
         ("refcoco+", "unc", {"val": (50, 144), "testA": (26, 75), "testB": (27, 78)}),
-        ("refcocog", "umd", {"val": (6, None), "test": (3, None)}),
+        ("refcocog", "umd", {"val": (6, 12), "test": (3, 6)}),
     ],
 )
-def test_real_records_equal_their_files(shared, tmp_path, dataset, split_by, counts):
+def test_the_real_thing(shared, dataset, split_by, counts):
     root = shared / "data/mini_refcoco"
-    path = build(dataset, split_by, source=root, out_dir=tmp_path)
+    found = refer.read(dataset, split_by, source=root)
     refs = safe_pickle.load(root / dataset / f"refs({split_by}).p")
-    for split, (n_refs, n_sentences) in counts.items():
-        records, expected = Refer(path, split), [r for r in refs if r["split"] == split]
-        assert len(records) == len(expected) == n_refs
-        if n_sentences is not None:
-            assert records.expression_counts().sum() == n_sentences
-        for referent, count, ref in zip(
-            records, records.expression_counts(), expected, strict=True
-        ):
+    photos = open_images(found.images)
+    assert set(found.splits) == set(counts)
+    for split, (referents, sentences) in counts.items():
+        entries, expected = found.splits[split], [r for r in refs if r["split"] == split]
+        assert len(entries) == referents
+        assert sum(len(entry.expressions) for entry in entries) == sentences
+        for entry, ref in zip(entries, expected, strict=True):
+            height, width = entry.size
             truth = cv2.imread(str(root / f"masks/{ref['ann_id']}.png"), cv2.IMREAD_GRAYSCALE)
-            np.testing.assert_array_equal(referent.mask, truth > 0)
-            assert referent.expressions == tuple(s["sent"] for s in ref["sentences"])
-            assert len(referent.expressions) == count and referent.image_id == ref["image_id"]
+            mask = decode(entry_mask(entry, height=height, width=width), height=height, width=width)
+            np.testing.assert_array_equal(mask, truth > 0)
+            assert entry.expressions == tuple(s["sent"] for s in ref["sentences"])
+            assert entry.ann_ids == (ref["ann_id"],) and entry.file_name in photos
 
 
-def test_a_second_build_reads_nothing_and_other_files_are_noticed(tmp_path):
-    refs, instances = refer_folder(tmp_path)
-    path = build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out")
-    before = {file: file.stat().st_mtime_ns for file in path.iterdir()}
-    assert build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out") == path
-    assert build("refcoco", "unc", source=tmp_path / "gone", out_dir=tmp_path / "out") == path
-    assert {file: file.stat().st_mtime_ns for file in path.iterdir()} == before
-    write(tmp_path, refs[:1], instances)
-    with pytest.raises(ValueError, match="was built from other files"):
-        build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out")
+def test_without_instances_the_masks_are_unknown(root):
+    (root / "refcoco/instances.json").unlink()
+    found = read(root)
+    assert list(found.sources) == ["refs"]
+    for entry in (entry for entries in found.splits.values() for entry in entries):
+        assert entry.segmentations is None and entry.size is None and entry.boxes == ()
+        assert entry.file_name == NAME.format(entry.image_id)  # without REFER's suffix
 
 
-def test_a_failed_build_leaves_nothing_that_looks_complete(tmp_path):
-    refer_folder(tmp_path)
-    picture = tmp_path / "images/train2014/COCO_train2014_3.jpg"
-    data = picture.read_bytes()
-    picture.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"val ref_id 23 \(COCO_train2014_3.jpg\): the picture"):
-        build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out")
-    assert not list((tmp_path / "out").rglob("*.array_record*"))
-    picture.write_bytes(data)
-    assert (
-        len(Refer(build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out"), "val")) == 2
-    )
+@pytest.mark.parametrize("place", coco.IMAGE_PLACES)
+def test_finds_pictures_in_the_usual_places(root, place):
+    (root / PHOTOS).rename(root / "elsewhere")
+    (root / "images").rmdir()
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    if place.endswith(".zip"):
+        with zipfile.ZipFile(root / place, "w") as archive:
+            for file in (root / "elsewhere").iterdir():
+                archive.write(file, f"train2014/{file.name}")
+    else:
+        (root / "elsewhere").rename(root / place)
+    found = read(root)
+    assert found.images == root / place and NAME.format(2) in open_images(found.images)
 
 
-@pytest.mark.parametrize("images", ["train2014", "images", "images/mscoco/images/train2014"])
-def test_finds_pictures_in_the_usual_places(tmp_path, images):
-    refer_folder(tmp_path, splits=("val",), images=images)
-    path = build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out")
-    assert Refer(path, "val")[0].image.shape == (HEIGHT, WIDTH, 3)
-
-
-def test_takes_pictures_from_a_given_folder(tmp_path):
-    refer_folder(tmp_path / "refer", splits=("val",))
-    (tmp_path / "refer/images/train2014").rename(tmp_path / "coco")
-    path = build(
-        "refcoco",
-        "unc",
-        source=tmp_path / "refer",
-        out_dir=tmp_path / "out",
-        image_dir=tmp_path / "coco",
-    )
-    assert len(Refer(path, "val")) == 2
-
-
-def _other_height(refs, instances):
-    instances["images"][1]["height"] = HEIGHT + 1
-
-
-def _other_mask_size(refs, instances):
-    instances["annotations"][1]["segmentation"]["size"] = [WIDTH, HEIGHT]
-
-
-def _unknown_annotation(refs, instances):
-    refs[1]["ann_id"] = 99
+def test_takes_pictures_from_a_given_place(root):
+    (root / PHOTOS).rename(root / "coco")
+    assert read(root, images=root / "coco").images == root / "coco"
+    with pytest.raises(ValueError, match="gone.zip is missing; expected a folder or zip file"):
+        read(root, images=root / "gone.zip")
+    (root / "images").rmdir()
+    assert read(root).images == root / PHOTOS  # `check` says that it is missing
 
 
 def _unknown_picture(refs, instances):
     refs[1]["image_id"] = 99
 
 
-def _missing_picture(refs, instances):
-    instances["images"][1]["file_name"] = "gone.jpg"
+def _unknown_annotation(refs, instances):
+    refs[2]["ann_id"] = 99
 
 
-def _blank_expression(refs, instances):
-    refs[1]["sentences"][0]["sent"] = " "
+def _annotation_of_another_picture(refs, instances):
+    refs[0]["ann_id"] = 102
 
 
-def _no_polygon(refs, instances):
-    instances["annotations"][1]["segmentation"] = []
+def _no_size(refs, instances):
+    del instances["images"][0]["height"]
+
+
+def _size_of_nothing(refs, instances):
+    instances["images"][1]["width"] = 0
+
+
+def _no_segmentation(refs, instances):
+    del instances["annotations"][2]["segmentation"]
+
+
+def _odd_box(refs, instances):
+    instances["annotations"][0]["bbox"] = [1, 2, 3]
+
+
+def _no_annotations(refs, instances):
+    del instances["annotations"]
+
+
+def _no_ref_id(refs, instances):
+    del refs[1]["ref_id"]
+
+
+def _ann_id_as_text(refs, instances):
+    refs[1]["ann_id"] = "101"
+
+
+def _sentence_is_no_dict(refs, instances):
+    refs[1]["sentences"] = ["left man"]
+
+
+def _sentence_is_a_number(refs, instances):
+    refs[1]["sentences"][0]["sent"] = 3
+
+
+def _billion_laughs(refs, instances):
+    value = [0]
+    for _ in range(30):
+        value = [value] * 10
+    refs[1]["ref_id"] = value
+
+
+def _split_as_path(refs, instances):
+    refs[1]["split"] = "../val"
+
+
+def _no_list(refs, instances):
+    refs.clear()
 
 
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (_other_height, r"instances.json says 25x40 \(height x width\) but the picture is 24x40"),
-        (_other_mask_size, r"the mask is 40x24 \(height x width\) but the picture is 24x40"),
-        (_unknown_annotation, "instances.json has no annotation 99"),
-        (_unknown_picture, "instances.json has no picture 99"),
-        (_missing_picture, "the picture .*gone.jpg is missing"),
-        (_blank_expression, "an expression is empty"),
-        (_no_polygon, "the mask cannot be read"),
-    ],
-)
-def test_a_broken_record_is_named(tmp_path, break_it, message):
-    refs, instances = refer_folder(tmp_path)
-    break_it(refs, instances)
-    write(tmp_path, refs, instances)
-    with pytest.raises(ValueError, match=f"^refcoco train ref_id 21.*{message}"):
-        build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out")
-
-
-def test_wrong_names_are_answered_with_the_right_ones(tmp_path):
-    with pytest.raises(ValueError, match="no data set refcoco/umd, expected one of refcoco/unc, "):
-        build("refcoco", "umd", source=tmp_path, out_dir=tmp_path / "out")
-    with pytest.raises(ValueError, match=r"refs\(unc\).p is missing"):
-        build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out")
-    with pytest.raises(ValueError, match="no records here"):
-        Refer(tmp_path, "val")
-    refer_folder(tmp_path)
-    path = build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out")
-    with pytest.raises(ValueError, match="no split 'testA', expected one of train, val"):
-        Refer(path, "testA")
-
-
-def test_records_travel_to_a_worker_process(tmp_path):
-    refer_folder(tmp_path)
-    val = Refer(build("refcoco", "unc", source=tmp_path, out_dir=tmp_path / "out"), "val")
-    again = pickle.loads(pickle.dumps(val))
-    np.testing.assert_array_equal(again[1].mask, val[1].mask)
-
-
-def test_pictures_decode_to_the_pixels_as_stored():
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 3), np.uint8)
-    jpeg = cv2.imencode(".jpg", pixels)[1].tobytes()
-    plain = decode_image(jpeg, name="x")
-    rotated = decode_image(jpeg[:2] + EXIF_ROTATED + jpeg[2:], name="x")
-    np.testing.assert_array_equal(rotated, plain)  # masks are drawn on unrotated pixels
-    grey = decode_image(cv2.imencode(".png", pixels[..., 0])[1].tobytes(), name="x")
-    np.testing.assert_array_equal(grey, np.repeat(pixels[..., :1], 3, axis=2))
-    deep = decode_image(cv2.imencode(".png", pixels.astype(np.uint16) * 257)[1].tobytes(), name="x")
-    np.testing.assert_array_equal(deep, pixels[..., ::-1])
-    for damaged in (b"", b"no picture", jpeg[: len(jpeg) // 2]):
-        with pytest.raises(ValueError, match="^x: the picture .* cannot be decoded"):
-            decode_image(damaged, name="x")
-
-
-def test_masks_in_every_coco_form_agree():
-    truth = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
-    truth[4:12, 4:12] = 1
-    compressed = rle.encode(truth)
-    flat = np.concatenate([[0], truth.ravel(order="F"), [2]])
-    runs = np.diff(np.flatnonzero(np.diff(flat)), prepend=0)
-    text = {"size": [HEIGHT, WIDTH], "counts": compressed["counts"].decode()}
-    listed = {"size": [HEIGHT, WIDTH], "counts": runs.tolist()}
-    for form in ([SQUARE], compressed, text, listed):
-        assert encode_mask(form, height=HEIGHT, width=WIDTH) == compressed["counts"]
-
-
-def test_a_referent_checks_itself():
-    image, mask = np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4), bool)
-    with pytest.raises((ValueError, TypeError), match="mask"):  # TypeError: run-time shape checks
-        Referent(image=image, mask=mask, expressions=("a",), id="r1", image_id=0)
-    with pytest.raises(ValueError, match="^r1: expected at least one expression"):
-        Referent(image=image, mask=mask.T, expressions=(), id="r1", image_id=0)
-
-
-PLAIN = [
-    {"sent": "the man's çhair", "ids": [1, 2**70, -3], "box": (1.5, float("inf")), "none": None},
-    {True, "a", 3},
-    set(),
-    b"\x00\xff",
-    b"",
-]
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_plain_data_loads_in_every_protocol(tmp_path, protocol):
-    path = tmp_path / "refs.p"
-    path.write_bytes(pickle.dumps(PLAIN, protocol=protocol))
-    assert safe_pickle.load(path) == PLAIN
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
         (
-            b"(dp0\nS'sent'\np1\nS'left man'\np2\nsS'ref_id'\np3\nI7\ns.",
-            {"sent": "left man", "ref_id": 7},
+            _unknown_picture,
+            r"wrong references to .* \(1\):.*train ref_id 1001: there is no picture 99",
         ),
-        (b"\x80\x02}q\x01U\x04sentq\x02U\x05caf\xc3\xa9s.", {"sent": "café"}),  # UTF-8
-        (b"\x80\x02}q\x01U\x04sentq\x02U\x04caf\xe9s.", {"sent": "café"}),  # Latin-1
-        (b"c__builtin__\nset\np0\n((lp1\nI1\natp2\nRp3\n.", {1}),
-        (b"L12345678901234567890L\n.", 12345678901234567890),
+        (_unknown_annotation, "val ref_id 1002: there is no annotation 99"),
+        (_annotation_of_another_picture, "annotation 102 belongs to picture 2, expected 1"),
+        (_no_size, r"wrong records of .*instances.json \(1\):\s+images\[0\]: no 'height' among id"),
+        (_size_of_nothing, r"images\[1\]: the size is 48x0, expected numbers above 0"),
+        (_no_segmentation, r"annotations\[2\]: no 'segmentation' among"),
+        (_odd_box, r"annotations\[0\]: 'bbox' is \[1, 2, 3\], expected \[x, y, width, height\]"),
+        (_no_annotations, "instances.json: no 'annotations' among images, categories"),
+        (
+            _no_ref_id,
+            r"wrong records of .*refs\(unc\).p \(1\):\s+record 1: no 'ref_id' among ann_id",
+        ),
+        (_ann_id_as_text, "record 1: 'ann_id' is '101', expected int"),
+        (_sentence_is_no_dict, "record 1: 'left man', expected a dict with 'sent'"),
+        (_sentence_is_a_number, "record 1: 'sent' is 3, expected str"),
+        (_billion_laughs, r"record 1: 'ref_id' is \[\[\[.*, expected int"),
+        (_split_as_path, "record 1: 'split' is '../val', expected letters, digits and _"),
+        (_no_list, r"refs\(unc\).p holds no list of referents"),
     ],
 )
-def test_pickles_of_python_2_load(tmp_path, data, expected):
-    path = tmp_path / "refs.p"
-    path.write_bytes(data)
-    assert safe_pickle.load(path) == expected
+def test_what_is_wrong_is_named(root, break_it, message):
+    rewrite(root, break_it)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        read(root)
+
+
+def test_all_that_is_wrong_is_said_at_once(root):
+    refer_folders.write(root, "refcoco", "unc", {"train": range(1, 9)})
+    rewrite(root, lambda refs, instances: instances["annotations"].clear())
+    with pytest.raises(ValueError) as caught:
+        read(root)
+    lines = str(caught.value).split("\n  ")
+    assert lines[0].endswith("instances.json (8):") and len(lines) == 5
+    assert lines[1] == "refcoco(unc) train ref_id 1000: there is no annotation 100."
+    assert lines[-1] == "and 5 more."
+
+
+def test_files_that_are_missing_or_no_json_are_named(root):
+    (root / "refcoco/instances.json").write_text('{"images": [')
+    with pytest.raises(ValueError, match="instances.json: not readable as JSON"):
+        read(root)
+    with pytest.raises(ValueError, match=r"refs\(google\).p is missing"):
+        refer.read("refcoco", "google", source=root)
 
 
 @pytest.mark.parametrize(
-    ("program", "asks_for"),
-    [
-        ("cos\nsystem\n(S'touch {trap}'\ntR.", "os.system"),
-        ("cposix\nsystem\n(S'touch {trap}'\ntR.", "posix.system"),
-        ('cbuiltins\neval\n(S\'open("{trap}", "w")\'\ntR.', "builtins.eval"),
-        ("c__builtin__\nopen\n(S'{trap}'\nS'w'\ntR.", "__builtin__.open"),
-        ("(S'{trap}'\nS'w'\nibuiltins\nopen\n.", "builtins.open"),
-        ("cpathlib\nPath\n(S'{trap}'\ntR.", "pathlib.Path"),
-        ("\x80\x04\x8c\x08builtins\x8c\x07getattr\x93.", "builtins.getattr"),
-        ("ccopyreg\n_reconstructor\n.", "copyreg._reconstructor"),
-        ("Pexternal\n.", "the external object"),
-    ],
+    ("dataset", "split_by"),
+    [(name, by) for name, all_by in refer.SPLITS_BY.items() for by in all_by],
 )
-def test_hostile_pickles_are_refused_and_nothing_runs(tmp_path, program, asks_for):
-    trap, path = tmp_path / "trap", tmp_path / "refs(unc).p"
-    path.write_bytes(program.format(trap=trap).encode("latin1"))
-    with pytest.raises(ValueError, match=r"refs\(unc\).p: the pickle asks for .*" + asks_for):
-        safe_pickle.load(path)
-    assert not trap.exists()
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\x80\x04}",
-        b"hello",
-        b"]K\x01K\x02s.",
-        b"\x80\x04\x8c\x02\xff\xfe.",
-        b"c__builtin__\nset\n(I1000000000000\ntR.",
-        b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.",
-        b"c__builtin__\nset\n(dS'__class__'\nI1\nsb.",
-    ],
-)
-def test_damaged_pickles_are_named(tmp_path, data):
-    path = tmp_path / "refs.p"
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="refs.p: not a readable pickle"):
-        safe_pickle.load(path)
+def test_every_published_partition(tmp_path, dataset, split_by):
+    root = refer_folders.write(tmp_path, dataset, split_by, {"train": (1,), "val": (2, 2)})
+    found = refer.read(dataset, split_by, source=root)
+    assert found.dataset == f"{dataset}({split_by})"
+    assert {split: len(entries) for split, entries in found.splits.items()} == {
+        "train": 1,
+        "val": 2,
+    }

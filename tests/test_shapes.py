@@ -215,9 +215,33 @@ def test_vocabulary(scenes):
     assert tokenizer.encode("Zeb2!").tokens[1:-1] == ["z", "##e", "##b", "##2", "!"]
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_absent_expressions_mean_nothing(split):
+    """Checked by reading the words again; the other referents stay as they are."""
+    plain, some = Shapes(split, length=120), Shapes(split, length=120, absent=0.4)
+    absent = 0
+    for i in range(120):
+        item, other = some[i], plain[i]
+        np.testing.assert_array_equal(item.image, other.image)
+        if item.mask.any():
+            assert item.expressions == other.expressions
+            np.testing.assert_array_equal(item.mask, other.mask)
+            continue
+        absent += 1
+        assert len(set(item.expressions)) == 2
+        for text in item.expressions:
+            assert not Seen.of(scene(split, i // 2)).fitting(text)
+            assert not any({colour, shape} <= set(text.split()) for colour, shape in HELD_OUT)
+    assert 25 <= absent <= 71  # 48 ± 4 standard deviations
+    assert [
+        r.mask.any() for r in map(Shapes(split, length=4, absent=1.0).__getitem__, range(4))
+    ] == [False] * 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"absent": 1.5}, "absent 1.5: expected a share from 0 to 1"),
         ({"split": "dev"}, "unknown split 'dev'"),
         ({"size": 32}, "size 32: expected at least 64"),
         ({"length": 0}, "length 0 and seed 0"),

@@ -52,6 +52,16 @@ def test_cuts_to_length_and_keeps_the_closing_token(vocab):
     assert [tokenizer.cut(text) for text in ("left man in red", "mans")] == [1, 0]
 
 
+def test_says_the_tokens_of_many_texts_before_they_are_cut(vocab):
+    tokenizer = Tokenizer(vocab, length=5)
+    texts = ["left man in red", "mans", "", "zebra"] * 600
+    found = list(tokenizer.uncut(texts))
+    assert found[:4] == [[2, 5, 6, 8, 9, 3], [2, 6, 7, 3], [2, 3], [2, tokenizer.unknown, 3]]
+    assert found == found[:4] * 600 and list(tokenizer.uncut([])) == []
+    cut = [len(ids) - tokenizer.length for ids in found[:2]]
+    assert [max(0, count) for count in cut] == [tokenizer.cut(text) for text in texts[:2]]
+
+
 def test_survives_the_way_to_a_worker_process(vocab):
     tokenizer = Tokenizer(vocab, length=7)
     again = pickle.loads(pickle.dumps(tokenizer))

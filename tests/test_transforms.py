@@ -11,6 +11,7 @@ from dit_jax.data.transforms import (
     content_box,
     jitter_colour,
     letterbox,
+    place,
     restore,
     swap_left_right,
 )
@@ -81,8 +82,8 @@ def test_unchanged_is_the_letterbox():
     rng = np.random.default_rng(0)
     out = augment(image, mask, text="left", rng=rng, size=64, augmentation=UNCHANGED)
     canvas, content = letterbox(image, 64)
-    np.testing.assert_array_equal(out.image, canvas)
-    np.testing.assert_array_equal(out.mask, letterbox(mask, 64)[0])
+    np.testing.assert_array_equal(place(out.image, out.content, size=64), canvas)
+    np.testing.assert_array_equal(place(out.mask, out.content, size=64), letterbox(mask, 64)[0])
     assert (out.content, out.text) == (content, "left")
 
 
@@ -90,10 +91,8 @@ def test_flip_mirrors_picture_mask_and_text():
     image, mask = picture(60, 80), disc(60, 80)
     rng = np.random.default_rng(0)
     out = augment(image, mask, text="cup on the left", rng=rng, size=80, augmentation=ONLY_FLIP)
-    top, left, h, w = out.content
-    inside = np.s_[top : top + h, left : left + w]
-    np.testing.assert_array_equal(out.image[inside], image[:, ::-1])
-    np.testing.assert_array_equal(out.mask[inside], mask[:, ::-1])
+    np.testing.assert_array_equal(out.image, image[:, ::-1])
+    np.testing.assert_array_equal(out.mask, mask[:, ::-1])
     assert out.text == "cup on the right"
 
 
@@ -123,8 +122,9 @@ def test_padding_stays_zero_and_all_scales_and_flips_occur():
         top, left, h, w = out.content
         outside = np.ones((64, 64), bool)
         outside[top : top + h, left : left + w] = False
-        assert not out.image[outside].any() and not out.mask[outside].any()
-        assert out.image[~outside].all()
+        canvas, soft = (place(x, out.content, size=64) for x in (out.image, out.mask))
+        assert not canvas[outside].any() and not soft[outside].any()
+        assert canvas[~outside].all()
         longs.add(w)
         texts.add(out.text)
     assert longs == {40, 44, 48, 52, 56, 60, 64} and texts == {"left", "right"}
@@ -135,7 +135,8 @@ def test_jitter_matches_its_definition_in_floating_point():
     for seed in range(10):
         got = jitter_colour(image, rng=np.random.default_rng(seed), strength=0.4)
         expected = _jitter_in_float(image, np.random.default_rng(seed))
-        assert np.abs(got.astype(float) - expected).max() < 4  # three roundings, each scaled on
+        assert np.abs(got.astype(float) - expected).max() < 2  # roundings, each scaled on
+        assert abs((got - expected).mean()) < 0.5  # and none of them leans to one side
 
 
 def test_no_jitter_leaves_the_picture():

@@ -2,69 +2,30 @@
 
 A batch is a dict: `image` uint8 `[b,S,S,3]`, `content` int32 `[b,4]` (top, left, height, width of
 the picture in its canvas), `input_ids` and `attention_mask` int32 `[b,l]`, `mask` uint8 `[b,S,S]`
-(soft, times 255), `index` int64 `[b]` and `valid` bool `[b]`.
+(soft, times 255), `present` bool `[b]` (False where the expression fits nothing in the picture),
+`index` int64 `[b]` and `valid` bool `[b]`.
 
 Everything is a function of (seed, position in the stream): the order from Grain's shuffle, the
 augmentation from Grain's random_map. Threads, worker processes and hosts only decide who computes
 a batch, so they change no byte of it.
 """
 
-import os
-from collections.abc import Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import grain
 import numpy as np
-from absl import flags
 from jaxtyping import Int
 
-from dit_jax.data.referent import Referent, Source
+from dit_jax.data.batches import EvalBatches, TrainBatches
+from dit_jax.data.items import Batch, Collate, EvaluationRow, Reader, TrainingRow
+from dit_jax.data.referent import Source
 from dit_jax.data.tokenizer import Tokenizer
-from dit_jax.data.transforms import UNCHANGED, Augmentation, Augmented, augment
+from dit_jax.data.transforms import Augmentation
 
-Batch = dict[str, np.ndarray]
+__all__ = ["Batch", "TrainBatches", "eval_batches", "expression_table", "train_batches"]
 
-
-class TrainBatches(Iterator[Batch]):
-    """An endless iterator over training batches that can be saved and restored.
-
-    Its state is a small dict for JSON. It holds the number of the next batch and not Grain's own
-    iterator state, because that depends on the number of worker processes.
-    """
-
-    def __init__(self, batches: grain.MapDataset, *, workers: int, identity: dict[str, int]):
-        self._batches = batches
-        self._workers = workers
-        self._identity = identity
-        self._next = 0
-        self._iterator: grain.DatasetIterator | None = None  # started by the first batch
-
-    def __next__(self) -> Batch:
-        if self._iterator is None:
-            self._iterator = iter(_prefetch(self._batches[self._next :], workers=self._workers))
-        batch = next(self._iterator)
-        self._next += 1
-        return batch
-
-    def get_state(self) -> dict[str, int]:
-        """The state after the batches that were taken so far."""
-        return {"next_batch": self._next, **self._identity}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Continue from a state; raises ValueError where the stream would not be the same one."""
-        if state != {"next_batch": state.get("next_batch"), **self._identity}:
-            raise ValueError(
-                f"the saved data position {state} belongs to another stream than {self._identity}."
-            )
-        self.close()
-        self._next = state["next_batch"]
-
-    def close(self) -> None:
-        """Stop the threads and worker processes; the next batch starts them again."""
-        if self._iterator is not None:
-            self._iterator.close()
-            self._iterator = None
+# What to do about a broken record → how many records one row tries.
+TRIES = {"stop": 1, "skip": 100}
 
 
 def train_batches(
@@ -78,6 +39,9 @@ def train_batches(
     shard_index: int = 0,
     shard_count: int = 1,
     workers: int = 0,
+    parts: Sequence[int] = (),
+    weights: Sequence[float] = (),
+    on_error: str = "stop",
 ) -> TrainBatches:
     """Endless batches of `batch_size` referents for this shard (host), one expression each.
 
@@ -85,20 +49,38 @@ def train_batches(
     ends of epochs: no batch is short and no referent is dropped. The shards' batches together are
     the batch that one host with `shard_count * batch_size` rows would see. `index` is the
     referent's. `workers` = 0 prepares batches in threads, otherwise in that many processes.
+
+    Args:
+      parts: where the source is several data sets one after another, the length of each.
+      weights: how often each part is seen an epoch, if an epoch is the sum of weights[i] * parts[i]
+        rows: part i's share of the stream is weights[i] * parts[i] of that, to within 1 %. Each
+        part is permuted and repeated by itself. () is one permutation of all referents.
+      on_error: "stop" raises ValueError at a broken record, naming it. "skip" takes another record
+        of the same part, logs what is wrong, and counts it; it stops where 100 fail in a row.
     """
     _check(len(source), batch_size, shard_index, shard_count)
-    item = partial(
-        _training_item, source=source, tokenizer=tokenizer, size=size, augmentation=augmentation
+    if on_error not in TRIES:
+        raise ValueError(f"on_error is {on_error!r}, expected {' or '.join(TRIES)}.")
+    _check_parts(len(source), parts, weights)
+    reader = Reader(source, tokenizer, size)
+    row = TrainingRow(
+        reader,
+        augmentation,
+        parts=tuple(parts) if weights else (len(source),),
+        tries=TRIES[on_error],
     )
-    referents = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    items = referents.random_map(item)[shard_index::shard_count]
+    order = _mixed(parts, weights, seed) if weights else _permuted(0, len(source), seed)
+    rows = order.random_map(row)[shard_index::shard_count]
+    mix = {"parts": [*parts], "weights": [*weights]} if weights else {}
     return TrainBatches(
-        items.batch(batch_size, drop_remainder=True),
+        rows.batch(batch_size, drop_remainder=True, batch_fn=Collate(size)),
+        reader=reader,
         workers=workers,
         identity={
             "seed": seed,
             "referents": len(source),
             "global_batch_size": batch_size * shard_count,
+            **mix,
         },
     )
 
@@ -112,8 +94,8 @@ def eval_batches(
     shard_index: int = 0,
     shard_count: int = 1,
     workers: int = 0,
-) -> grain.IterDataset:
-    """Every expression once, in order; can be iterated over again.
+) -> EvalBatches:
+    """Every expression once, in order. A broken record raises ValueError, naming it.
 
     Row j of shard i's batch k is expression `(k * batch_size + j) * shard_count + i`, and `index`
     says so. All shards yield equally many batches; the rows that complete the last ones repeat
@@ -122,10 +104,11 @@ def eval_batches(
     table = expression_table(source)
     _check(len(table), batch_size, shard_index, shard_count)
     step = batch_size * shard_count
-    item = partial(_evaluation_item, source=source, tokenizer=tokenizer, size=size, table=table)
-    items = grain.MapDataset.range(-(-len(table) // step) * step).map(item)
-    batches = items[shard_index::shard_count].batch(batch_size, drop_remainder=True)
-    return _prefetch(batches, workers=workers)
+    reader = Reader(source, tokenizer, size)
+    rows = grain.MapDataset.range(-(-len(table) // step) * step).map(EvaluationRow(reader, table))
+    rows = rows[shard_index::shard_count]
+    batches = rows.batch(batch_size, drop_remainder=True, batch_fn=Collate(size))
+    return EvalBatches(batches, reader=reader, workers=workers)
 
 
 def expression_table(source: Source) -> Int[np.ndarray, "n 2"]:
@@ -136,81 +119,18 @@ def expression_table(source: Source) -> Int[np.ndarray, "n 2"]:
     return np.stack([referents, np.arange(len(referents)) - starts[referents]], axis=1)
 
 
-def _training_item(
-    index: int,
-    rng: np.random.Generator,
-    *,
-    source: Source,
-    tokenizer: Tokenizer,
-    size: int,
-    augmentation: Augmentation,
-) -> dict[str, Any]:
-    referent = source[int(index)]
-    text = referent.expressions[int(rng.integers(len(referent.expressions)))]
-    example = _augmented(referent, text, rng=rng, size=size, augmentation=augmentation)
-    return _row(example, tokenizer, index=int(index), valid=True, name=referent.id)
+def _permuted(start: int, stop: int, seed: int) -> grain.MapDataset:
+    """Referents start … stop - 1, again and again, each time in another order."""
+    return grain.MapDataset.range(start, stop).seed(seed).shuffle().repeat()
 
 
-def _evaluation_item(
-    index: int, *, source: Source, tokenizer: Tokenizer, size: int, table: np.ndarray
-) -> dict[str, Any]:
-    last = len(table) - 1
-    which, expression = (int(number) for number in table[min(index, last)])
-    referent = source[which]
-    # UNCHANGED draws numbers but uses none, so any generator does.
-    rng = np.random.default_rng(0)
-    text = referent.expressions[expression]
-    example = _augmented(referent, text, rng=rng, size=size, augmentation=UNCHANGED)
-    row = min(int(index), last)
-    return _row(example, tokenizer, index=row, valid=index <= last, name=referent.id)
-
-
-def _augmented(
-    referent: Referent,
-    text: str,
-    *,
-    rng: np.random.Generator,
-    size: int,
-    augmentation: Augmentation,
-) -> Augmented:
-    mask = referent.mask.astype(np.uint8) * 255
-    return augment(referent.image, mask, text=text, rng=rng, size=size, augmentation=augmentation)
-
-
-def _row(
-    example: Augmented, tokenizer: Tokenizer, *, index: int, valid: bool, name: str
-) -> dict[str, Any]:
-    try:
-        input_ids, attention_mask = tokenizer([example.text])
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    return {
-        "image": example.image,
-        "content": np.array(example.content, np.int32),
-        "input_ids": input_ids[0],
-        "attention_mask": attention_mask[0],
-        "mask": example.mask,
-        "index": np.int64(index),
-        "valid": np.bool_(valid),
-    }
-
-
-def _prefetch(batches: grain.MapDataset, *, workers: int) -> grain.IterDataset:
-    """Prepare batches ahead of time. Batching comes first, so that each worker process makes
-    whole batches and their order does not depend on how many there are."""
-    if workers:
-        if not flags.FLAGS.is_parsed():  # Grain 0.2.18 reads its flags even where no app parsed any
-            flags.FLAGS.mark_as_parsed()
-        in_worker = batches.to_iter_dataset(grain.ReadOptions(0, 0))
-        options = grain.MultiprocessingOptions(num_workers=workers)
-        return in_worker.mp_prefetch(options).map(_own_memory)
-    threads = min(16, os.cpu_count() or 1)
-    return batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1))
-
-
-def _own_memory(batch: Batch) -> Batch:
-    """Copy out of the shared memory that workers hand over: it goes away with its iterator."""
-    return {key: np.array(value) for key, value in batch.items()}
+def _mixed(parts: Sequence[int], weights: Sequence[float], seed: int) -> grain.MapDataset:
+    """Each part's own endless stream, interleaved evenly."""
+    ends = np.cumsum(parts).tolist()
+    seeds = np.random.SeedSequence(seed).generate_state(len(parts)).tolist()
+    streams = [_permuted(end - n, end, s) for n, end, s in zip(parts, ends, seeds, strict=True)]
+    shares = [weight * n for weight, n in zip(weights, parts, strict=True)]
+    return grain.MapDataset.mix(streams, shares).seed(seed)
 
 
 def _check(items: int, batch_size: int, shard_index: int, shard_count: int) -> None:
@@ -221,4 +141,16 @@ def _check(items: int, batch_size: int, shard_index: int, shard_count: int) -> N
     if not 0 <= shard_index < shard_count:
         raise ValueError(
             f"shard_index is {shard_index}, expected 0 to {shard_count - 1} (shard_count - 1)."
+        )
+
+
+def _check_parts(items: int, parts: Sequence[int], weights: Sequence[float]) -> None:
+    if (parts or weights) and (sum(parts) != items or min(parts, default=0) < 1):
+        raise ValueError(
+            f"parts is {tuple(parts)}, expected positive lengths of sum {items}, the data set's."
+        )
+    if weights and (len(weights) != len(parts) or min(weights) <= 0):
+        raise ValueError(
+            f"weights is {tuple(weights)}, expected a number above 0 for each of the {len(parts)}"
+            " parts."
         )

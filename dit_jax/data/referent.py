@@ -1,29 +1,43 @@
 """What every data set yields: one object of one picture, with all the expressions that name it.
 
-Also how its picture and its mask are stored: encoded bytes, and COCO's compressed run lengths.
+Also how its picture becomes pixels.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
-from pycocotools import mask as rle
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a referent is without its picture: mask at the picture's size, and expressions.
+
+    `id` names the record in error messages; `image_id` groups the referents of one photograph. An
+    empty mask means that the expressions fit nothing in the picture.
+    """
+
+    mask: Bool[np.ndarray, "H W"]
+    expressions: tuple[str, ...]
+    id: str
+    image_id: int
 
 
 @dataclass(frozen=True)
 class Referent:
-    """One object, at the picture's own size.
-
-    `id` names the record in error messages; `image_id` groups the referents of one photograph.
-    """
+    """One or several objects that an expression means, at the picture's own size; see `Truth`."""
 
     image: UInt8[np.ndarray, "H W 3"]  # RGB
     mask: Bool[np.ndarray, "H W"]
     expressions: tuple[str, ...]
     id: str
     image_id: int
+
+    def truth(self) -> Truth:
+        """Without the picture."""
+        return Truth(self.mask, self.expressions, self.id, self.image_id)
 
     def __post_init__(self):
         if self.mask.shape != self.image.shape[:2]:
@@ -43,8 +57,19 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Referent: ...
 
+    def truth(self, index: int) -> Truth:
+        """Like `self[index].truth()`, without decoding the picture where that can be avoided."""
+        ...
+
     def expression_counts(self) -> Int[np.ndarray, " n"]:
         """How many expressions each referent has, without decoding any picture."""
+        ...
+
+    def image_ids(self) -> Int[np.ndarray, " n"]:
+        """Which photograph each referent is of, without decoding any picture; int64.
+
+        Equal numbers mean the same photograph, also across splits and data sets.
+        """
         ...
 
 
@@ -62,23 +87,3 @@ def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
             " PNG or other picture that OpenCV reads."
         )
     return image
-
-
-def encode_mask(segmentation: Any, *, height: int, width: int) -> bytes:
-    """COCO polygons (their union), or run lengths of a crowd, to compressed run lengths."""
-    if isinstance(segmentation, list):
-        return rle.merge(rle.frPyObjects(segmentation, height, width))["counts"]
-    if segmentation["size"] != [height, width]:
-        raise ValueError(
-            f"the mask is {segmentation['size'][0]}x{segmentation['size'][1]} (height x width) but"
-            f" the picture is {height}x{width}"
-        )
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        return rle.frPyObjects(segmentation, height, width)["counts"]
-    return counts.encode() if isinstance(counts, str) else counts
-
-
-def decode_mask(counts: bytes, *, height: int, width: int) -> Bool[np.ndarray, "H W"]:
-    """Compressed run lengths to a mask."""
-    return rle.decode({"size": [height, width], "counts": counts}).astype(bool)

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int, Int8, UInt8
 
-from dit_jax.data.referent import Referent
+from dit_jax.data.referent import Referent, Truth
+from dit_jax.data.shapes_absent import absent_expressions
 from dit_jax.data.shapes_draw import Stencil, owners, paint, stencil
 from dit_jax.data.shapes_language import KINDS, Form, View, choose, forms
 from dit_jax.data.shapes_scene import HELD_OUT, Layout, sample_layout
@@ -89,9 +90,13 @@ class Shapes:
     """A `Source` of `length` referents with two expressions each.
 
     `size` is the long side in pixels; the other side is 75-100 % of it.  Two referents in a row
-    share a scene.  A longer source of the same seed begins with the items of a shorter one."""
+    share a scene.  A longer source of the same seed begins with the items of a shorter one.
+    `absent` is the share of referents whose expressions fit nothing in the picture; the others
+    are the same whatever it is."""
 
-    def __init__(self, split: str, *, size: int = 128, length: int, seed: int = 0) -> None:
+    def __init__(
+        self, split: str, *, size: int = 128, length: int, seed: int = 0, absent: float = 0.0
+    ) -> None:
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r} of shapes: expected one of {list(SPLITS)}")
         if size < SMALLEST_SIZE:
@@ -100,7 +105,10 @@ class Shapes:
             raise ValueError(
                 f"shapes of length {length} and seed {seed}: expected length >= 1 and seed >= 0"
             )
+        if not 0 <= absent <= 1:
+            raise ValueError(f"shapes of absent {absent}: expected a share from 0 to 1")
         self.split, self.size, self.length, self.seed = split, size, length, seed
+        self.absent = absent
 
     def __len__(self) -> int:
         return self.length
@@ -110,23 +118,46 @@ class Shapes:
             raise IndexError(f"shapes item {index}: expected 0 to {self.length - 1}")
         number, place = divmod(int(index), REFERENTS_PER_SCENE)
         drawn = scene(self.split, number, size=self.size, seed=self.seed)
-        target = drawn.targets[place]
+        said, mask = self._answer(drawn, number=number, place=place)
         return Referent(
             image=drawn.image(),
-            mask=drawn.mask(target.number),
-            expressions=tuple(expression.text for expression in target.expressions),
+            mask=mask,
+            expressions=said,
             id=f"shapes {self.split} item {index} (seed {self.seed}, size {self.size})",
-            # Distinct between splits, so that a leak check finds none.
-            image_id=(list(SPLITS).index(self.split) << 40) + number,
+            image_id=self._image_id(number),
         )
+
+    def _answer(
+        self, drawn: Scene, *, number: int, place: int
+    ) -> tuple[tuple[str, ...], Bool[np.ndarray, "H W"]]:
+        """Expressions and mask of a referent, or expressions that mean nothing."""
+        if self.absent:
+            rng = _generator(self.seed, self.split, number, place)
+            if rng.random() < self.absent:
+                nothing = np.zeros(drawn.owner.shape, bool)
+                count = EXPRESSIONS_PER_REFERENT
+                return absent_expressions(rng, drawn.layout.things, count=count), nothing
+        target = drawn.targets[place]
+        said = tuple(expression.text for expression in target.expressions)
+        return said, drawn.mask(target.number)
+
+    def truth(self, index: int) -> Truth:
+        return self[index].truth()
+
+    def _image_id(self, number: int) -> int:
+        """Of scene `number`: negative, as no photograph's is, and distinct between splits."""
+        return -1 - (list(SPLITS).index(self.split) << 40) - number
 
     def expression_counts(self) -> Int[np.ndarray, " n"]:
         return np.full(self.length, EXPRESSIONS_PER_REFERENT, np.int64)
 
+    def image_ids(self) -> Int[np.ndarray, " n"]:
+        return self._image_id(0) - np.arange(self.length, dtype=np.int64) // REFERENTS_PER_SCENE
+
 
 def scene(split: str, index: int, *, size: int = 128, seed: int = 0) -> Scene:
     """Scene number `index` of a split: layouts are drawn until one has two describable objects."""
-    rng = np.random.Generator(np.random.PCG64([seed, crc32(split.encode()), index]))
+    rng = _generator(seed, split, index)
     rules = SPLITS[split]
     held_out = REFERENTS_PER_SCENE if rules.held_out else 0
     while True:
@@ -140,6 +171,10 @@ def scene(split: str, index: int, *, size: int = 128, seed: int = 0) -> Scene:
         targets = _targets(rng, view, rules=rules)
         if len(targets) == REFERENTS_PER_SCENE:
             return Scene(layout, stencils, owner, targets)
+
+
+def _generator(seed: int, split: str, *numbers: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, crc32(split.encode()), *numbers]))
 
 
 def _visible_centres(

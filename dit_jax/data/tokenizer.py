@@ -1,13 +1,14 @@
 """Text to token ids: WordPiece as bert-base-uncased does it, cut and zero-padded (Sec. 2.1)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
 from tokenizers import BertWordPieceTokenizer
 
+TOGETHER = 1024  # texts that are encoded at once, on all cores
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -42,6 +43,20 @@ class Tokenizer:
     def cut(self, text: str) -> int:
         """How many word pieces of `text` do not fit into `length`."""
         return max(0, len(self._encode(text)) - self.length)
+
+    def uncut(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """The token ids of each text, [CLS] and [SEP] included, before it is cut or padded.
+
+        Much faster than one text at a time. A text without any word piece gives [CLS] and [SEP].
+        """
+        for start in range(0, len(texts), TOGETHER):
+            for encoding in self._pieces.encode_batch(list(texts[start : start + TOGETHER])):
+                yield encoding.ids
+
+    @property
+    def unknown(self) -> int:
+        """The id of [UNK], which stands for a word that the vocabulary cannot spell."""
+        return self._pieces.token_to_id("[UNK]")
 
     def _encode(self, text: str) -> list[int]:
         ids = self._pieces.encode(text).ids

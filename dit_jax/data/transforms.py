@@ -1,12 +1,13 @@
 """Letterbox and augmentation, on uint8 arrays with OpenCV (Sec. 4.3 and the released code).
 
-The order of `augment` is resize → colour → blur → flip → canvas. The picture is resized first
-because the rest then touches fewer pixels, and the canvas comes last so that its padding stays 0.
-So the blur's sigma counts pixels of the resized picture.
+The order of `augment` is resize → colour → blur → flip. The picture is resized first because the
+rest then touches fewer pixels, so the blur's sigma counts pixels of the resized picture; the canvas
+comes after everything, so that its padding stays 0.
 """
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float32, UInt8
 
 Content = tuple[int, int, int, int]  # top, left, height, width of the picture inside the canvas
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in PIL and OpenCV
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in PIL and OpenCV
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ UNCHANGED = Augmentation(scales=(1.0,), jitter=0.0, jitter_p=0.0, blur_p=0.0, fl
 
 @dataclass(frozen=True)
 class Augmented:
-    """A picture on its canvas, its soft mask times 255, and the text that still fits them."""
+    """A resized picture, its soft mask times 255, where they belong on the canvas, and the text
+    that still fits them."""
 
-    image: UInt8[np.ndarray, "S S 3"]
-    mask: UInt8[np.ndarray, "S S"]
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: UInt8[np.ndarray, "h w"]
     content: Content
     text: str
 
@@ -57,11 +59,16 @@ def content_box(height: int, width: int, size: int, *, scale: float = 1.0) -> Co
     return round((size - h) / 2 - 0.1), round((size - w) / 2 - 0.1), h, w
 
 
+def inside(canvas: UInt8[np.ndarray, "S S *c"] | Float32[np.ndarray, "S S"], content: Content):
+    """The part of a canvas that the picture covers, as a view `[h, w, *c]`."""
+    top, left, h, w = content
+    return canvas[top : top + h, left : left + w]
+
+
 def place(picture: UInt8[np.ndarray, "h w *c"], content: Content, *, size: int) -> np.ndarray:
     """Put a resized picture or mask on a canvas of zeros; returns uint8 `[S, S, *c]`."""
-    top, left, h, w = content
     canvas = np.zeros((size, size, *picture.shape[2:]), np.uint8)
-    canvas[top : top + h, left : left + w] = picture
+    inside(canvas, content)[...] = picture
     return canvas
 
 
@@ -81,9 +88,8 @@ def restore(
     width: int,
 ) -> np.ndarray:
     """The letterbox's inverse for logits, probabilities or masks: crop, then resize bilinearly."""
-    top, left, h, w = content
-    inside = canvas[top : top + h, left : left + w]
-    return cv2.resize(inside, (width, height), interpolation=cv2.INTER_LINEAR)
+    picture = inside(canvas, content)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def augment(
@@ -105,38 +111,67 @@ def augment(
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.1, 2.0))
     if rng.random() < augmentation.flip_p:
         image, mask, text = cv2.flip(image, 1), cv2.flip(mask, 1), swap_left_right(text)
-    return Augmented(
-        place(image, content, size=size), place(mask, content, size=size), content, text
-    )
+    return Augmented(image, mask, content, text)
 
 
 def jitter_colour(
     image: UInt8[np.ndarray, "H W 3"], *, rng: np.random.Generator, strength: float
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Brightness, contrast and saturation in random order, each times 1 ± up to `strength`."""
-    changes = (_brightness, _contrast, _saturation)
-    for change in rng.permutation(len(changes)):
-        image = changes[change](image, rng.uniform(1 - strength, 1 + strength))
-    return image
+    """Brightness, contrast and saturation in random order, each times 1 ± up to `strength`.
+
+    A factor up to 1 takes no colour out of 0 … 255, so nothing has to be cut off after it, and one
+    pass over the picture does that change and the next.
+    """
+    pending = None
+    for change in rng.permutation(3):
+        factor = rng.uniform(1 - strength, 1 + strength)
+        pending = CHANGES[change](factor, image, pending or Recolouring())
+        if factor > 1:
+            image, pending = pending(image), None
+    return pending(image) if pending else image
 
 
-def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    return cv2.LUT(image, _table(factor, 0.0))
+class Recolouring(NamedTuple):
+    """Each pixel becomes `own` times itself plus `grey` times its grey plus `shift`."""
+
+    own: float = 1.0
+    grey: float = 0.0
+    shift: float = 0.0
+
+    def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """Rounds, and cuts off at 0 and 255."""
+        rows = [[self.grey * weight for weight in LUMA] + [self.shift] for _ in LUMA]
+        for channel, row in enumerate(rows):
+            row[channel] += self.own
+        return cv2.transform(image, np.array(rows))
+
+    def then(self, own: float, grey: float = 0.0, shift: float = 0.0) -> "Recolouring":
+        """This one and another one after it."""
+        kept = own + grey  # what the other one leaves of anything that is grey
+        return Recolouring(
+            own * self.own,
+            own * self.grey + grey * (self.own + self.grey),
+            kept * self.shift + shift,
+        )
 
 
-def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    grey = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
-    return cv2.LUT(image, _table(factor, (1 - factor) * grey))
+def _brightness(factor: float, image: np.ndarray, before: Recolouring) -> Recolouring:
+    return before.then(factor)
 
 
-def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """`factor` times the picture plus (1 - factor) times its grey, as one 3x3 colour matrix."""
-    matrix = factor * np.eye(3, dtype=np.float32) + (1 - factor) * LUMA
-    return cv2.transform(image, matrix)
+def _contrast(factor: float, image: np.ndarray, before: Recolouring) -> Recolouring:
+    """`factor` times the picture plus (1 - factor) times its mean grey."""
+    mean = sum(weight * mean for weight, mean in zip(LUMA, cv2.mean(image), strict=False))
+    mean = (before.own + before.grey) * mean + before.shift
+    return before.then(factor, shift=(1 - factor) * mean)
 
 
-def _table(scale: float, shift: float) -> np.ndarray:
-    return np.clip(np.rint(np.arange(256) * scale + shift), 0, 255).astype(np.uint8)
+def _saturation(factor: float, image: np.ndarray, before: Recolouring) -> Recolouring:
+    """`factor` times the picture plus (1 - factor) times its grey."""
+    return before.then(factor, grey=1 - factor)
+
+
+CHANGES = (_brightness, _contrast, _saturation)
 
 
 def _resize(image: np.ndarray, content: Content) -> np.ndarray:

@@ -1,0 +1,246 @@
+"""What REFER folders and gRefCOCO have in common: COCO's instances.json and COCO's pictures.
+
+The files of expressions name pictures and objects by COCO's numbers; instances.json says how large
+a picture is, what its file is called, and where its objects are.
+"""
+
+import json
+import os
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from dit_jax.data.entries import Annotations, Box, Entry, Segmentation
+
+# Where a REFER folder may keep train2014, best first.
+IMAGE_PLACES = (
+    *("images/train2014", "images/mscoco/images/train2014", "train2014"),
+    *("images/train2014.zip", "train2014.zip", "images"),
+)
+SHOWN = 3  # mistakes that an error message spells out
+SPLIT = re.compile(r"\w+")  # becomes part of file names
+# REFER appends a number to the pictures' names: COCO_train2014_000000581857_16.jpg.
+SUFFIX = re.compile(r"(?<=_\d{12})_\d+(?=\.\w+$)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ref:
+    """What a record of refs(…).p or grefs(…).json says."""
+
+    name: str
+    split: str
+    image_id: int
+    file_name: str  # as REFER writes it
+    ann_ids: tuple[int, ...]  # () where nothing is meant
+    expressions: tuple[str, ...]
+    ref_id: int
+    sent_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    file_name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Object:
+    image_id: int
+    segmentation: Segmentation
+    boxes: tuple[Box, ...]  # one, or none where instances.json claims none
+
+
+def find_images(source: Path, images: str | os.PathLike[str] | None) -> Path:
+    """The folder or zip file of pictures: `images`, or the first of the usual places in `source`
+    that exists (the first of all where none does)."""
+    if images:
+        if not Path(images).exists():
+            raise ValueError(
+                f"{images} is missing; expected a folder or zip file of COCO's train2014 pictures."
+            )
+        return Path(images)
+    places = [source / place for place in IMAGE_PLACES]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def parse(
+    records: Any, *, file: Path, dataset: str, targets: Callable[[dict[str, Any]], tuple[int, ...]]
+) -> list[Ref]:
+    """The records of a file of expressions; raises one ValueError for all that are malformed.
+
+    Args:
+      targets: which annotations a record means; raises ValueError where it does not say.
+    """
+    if not isinstance(records, list) or not records:
+        raise ValueError(f"{file} holds no list of referents; expected REFER's list of records.")
+    refs, mistakes = [], []
+    for place, record in enumerate(records):
+        try:
+            refs.append(_ref(record, dataset=dataset, targets=targets))
+        except ValueError as error:
+            mistakes.append(f"record {place}: {error}")
+    _stop(mistakes, f"records of {file}")
+    return refs
+
+
+def _ref(record: Any, *, dataset: str, targets: Callable[..., tuple[int, ...]]) -> Ref:
+    sentences = field(record, "sentences", list)
+    split, ref_id = field(record, "split", str), field(record, "ref_id", int)
+    if not SPLIT.fullmatch(split):
+        raise ValueError(f"'split' is {_shown(split)}, expected letters, digits and _.")
+    return Ref(
+        name=f"{dataset} {split} ref_id {ref_id}",
+        split=split,
+        image_id=field(record, "image_id", int),
+        file_name=field(record, "file_name", str),
+        ann_ids=targets(record),
+        expressions=tuple(field(sentence, "sent", str) for sentence in sentences),
+        ref_id=ref_id,
+        sent_ids=tuple(field(sentence, "sent_id", int) for sentence in sentences),
+    )
+
+
+def field(record: Any, key: str, kind: type | UnionType) -> Any:
+    """A value of a record; ValueError where it is missing or of another type."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{_shown(record)}, expected a dict with {key!r}.")
+    if key not in record:
+        raise ValueError(f"no {key!r} among {', '.join(map(str, record))[:200]}.")
+    if not isinstance(record[key], kind) or isinstance(record[key], bool):
+        expected = getattr(kind, "__name__", kind)
+        raise ValueError(f"{key!r} is {_shown(record[key])}, expected {expected}.")
+    return record[key]
+
+
+def annotations(
+    dataset: str, refs: Sequence[Ref], *, files: dict[str, Path], images: Path
+) -> Annotations:
+    """Expressions joined with what instances.json says; masks are unknown where it is missing.
+
+    Raises one ValueError for all pictures and objects that it lacks or describes wrongly.
+    """
+    known = files["instances"].is_file()
+    joined = _join(refs, files["instances"]) if known else map(_without_instances, refs)
+    splits: dict[str, list[Entry]] = {}
+    for entry in joined:
+        splits.setdefault(entry.split, []).append(entry)
+    return Annotations(
+        dataset=dataset,
+        splits={split: tuple(entries) for split, entries in splits.items()},
+        sources={key: file for key, file in files.items() if file.is_file()},
+        images=images,
+    )
+
+
+def _without_instances(ref: Ref) -> Entry:
+    segmentations = None if ref.ann_ids else ()
+    name = SUFFIX.sub("", ref.file_name)
+    return _entry(ref, file_name=name, size=None, segmentations=segmentations, boxes=())
+
+
+def _join(refs: Sequence[Ref], path: Path) -> list[Entry]:
+    pictures, objects = _instances(path, refs)
+    entries, mistakes = [], []
+    for ref in refs:
+        wrong = list(_mistakes(ref, pictures, objects))
+        mistakes += wrong
+        if not wrong:
+            picture, meant = pictures[ref.image_id], [objects[number] for number in ref.ann_ids]
+            entries.append(
+                _entry(
+                    ref,
+                    file_name=picture.file_name,
+                    size=(picture.height, picture.width),
+                    segmentations=tuple(thing.segmentation for thing in meant),
+                    boxes=tuple(box for thing in meant for box in thing.boxes),
+                )
+            )
+    _stop(mistakes, f"references to {path}")
+    return entries
+
+
+def _entry(ref: Ref, **found: Any) -> Entry:
+    kept = ("name", "split", "image_id", "expressions", "ref_id", "ann_ids", "sent_ids")
+    return Entry(**{key: getattr(ref, key) for key in kept}, **found)
+
+
+def _mistakes(ref: Ref, pictures: dict[int, Picture], objects: dict[int, Object]) -> Iterable[str]:
+    if ref.image_id not in pictures:
+        yield f"{ref.name}: there is no picture {ref.image_id}."
+        return
+    for number in ref.ann_ids:
+        if number not in objects:
+            yield f"{ref.name}: there is no annotation {number}."
+        elif objects[number].image_id != ref.image_id:
+            yield (
+                f"{ref.name}: annotation {number} belongs to picture {objects[number].image_id},"
+                f" expected {ref.image_id}."
+            )
+
+
+def _instances(path: Path, refs: Sequence[Ref]) -> tuple[dict[int, Picture], dict[int, Object]]:
+    """The pictures and objects that are referred to, by their numbers."""
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}).") from error
+    mistakes: list[str] = []
+    found = []
+    for key, build, wanted in (
+        ("images", _picture, {ref.image_id for ref in refs}),
+        ("annotations", _object, {number for ref in refs for number in ref.ann_ids}),
+    ):
+        try:
+            records = field(document, key, list)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        found.append({})
+        for place, record in enumerate(records):
+            try:
+                if (number := field(record, "id", int)) in wanted:
+                    found[-1][number] = build(record)
+            except ValueError as error:
+                mistakes.append(f"{key}[{place}]: {error}")
+    _stop(mistakes, f"records of {path}")
+    return found[0], found[1]
+
+
+def _picture(record: dict[str, Any]) -> Picture:
+    height, width = field(record, "height", int), field(record, "width", int)
+    if min(height, width) < 1:
+        raise ValueError(f"the size is {height}x{width}, expected numbers above 0.")
+    return Picture(field(record, "file_name", str), height, width)
+
+
+def _object(record: dict[str, Any]) -> Object:
+    segmentation = field(record, "segmentation", list | dict)
+    boxes = (_box(record["bbox"]),) if "bbox" in record else ()
+    return Object(field(record, "image_id", int), segmentation, boxes)
+
+
+def _box(value: Any) -> Box:
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError(f"'bbox' is {_shown(value)}, expected [x, y, width, height].")
+    try:
+        x, y, width, height = map(float, value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"'bbox' is {_shown(value)}, expected four numbers.") from error
+    return x, y, width, height
+
+
+def _stop(mistakes: list[str], what: str) -> None:
+    """Raise ValueError with the first mistakes, where there are any."""
+    if mistakes:
+        rest = [f"and {len(mistakes) - SHOWN} more."] if len(mistakes) > SHOWN else []
+        lines = [f"wrong {what} ({len(mistakes)}):", *mistakes[:SHOWN], *rest]
+        raise ValueError("\n  ".join(lines))
+
+
+def _shown(value: Any) -> str:
+    """Short, also of a value that holds itself many times over."""
+    return reprlib.repr(value)

@@ -1,0 +1,52 @@
+"""What annotation files say about one referent, before its picture is opened.
+
+Every kind of data set (REFER folders, gRefCOCO, own folders) is read into `Annotations`; one set of
+checks and one writer of array records take it from there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Box = tuple[float, float, float, float]  # x, y, width, height in pixels, as COCO writes them
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask as a picture: everything above 0 belongs to the referent."""
+
+    path: Path
+
+
+# COCO polygons (a list of [x0, y0, x1, y1, …]), run lengths ({"size", "counts"}), a mask picture,
+# or a box whose whole inside is meant.
+Segmentation = list[Any] | dict[str, Any] | MaskFile | Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One referent: the objects that are meant, and all expressions that mean them."""
+
+    name: str  # for error messages: "refcoco(unc) val ref_id 5", "train.jsonl line 7"
+    split: str
+    file_name: str  # of its picture, in the data set's `images`
+    image_id: int | None  # COCO's; None where the picture's content is its only identity
+    size: tuple[int, int] | None  # height, width that the annotations claim; None: the picture's
+    # Their union is meant; () means that nothing is. None: the file that says it is missing, so the
+    # entry can be checked but not built.
+    segmentations: tuple[Segmentation, ...] | None
+    boxes: tuple[Box, ...]  # that the annotations claim, one an object; () where they claim none
+    expressions: tuple[str, ...]
+    ref_id: int
+    ann_ids: tuple[int, ...]
+    sent_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """All referents of one data set, in the order of its files."""
+
+    dataset: str  # "refcoco(unc)", "grefcoco(unc)", "folder(my_photos)"
+    splits: dict[str, tuple[Entry, ...]]
+    sources: dict[str, Path]  # which file was read as what: "refs", "instances", …
+    images: Path  # folder or zip file of the pictures

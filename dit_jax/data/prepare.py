@@ -1,0 +1,198 @@
+"""Check a data set and build its array records:
+
+    python -m dit_jax.data.prepare --dataset=refcoco --split-by=unc --source=data/refer \\
+        --vocab=bert-base-uncased/vocab.txt
+
+Everything that is wrong is listed before anything is written. docs/data.md says which files are
+expected where, and what is checked. Training does the same by itself, with `prepare`.
+"""
+
+import argparse
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+
+from dit_jax.data import datasets
+from dit_jax.data.check import Report, check
+from dit_jax.data.datasets import Location
+from dit_jax.data.entries import Annotations
+from dit_jax.data.tokenizer import Tokenizer
+
+ON_ERROR = ("stop", "skip")
+
+
+def prepare(
+    dataset: str,
+    split_by: str,
+    *,
+    source: Location,
+    out_dir: Location,
+    images: Location | None = None,
+    tokenizer: Tokenizer | None = None,
+    on_error: str = "stop",
+) -> Path:
+    """The folder of a data set's array records, for `records.Records`; built where it is missing.
+
+    Says what is worth knowing in one line of the log. Raises ValueError for all that stops the
+    build, and where the existing records were built from other annotation files.
+    """
+    path = _existing(dataset, split_by, source=source, out_dir=out_dir)
+    if path is not None:
+        return path
+    annotations = datasets.open_annotations(dataset, split_by, source=source, images=images)
+    report = check(annotations, tokenizer=tokenizer)
+    if report.problems:
+        logging.warning("%s: %s", report.dataset, " | ".join(report.remarks()))
+    if obstacle := _obstacle(report, on_error):
+        raise ValueError(f"{obstacle} `python -m dit_jax.data.prepare` lists everything.")
+    return _build(annotations, report, out_dir=out_dir, on_error=on_error)
+
+
+def _existing(dataset: str, split_by: str, *, source: Location, out_dir: Location) -> Path | None:
+    """The finished records; ValueError where the annotations are other ones by now.
+
+    Annotations that are gone cannot differ: the records stand for themselves.
+    """
+    from dit_jax.data import records  # TFDS takes seconds to import
+
+    kind = datasets.kind(dataset, split_by)
+    path = records.existing(out_dir, datasets.label(dataset, split_by, source=source))
+    if path is None:
+        return None
+    if kind.files is not None:
+        _check_files(path, kind.files(split_by, source))
+    elif Path(source).is_dir():
+        annotations = datasets.open_annotations(dataset, split_by, source=source)
+        records.build(annotations, out_dir=out_dir)  # builds nothing, compares everything
+    return path
+
+
+def _check_files(path: Path, files: dict[str, Path]) -> None:
+    """Compare annotation files with those that records were built from, by their digests."""
+    from dit_jax.data.records_format import manifest, sha256
+
+    built = manifest(path)["sources"]
+    for key, file in files.items():
+        if file.is_file() and (key not in built or built[key]["sha256"] != sha256(file)):
+            raise ValueError(
+                f"{path} was built from another {key} file than {file}; delete it or choose"
+                " another folder for records."
+            )
+
+
+def _obstacle(report: Report, on_error: str) -> str:
+    """Why these annotations are not built, in one sentence, or nothing."""
+    stopping = report.hopeless if on_error == "skip" else report.fatal
+    if not stopping:
+        return ""
+    kinds = dict.fromkeys(problem.kind for problem in stopping)
+    said = ", ".join(f"{kind} ({sum(p.kind == kind for p in stopping):,})" for kind in kinds)
+    first = stopping[0]
+    return (
+        f"{report.dataset} cannot be built because of {said}; the first: {first.name}: {first.text}"
+    )
+
+
+def _build(annotations: Annotations, report: Report, *, out_dir: Location, on_error: str) -> Path:
+    from dit_jax.data import records
+
+    return records.build(annotations, out_dir=out_dir, on_error=on_error, remarks=report.remarks())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 1 where the data set cannot be built."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    start = time.monotonic()
+    chosen = {"source": options.source}
+    existing = None
+    if not options.check_only:
+        existing = _existing(options.dataset, options.split_by, out_dir=options.out, **chosen)
+    if existing is not None:
+        print("The records exist already; nothing was checked (--check-only checks again).")
+        _say_records(existing, options)
+        return 0
+    annotations = datasets.open_annotations(
+        options.dataset, options.split_by, images=options.images, **chosen
+    )
+    tokenizer = Tokenizer(options.vocab, options.text_tokens) if options.vocab else None
+    report = check(annotations, tokenizer=tokenizer)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux
+    print(f"{report}\n\nChecked in {time.monotonic() - start:.1f} s, {memory:,.0f} MB at most.")
+    if options.check_only:
+        return int(bool(report.fatal))
+    if obstacle := _obstacle(report, options.on_error):
+        hint = "" if report.hopeless else " --on-error=skip leaves such records out."
+        raise ValueError(f"{obstacle}{hint}")
+    _say_records(
+        _build(annotations, report, out_dir=options.out, on_error=options.on_error), options
+    )
+    return 0
+
+
+def _say_records(path: Path, options: argparse.Namespace) -> None:
+    """What lies in the records' folder, and the command that trains on it."""
+    from dit_jax.data import records
+
+    built = records.manifest(path)
+    print(f"\n{path}:")
+    for split, row in built["splits"].items():
+        print(f"  {split}: " + ", ".join(f"{count:,} {what}" for what, count in row.items()))
+    left_out = built["left_out"]
+    if left_out:
+        print(f"  left out: {len(left_out):,} (listed in {path / 'manifest.json'})")
+    print(f"\nTrain on it, from weights that you have:\n  {_next_command(options)}")
+
+
+def _next_command(options: argparse.Namespace) -> str:
+    own = options.dataset == "folder"
+    weights = ["model=runs/quickstart/model"]
+    if not own:
+        weights = ["sam=sam_vit_b_01ec64.pth", "bert=bert-base-uncased"]
+    settings = {
+        "dataset": options.dataset,
+        "split_by": options.split_by,
+        "source": options.source,
+        "images": options.images or "",
+        "cache_dir": options.out,
+    }
+    config = "configs/own_data.py" if own else "configs/ldit_vit_b.py:official"
+    words = ["python", "launch.py", f"--config={config}", f"--workdir=runs/{options.dataset}"]
+    words += [f"--config.data.{key}={value}" for key, value in settings.items() if value]
+    words += [f"--config.model.init.{weight}" for weight in weights]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dit_jax.data.prepare",
+        description="Check a data set and build its array records, once.",
+        epilog="docs/data.md says which files are expected where, and what is checked.",
+    )
+    add = parser.add_argument
+    add("--dataset", required=True, help=", ".join(datasets.KINDS))
+    add("--split-by", default="", metavar="NAME", help="partition: unc, google, umd")
+    add("--source", required=True, metavar="DIR", help="REFER folder, or your own folder")
+    add("--out", default="data/records", metavar="DIR", help="for the records (data/records)")
+    add("--images", metavar="PATH", help="folder or zip file of COCO's train2014 pictures")
+    add("--vocab", metavar="FILE", help="vocab.txt, to say which sentences are cut")
+    add("--text-tokens", type=int, default=20, metavar="N", help="tokens that are read (20)")
+    add("--check-only", action="store_true", help="build nothing; exit status 1 if it cannot be")
+    add("--on-error", choices=ON_ERROR, default="stop", help="skip leaves broken records out")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
