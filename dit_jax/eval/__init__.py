@@ -1,4 +1,8 @@
 """Evaluation: from logits on a canvas to the numbers that papers report.
 
-protocols (logits ─▶ two masks) ──▶ metrics (masks ─▶ sums ─▶ scores) ──▶ evaluate (one split)
+predictions (model ─▶ answers) ─▶ protocols (answer ─▶ two masks) ─▶ outcomes (masks ─▶ integers)
+  ─▶ metrics, bootstrap, breakdown (integers ─▶ scores) ─▶ report (scores ─▶ text, Markdown, JSON)
+
+`evaluate` runs a model through all of it, `score` the masks in somebody's file. The modules
+`probe…` ask whether the words matter.
 """

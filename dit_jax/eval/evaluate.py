@@ -1,46 +1,51 @@
-"""Score a model on every expression of a split, and write what came out.
+"""Score a model on every expression of a split, under several protocols in one pass.
 
-`evaluate` runs the model one batch ahead of the scoring: JAX returns from `predict_fn` before the
-device is done, so the device works on the next batch while the host resizes and compares masks.
+Hosts can share the work: each runs the batches of its own shard, `gather` brings the outcomes of
+all of them together, and every host then computes the same scores.
 """
 
-import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Int64
 from tqdm import tqdm
 
-from dit_jax.data.pipeline import Batch, eval_batches, expression_table
-from dit_jax.data.referent import Referent, Source
+from dit_jax.data.pipeline import eval_batches
+from dit_jax.data.referent import Source
 from dit_jax.data.tokenizer import Tokenizer
-from dit_jax.data.transforms import Content
-from dit_jax.eval.metrics import Scores, Sums, iou
-from dit_jax.eval.protocols import THRESHOLD, Pair, Protocol, rows
+from dit_jax.eval.bootstrap import intervals
+from dit_jax.eval.breakdown import breakdown
+from dit_jax.eval.collect import Collector, Sample, Thresholds
+from dit_jax.eval.metrics import Scores, measure
+from dit_jax.eval.outcomes import Outcomes, join
+from dit_jax.eval.prediction_files import Writer
+from dit_jax.eval.predictions import Predict, predictions
+from dit_jax.eval.protocols import FEW_PIXELS, PRESENCE_THRESHOLD, PROTOCOLS, THRESHOLD, rows
 
-# A batch to its logits [b,S,S]: a NumPy array, or a JAX array that is still being computed.
-Predict = Callable[[Batch], Any]
-
-COLUMNS = ("oIoU", "mIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")
+# Rows [n,k] of one host → those of all hosts, in any order. All hosts bring equally many.
+Gather = Callable[[Int64[np.ndarray, "n k"]], Int64[np.ndarray, "m k"]]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One scored expression to look at; `predicted`, `truth` and `iou` are the first protocol's."""
+class Evaluation:
+    """What came out of one split; scores and outcomes by protocol."""
 
-    image: UInt8[np.ndarray, "H W 3"]
-    truth: Bool[np.ndarray, "h w"]
-    predicted: Bool[np.ndarray, "h w"]
-    expression: str
-    iou: float  # 0 to 1
-    id: str
+    scores: dict[str, Scores]
+    samples: list[Sample]  # of this host
+    outcomes: dict[str, Outcomes]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the expressions one host scores: every `count`-th, from `index` on."""
+
+    index: int = 0
+    count: int = 1
 
 
 def evaluate(
@@ -52,73 +57,78 @@ def evaluate(
     batch_size: int,
     protocols: Sequence[str],
     threshold: float = THRESHOLD,
+    presence_threshold: float = PRESENCE_THRESHOLD,
+    bootstrap: int = 0,
     limit: int = 0,
-    progress: bool = True,
     keep: int = 8,
-) -> tuple[dict[str, Scores], list[Sample]]:
-    """Scores (percent) of each protocol over all expressions, and `keep` samples spread over them.
+    progress: bool = True,
+    predictions_path: str | os.PathLike[str] | None = None,
+    about: Mapping[str, Any] | None = None,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    gather: Gather | None = None,
+) -> Evaluation:
+    """Scores of each protocol over all expressions, and `keep` samples spread over them.
 
-    `limit` > 0 scores the first `limit` expressions only; scores that this cut short say so under
-    "limit", and those of another threshold than the protocols' own under "threshold".
+    Args:
+      batch_size: expressions that this host runs together.
+      threshold: on the probability of a pixel, in protocols that leave it open.
+      presence_threshold: on the probability that something is meant.
+      bootstrap: resamples of the pictures for the intervals; 0 = no intervals.
+      limit: how many expressions are scored, the first ones; 0 = all.
+      predictions_path: also write every mask of the protocol `original` there, see
+        `prediction_files`; with several shards, each writes a file of its own beside it.
+      about: what each of its lines says first, e.g. {"dataset": …, "split": …}.
+      gather: brings the shards' outcomes together; without it, scores are those of this shard.
+
+    What the scores depend on beside the protocol, like a limit, is in their "remarks".
     """
-    functions = rows(protocols, threshold=threshold)
-    where = expression_table(source)
-    count = _count(len(where), limit)
-    shown = _spread(count, keep)
-    referent_at = lru_cache(maxsize=1)(source.__getitem__)  # neighbours share their referent
-    batches = iter(eval_batches(source, tokenizer, size=size, batch_size=batch_size))
-    sums = dict.fromkeys(functions, Sums())
-    samples = []
-    with closing(_predictions(predict_fn, batches, count=count)) as predictions:
-        for seen in tqdm(predictions, total=count, unit="expr", disable=not progress, leave=False):
-            referent = referent_at(int(where[seen.index, 0]))
-            text = referent.expressions[int(where[seen.index, 1])]
-            pairs = _pairs(functions, seen, referent, text=text, threshold=threshold)
-            sums = {name: sums[name] + Sums.of(p.predicted, p.truth) for name, p in pairs.items()}
-            if seen.index in shown:
-                samples.append(_sample(referent, text, pair=next(iter(pairs.values()))))
-    remarks = {"limit": limit} if count < len(where) else {}
-    if threshold != THRESHOLD:
-        remarks["threshold"] = threshold
-    return {n: {**sums[n].scores(), "protocol": n, **remarks} for n in functions}, samples
+    chosen = rows(protocols, threshold=threshold, presence_threshold=presence_threshold)
+    thresholds, shard = Thresholds(threshold, presence_threshold), Shard(shard_index, shard_count)
+    expressions = int(source.expression_counts().sum())
+    count = _count(expressions, limit)
+    share = range(shard.index, count, shard.count)
+    sharding = {"shard_index": shard.index, "shard_count": shard.count}
+    batches = iter(eval_batches(source, tokenizer, size=size, batch_size=batch_size, **sharding))
+    with ExitStack() as stack:
+        answers = predictions(predict_fn, batches, count=count, shard_count=shard.count)
+        stack.enter_context(closing(answers))
+        lines = None
+        if predictions_path is not None:
+            lines = stack.enter_context(Writer(_path(predictions_path, shard), about=about or {}))
+        shown = _spread(share, keep)
+        collector = Collector(source, chosen, thresholds=thresholds, shown=shown, lines=lines)
+        for seen in tqdm(
+            answers, total=len(share), unit="expr", disable=None if progress else True, leave=False
+        ):
+            collector.add(seen)
+    outcomes = collector.outcomes()
+    if gather is not None:
+        outcomes = _gathered(outcomes, gather, count=count, rows=-(-count // shard.count))
+    remarks = {"limit": count} if count < expressions else {}
+    scores = {}
+    for name, table in outcomes.items():
+        more = remarks | _remarks(name, thresholds, says_nothing=collector.says_nothing)
+        scores[name] = summarise(name, table, bootstrap=bootstrap, remarks=more)
+    return Evaluation(scores, collector.samples, outcomes)
 
 
-def write_scores(
-    workdir: str | os.PathLike[str], dataset: str, split: str, scores: Mapping[str, Scores]
-) -> list[Path]:
-    """Write each protocol's scores to `<workdir>/eval/<dataset>-<split>-<protocol>.json`."""
-    folder = Path(workdir) / "eval"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for protocol, row in scores.items():
-        path = folder / f"{dataset}-{split}-{protocol}.json"
-        rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-        unfinished = path.with_suffix(".json.tmp")
-        unfinished.write_text(json.dumps(rounded, indent=2) + "\n")
-        unfinished.replace(path)  # a reader never meets half a file
-        paths.append(path)
-    return paths
+def summarise(
+    protocol: str, outcomes: Outcomes, *, bootstrap: int, remarks: Mapping[str, Any] | None = None
+) -> Scores:
+    """Everything that is said about one protocol's outcomes on a split.
 
-
-def table(results: Mapping[str, Mapping[str, Scores]]) -> str:
-    """An aligned text table of {split: {protocol: scores}}, one row for each pair of the two.
-
-    An `n` with a star counts a part of the split: its evaluation was limited.
+    METRICS, `n`, `protocol`, `reported` (metrics that its papers print), `intervals` where
+    `bootstrap` asks for them, `breakdown` and `remarks`.
     """
-    lines = [("split", "protocol", *COLUMNS, "n")]
-    for split, scores in results.items():
-        for protocol, row in scores.items():
-            figures = (f"{row[column]:.2f}" for column in COLUMNS)
-            lines.append((split, protocol, *figures, f"{row['n']}{'*' if 'limit' in row else ''}"))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(_aligned(line, widths) for line in lines)
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Words to the left, figures to the right."""
-    words = [c.ljust(w) for c, w in zip(cells[:2], widths[:2], strict=True)]
-    figures = [c.rjust(w) for c, w in zip(cells[2:], widths[2:], strict=True)]
-    return "  ".join([*words, *figures])
+    conventions = PROTOCOLS[protocol].conventions
+    scores = measure(outcomes, conventions) | {"protocol": protocol}
+    scores["reported"] = list(conventions.reported)
+    if bootstrap:
+        scores["intervals"] = intervals(outcomes, conventions, resamples=bootstrap)
+    scores["breakdown"] = breakdown(outcomes, conventions)
+    scores["remarks"] = dict(remarks or {})
+    return scores
 
 
 def _count(expressions: int, limit: int) -> int:
@@ -127,74 +137,44 @@ def _count(expressions: int, limit: int) -> int:
     return min(limit or expressions, expressions)
 
 
-def _spread(count: int, keep: int) -> frozenset[int]:
-    """At most `keep` of the indices below `count`, evenly spaced."""
-    return frozenset(np.linspace(0, count - 1, min(keep, count)).astype(int).tolist())
+def _spread(share: range, keep: int) -> frozenset[int]:
+    """At most `keep` of the indices of a share, evenly spaced."""
+    places = np.linspace(0, len(share) - 1, min(keep, len(share))).astype(int)
+    return frozenset(share[place] for place in places.tolist())
 
 
-@dataclass(frozen=True)
-class _Prediction:
-    """The logits for one expression, on the canvas that the model saw."""
-
-    index: int
-    logits: Float32[np.ndarray, "S S"]
-    content: Content
+def _path(path: str | os.PathLike[str], shard: Shard) -> Path:
+    path = Path(path)
+    if shard.count == 1:
+        return path
+    return path.with_name(f"{path.stem}-{shard.index:05d}-of-{shard.count:05d}{path.suffix}")
 
 
-def _predictions(
-    predict_fn: Predict, batches: Iterator[Batch], *, count: int
-) -> Iterator[_Prediction]:
-    """Predictions for the first `count` expressions, in order."""
-    started: deque[tuple[Batch, Any]] = deque()
-    try:
-        for batch in batches:
-            started.append((batch, predict_fn(batch)))
-            if batch["index"].max() >= count - 1:  # the rest is beyond the limit
-                break
-            if len(started) > 1:
-                yield from _unbatched(*started.popleft(), count=count)
-        while started:
-            yield from _unbatched(*started.popleft(), count=count)
-    finally:
-        batches.close()  # stops the threads that prepare batches beyond the limit
+def _gathered(
+    parts: Mapping[str, Outcomes], gather: Gather, *, count: int, rows: int
+) -> dict[str, Outcomes]:
+    """The outcomes of all shards, each expression once.
+
+    Hosts may have one expression more or less: `rows` each, filled up with an index below 0.
+    """
+    whole = {}
+    for name, part in parts.items():
+        padded = np.pad(part.table, ((0, rows - len(part)), (0, 0)), constant_values=-1)
+        table = gather(padded)
+        whole[name] = join([Outcomes(table[table[:, 0] >= 0])])
+        if len(whole[name]) != count:
+            raise ValueError(
+                f"the hosts scored {len(whole[name])} expressions together, expected {count}."
+            )
+    return whole
 
 
-def _unbatched(batch: Batch, logits: Any, *, count: int) -> Iterator[_Prediction]:
-    logits = np.asarray(logits, np.float32)  # waits for the device
-    if logits.shape != batch["mask"].shape:
-        raise ValueError(
-            f"the logits have the shape {logits.shape}, expected {batch['mask'].shape}: one per"
-            " pixel of the canvas."
-        )
-    for row in np.flatnonzero(batch["valid"] & (batch["index"] < count)):
-        content = tuple(int(side) for side in batch["content"][row])
-        yield _Prediction(int(batch["index"][row]), logits[row], content)
-
-
-def _pairs(
-    functions: Mapping[str, Protocol],
-    seen: _Prediction,
-    referent: Referent,
-    *,
-    text: str,
-    threshold: float,
-) -> dict[str, Pair]:
-    if not np.isfinite(seen.logits).all():
-        raise ValueError(
-            f"{referent.id}: the logits for {text!r} are not finite, expected numbers."
-        )
-    return {
-        name: function(seen.logits, referent.mask, content=seen.content, threshold=threshold)
-        for name, function in functions.items()
-    }
-
-
-def _sample(referent: Referent, expression: str, *, pair: Pair) -> Sample:
-    return Sample(
-        image=referent.image,
-        truth=pair.truth,
-        predicted=pair.predicted,
-        expression=expression,
-        iou=iou(pair.predicted, pair.truth),
-        id=referent.id,
-    )
+def _remarks(name: str, thresholds: Thresholds, *, says_nothing: bool) -> dict[str, Any]:
+    """What a protocol's scores depend on beside the protocol."""
+    remarks: dict[str, Any] = {}
+    if PROTOCOLS[name].open_threshold and thresholds.threshold != THRESHOLD:
+        remarks["threshold"] = thresholds.threshold
+    if name == "gres":
+        presence = f"presence below {thresholds.presence_threshold}"
+        remarks["nothing"] = presence if says_nothing else f"fewer than {FEW_PIXELS} pixels"
+    return remarks
