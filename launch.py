@@ -1,10 +1,12 @@
-"""Train or evaluate a text-guided SAM.
+"""Train, evaluate or probe a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval] [--config.key=value …]
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
+        [--config.key=value …]
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
-run's best checkpoint, on the config's evaluation splits, and writes `DIR/eval/*.json`.
+run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
+`--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`.
 """
 
 import re
@@ -19,12 +21,15 @@ from ml_collections import config_flags
 from dit_jax.config import Config
 from dit_jax.train.allocator import keep_freed_memory
 
-MODES = ("train", "eval")
+MODES = ("train", "eval", "probe")
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-MODEL = flags.DEFINE_string("model", None, "Model directory to evaluate (--mode=eval).")
+MODEL = flags.DEFINE_string("model", None, "Model directory to evaluate or probe.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config that changed.")
+ALLOW_LEAK = flags.DEFINE_bool(
+    "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
+)
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
@@ -40,18 +45,19 @@ def main(argv: list[str]) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"no such config file: {file}.")
     config, workdir = Config.from_dict(CONFIG.value), Path(WORKDIR.value)
-    if MODEL.value and MODE.value != "eval":
+    if MODEL.value and MODE.value == "train":
         raise ValueError(
-            "--model names what --mode=eval scores; to train from it, use"
+            "--model names what --mode=eval or probe looks at; to train from it, use"
             " --config.model.init.model=DIR."
         )
     keep_freed_memory()
-    from dit_jax.train import loop, scoring  # JAX and Orbax take seconds to import
+    from dit_jax.train import loop, probing, scoring  # JAX and Orbax take seconds to import
 
     if MODE.value == "train":
-        loop.train(config, workdir, overwrite=OVERWRITE.value)
+        loop.train(config, workdir, overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
     else:
-        scoring.evaluate(config, workdir, model_dir=Path(MODEL.value) if MODEL.value else None)
+        look = {"eval": scoring.score, "probe": probing.probe}[MODE.value]
+        look(config, workdir, model_dir=Path(MODEL.value) if MODEL.value else None)
 
 
 def run(argv: list[str]) -> int:
@@ -75,6 +81,7 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
+    argv = [re.sub(r"^(--?(?:no)?)allow-leak\b", r"\1allow_leak", word) for word in argv]
     try:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:

@@ -7,6 +7,8 @@ scores follow one of them, so name the recipe: `configs/ldit_vit_b.py:official`.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+REFCOCO_SPLITS = ("val", "testA", "testB")
+
 RECIPES = {
     "paper": dict(
         text_layer=12,
@@ -58,6 +60,7 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
                 decay=0.2,
                 clip=rules["clip"],
                 ema=rules["ema"],
+                presence_weight=0.1,
                 batch_size=64,
                 accumulate=1,
                 max_steps=0,
@@ -68,9 +71,13 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
                 best="dit",
                 batch_size=32,
                 threshold=0.35,  # Sec. 4.3
+                presence_threshold=0.5,
+                bootstrap=1000,
+                predictions=False,
                 every_epochs=1.0,
                 every_steps=0,
             ),
+            probe=dict(limit=500, seed=0),
             checkpoint=dict(every_steps=1000, keep_latest=1, asynchronous=True),
             train=dict(seed=0, minutes=0.0, log_every=20, pictures=12),
         )
@@ -87,6 +94,7 @@ def model(variant: str, *, text_layer: int, image_size: int) -> dict:
         freeze=placeholder(tuple),
         text_layer=text_layer,
         text_tokens=20,
+        presence=False,
         image_size=image_size,
         mask_padding=False,
         dtype="float32",
@@ -104,12 +112,16 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         dataset="refcoco",
         split_by="unc",
         source="data/refer",
+        images="",
         cache_dir="data/records",
+        weights=(),
+        leaks="drop",
+        on_error="stop",
         train_split="train",
         train_limit=0,
-        eval_splits=("val", "testA", "testB"),
+        eval_splits=REFCOCO_SPLITS,
         eval_limit=0,
         augmentation=dict(scales=scales, jitter=0.4, jitter_p=0.8, blur_p=blur_p, flip_p=0.5),
         workers=0,
-        shapes=dict(length=20_000, eval_length=256, seed=0),
+        shapes=dict(length=20_000, eval_length=256, absent=0.0, seed=0),
     )

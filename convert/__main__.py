@@ -153,13 +153,18 @@ def reverse(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.source} is plain SAM; use --format=sam.")
     elif contents.provenance.get("format") != "dit":  # else it is whole already
         state = declared(contents.architecture) | state
+    if arguments.format == "dit" and contents.architecture.presence:
+        print(
+            "mask_decoder.presence_head: the released code declares no such part and loads the"
+            " rest of the file with load_state_dict(strict=False)"
+        )
     checkpoint.write(arguments.out, state, wrap=arguments.wrap)
     print(f"{arguments.out}: {len(state)} tensors")
 
 
 def sam_state(state: dict) -> tuple[dict, list[str]]:
     """SAM's own tensors under Meta's names, and the names of the others."""
-    ours = re.compile(r"visual_encoder\.(prob|tokens|cross|ln)")
+    ours = re.compile(r"visual_encoder\.(prob|tokens|cross|ln)|mask_decoder\.presence_head\.")
     mine = {n: v for n, v in state.items() if n.startswith(names.SAM_PARTS) and not ours.match(n)}
     return names.to_sam(mine), sorted(state.keys() - mine.keys())
 

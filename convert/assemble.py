@@ -8,9 +8,10 @@ from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 
-FRESH = (  # in no SAM: the paper's own parameters
+FRESH = (  # in no SAM: the paper's own parameters, and ours
     "image_encoder.injector.",
     "image_encoder.prob_text.",
+    "mask_decoder.presence_head.",
 )
 SAM_DECODER_DEPTH = 2
 HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")  # in a folder of theirs, best first
@@ -22,8 +23,8 @@ def assemble(
     """Parameters of `arch` from a SAM and a BERT, each a PyTorch file or a model directory.
 
     BERT may also be a Hugging Face folder. What neither holds (injector, text projections, decoder
-    layers beyond SAM's two) is drawn from `seed`; a part that is not given is fresh as a whole.
-    Raises ValueError where one does not fit.
+    layers beyond SAM's two, presence head) is drawn from `seed`; a part that is not given is fresh
+    as a whole. Raises ValueError where one does not fit.
     """
     flat = params_lib.flatten(params_lib.init(arch, seed=seed))
     if sam:

@@ -102,6 +102,7 @@ def dit(
         **decoder(state),
         text_layer=RELEASED_TEXT_LAYER if text_layer is None else text_layer,
         text_projection="visual_encoder.prob_text.weight" in state,
+        presence=any(name.startswith("mask_decoder.presence_head.") for name in state),
         text_tokens=TEXT_TOKENS if tokens is None else tokens.shape[1],
         image_size=DIT_IMAGE_SIZE if image_size is None else image_size,
     )

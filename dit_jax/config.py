@@ -11,11 +11,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dit_jax import variants
+from dit_jax.data import mix
 from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.strict import build, flatten, one_of
 
-DATASETS = ("shapes", "refcoco", "refcoco+", "refcocog")
 SCHEDULES = ("cosine", "steps")
 ENCODERS = ("image_encoder", "text_encoder")
 
@@ -36,16 +36,17 @@ RANGES: tuple[Range, ...] = (
             *("data.train_limit", "data.eval_limit", "data.workers"),
             *("optim.warmup_epochs", "optim.epochs", "optim.max_steps", "optim.clip"),
             *("eval.every_epochs", "eval.every_steps", "checkpoint.every_steps"),
-            *("train.minutes", "train.pictures"),
+            *("train.minutes", "train.pictures", "eval.bootstrap", "probe.limit", "probe.seed"),
+            "optim.presence_weight",
         ),
     ),
-    ("from 0 to below 1", lambda x: 0 <= x < 1, ("optim.ema",)),
+    ("from 0 to below 1", lambda x: 0 <= x < 1, ("optim.ema", "data.shapes.absent")),
     (
         "two numbers from 0 to below 1",
         lambda xs: len(xs) == 2 and all(0 <= x < 1 for x in xs),
         ("optim.betas",),
     ),
-    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold",)),
+    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.presence_threshold")),
 )
 
 
@@ -69,6 +70,7 @@ class Model:
     freeze: tuple[str, ...] | None  # of "image_encoder", "text_encoder"
     text_layer: int
     text_tokens: int
+    presence: bool  # also learn to say that nothing is meant: gRefCOCO and the like
     image_size: int
     mask_padding: bool
     dtype: str
@@ -96,18 +98,27 @@ class ShapesData:
 
     length: int  # of the training split
     eval_length: int  # of every other split
+    absent: float  # share of referents whose expressions fit nothing in the picture
     seed: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    dataset: str
-    split_by: str  # "unc", "google", "umd"; "" for shapes
-    source: str  # REFER folder with annotations and COCO pictures
-    cache_dir: str  # where its array records are built, once
+    """What is trained on and scored; `dataset` is written as `dit_jax.data.mix` says."""
+
+    dataset: str  # e.g. "refcoco", "refcoco(unc)+refcoco+(unc)+refcocog(umd)", "folder(my_photos)"
+    split_by: str  # "unc", "google", "umd": of the data sets that name none; "" for shapes, folder
+    source: str  # REFER folder with annotations; or the own folder, where "folder" names none
+    images: str  # COCO's pictures, folder or zip file; "" looks for them inside `source`
+    cache_dir: str  # where array records are built, once
+    weights: tuple[float, ...]  # how often each data set of a mix is seen; () = once an epoch
+    leaks: str  # training pictures that are also in a val or test split: "drop" or "keep"
+    on_error: str  # a broken record while training: "stop" or "skip" (counted and logged)
     train_split: str
     train_limit: int  # referents of it that are trained on; 0 = all
-    eval_splits: tuple[str, ...]  # the first one is scored during training, all of them at its end
+    eval_splits: tuple[
+        str, ...
+    ]  # "val" or, in a mix, "refcoco(unc)/val"; training scores the first
     eval_limit: int  # expressions of a split that are scored; 0 = all
     augmentation: Augment
     workers: int  # processes that prepare batches; 0 = threads
@@ -131,6 +142,7 @@ class Optim:
     decay: float
     clip: float  # global norm; 0 = off
     ema: float  # largest decay of the moving average; 0 = off
+    presence_weight: float  # of the loss on "is anything meant?", where the model says it
     batch_size: int  # of one optimiser step, on all devices together
     accumulate: int  # micro-batches a step
     max_steps: int  # length and schedule in steps instead of epochs; 0 = epochs decide
@@ -150,9 +162,20 @@ class Eval:
     protocols: tuple[str, ...]
     best: str  # the protocol whose oIoU on the first split decides which checkpoint is best
     batch_size: int
-    threshold: float
+    threshold: float  # on the probability of a pixel, in the protocols that leave it open
+    presence_threshold: float  # on the probability that anything is meant (protocol "gres")
+    bootstrap: int  # resamples of the pictures for the 95 % intervals; 0 = no intervals
+    predictions: bool  # also write every predicted mask to <workdir>/predictions/*.jsonl
     every_epochs: float  # 0 = not by epochs
     every_steps: int  # 0 = not by steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """`--mode=probe`; see `dit_jax.eval.probe`."""
+
+    limit: int  # expressions of a split that are probed, spread evenly over it; 0 = all
+    seed: int  # of which words are shuffled and dropped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +202,7 @@ class Config:
     optim: Optim
     mesh: Mesh
     eval: Eval
+    probe: Probe
     checkpoint: Checkpoint
     train: Train
 
@@ -189,17 +213,33 @@ class Config:
         one_of("model.injection", self.model.injection, (None, *map(str, Injection)))
         for encoder in self.model.freeze or ():
             one_of("model.freeze", encoder, ENCODERS)
-        one_of("data.dataset", self.data.dataset, DATASETS)
         one_of("optim.name", self.optim.name, ("adam",))
         one_of("optim.schedule", self.optim.schedule, SCHEDULES)
-        if not self.data.eval_splits:
-            raise ValueError("data.eval_splits is empty; expected at least one split.")
+        self._check_data()
         if not self.eval.protocols:
             raise ValueError(f"eval.protocols is empty; expected some of {', '.join(PROTOCOLS)}.")
         for protocol in self.eval.protocols:
             one_of("eval.protocols", protocol, tuple(PROTOCOLS))
         one_of("eval.best", self.eval.best, self.eval.protocols)
         self._check_numbers()
+
+    def _check_data(self) -> None:
+        data = self.data
+        one_of("data.leaks", data.leaks, ("drop", "keep"))
+        one_of("data.on_error", data.on_error, ("stop", "skip"))
+        if not data.eval_splits:
+            raise ValueError("data.eval_splits is empty; expected at least one split.")
+        defaults = dict(split_by=data.split_by, source=data.source)
+        parts = mix.parse(data.dataset, **defaults)
+        for split in data.eval_splits:
+            mix.parse_split(split, parts, **defaults)
+        if data.weights and len(data.weights) != len(parts):
+            raise ValueError(
+                f"data.weights has {len(data.weights)} numbers; expected one for each of"
+                f" {', '.join(map(str, parts))}, or none."
+            )
+        if not all(weight > 0 for weight in data.weights):
+            raise ValueError(f"data.weights is {data.weights}; expected numbers above 0.")
 
     def _check_numbers(self) -> None:
         optim, flat = self.optim, flatten(self)
@@ -233,7 +273,7 @@ class Config:
 
     def architecture(self) -> Architecture:
         """The model that this run trains."""
-        names = ("text_layer", "text_tokens", "image_size", "mask_padding", "dtype")
+        names = ("text_layer", "text_tokens", "presence", "image_size", "mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
         arch = variants.architecture(self.variant(), **settings)
         if self.model.vocab_size is None:

@@ -22,12 +22,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from dit_jax.models import initial
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
 
 FORMAT = 1
+PRESENCE_HEAD = "mask_decoder.presence_head."
 CONFIG, WEIGHTS, VOCAB, UNUSED = (
     "config.json",
     "model.safetensors",
@@ -130,6 +132,11 @@ def read_contents(model_dir: Path | str) -> Contents:
     )
 
 
+def read_provenance(model_dir: Path | str) -> dict[str, Any]:
+    """Where a directory's parameters come from, as `save` was told."""
+    return _config(Path(model_dir) / CONFIG)["provenance"]
+
+
 def read(model_dir: Path | str) -> tuple[Architecture, Params]:
     """Architecture and parameters (NumPy, float32), every one checked against the architecture."""
     contents = read_contents(model_dir)
@@ -138,6 +145,17 @@ def read(model_dir: Path | str) -> tuple[Architecture, Params]:
     _, expected = params_lib.structure(contents.architecture)
     check(contents.tensors, params_lib.flatten(expected), source=str(Path(model_dir) / WEIGHTS))
     return contents.architecture, params_lib.unflatten(contents.tensors)
+
+
+def with_presence(contents: Contents, *, seed: int) -> Contents:
+    """The same whole model, able to say "nothing": a presence head that it lacks starts fresh."""
+    if contents.architecture.presence:
+        return contents
+    arch = dataclasses.replace(contents.architecture, presence=True)
+    flat = params_lib.flatten(params_lib.structure(arch)[1])
+    head = {p: leaf.shape for p, leaf in flat.items() if p.startswith(PRESENCE_HEAD)}
+    tensors = contents.tensors | initial.draw(arch, head, seed=seed)
+    return dataclasses.replace(contents, architecture=arch, tensors=tensors)
 
 
 def load(model_dir: Path | str) -> DitSam:

@@ -10,7 +10,7 @@ import pytest
 from runs import compiling_once, config_of, shrink
 
 from dit_jax import model_directory
-from dit_jax.train import loop, report
+from dit_jax.train import checkpoint, loop, report
 from dit_jax.train.checkpoint import Checkpoints, check_same, claim
 from dit_jax.train.run import Run
 from dit_jax.train.stop import Stop
@@ -138,7 +138,7 @@ def test_latest_and_best_are_kept(tmp_path):
         for step, score in ((1, None), (2, 50.0), (3, 40.0), (4, None)):
             if score is not None:
                 checkpoints.rank(step, score)
-            checkpoints.save(state, step=step, data=run.batches.get_state(), total=4)
+            checkpoints.save(state, step=step, data=run.batches.get_state(), meta={"total": 4})
         checkpoints.wait()
         assert (checkpoints.best(), checkpoints.latest()) == (2, 4)
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
@@ -159,6 +159,16 @@ def test_another_config_is_refused(tmp_path):
     check_same(tmp_path, config_of(optim__lr=0.1), only=("model.",))
     claim(tmp_path, config_of(optim__lr=0.1))
     check_same(tmp_path, config_of(optim__lr=0.1))
+
+
+def test_a_run_of_before_some_keys_continues(tmp_path):
+    claim(tmp_path, config_of())
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in saved.items() if k not in checkpoint.FORMER}))
+    check_same(tmp_path, config_of())
+    with pytest.raises(ValueError, match="model.presence: false → true"):
+        check_same(tmp_path, config_of(model__presence=True))
 
 
 def test_minutes(monkeypatch):

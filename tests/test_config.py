@@ -1,11 +1,12 @@
 """Configs: every file builds, and every mistake is named."""
 
+import dataclasses
 import importlib
 
 import pytest
 from runs import config_of
 
-from configs import base, paper, quickstart
+from configs import base, grefcoco, mix, paper, quickstart
 from dit_jax import variants
 from dit_jax.config import Config
 from dit_jax.models.architecture import Injection
@@ -28,6 +29,21 @@ def test_row_files(row, recipe):
     assert config.variant() == variants.VARIANTS[row]
     assert config.architecture().text_layer == {"paper": 12, "official": 1}[recipe]
     assert config.optim.schedule == {"paper": "steps", "official": "cosine"}[recipe]
+
+
+@pytest.mark.parametrize("row", ["", "ldit_vit_b_frozen", "edit_vit_h,official"])
+def test_other_data_sets(row):
+    """The rows of the paper on more data: only data, presence and protocols differ."""
+    arguments = [row] if row else []
+    alone = Config.from_dict(paper.get_config(row or "ldit_vit_b,official"))
+    mixed = Config.from_dict(mix.get_config(*arguments))
+    assert (mixed.model, mixed.optim, mixed.eval) == (alone.model, alone.optim, alone.eval)
+    assert mixed.data.dataset == "refcoco(unc)+refcoco+(unc)+refcocog(umd)"
+    assert mixed.data.eval_splits[-2:] == ("refcocog(umd)/val", "refcocog(umd)/test")
+    assert len(mixed.data.eval_splits) == 8
+    several = Config.from_dict(grefcoco.get_config(*arguments))
+    assert several.architecture() == dataclasses.replace(alone.architecture(), presence=True)
+    assert several.eval.best == "gres" in several.eval.protocols
 
 
 def test_every_row_is_a_paper_config():

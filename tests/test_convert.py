@@ -78,6 +78,39 @@ def test_dit_round_trip(tmp_path, injection, wrapping):
         np.testing.assert_array_equal(back[name].numpy(), value, err_msg=name)
 
 
+def test_a_presence_head_travels(tmp_path, capsys):
+    """Found in the tensors, back bit for bit; told to whoever loads it into the released code."""
+    arch = dit("layer_wise", presence=True)
+    state = state_of(arch)
+    head = {name for name in state if name.startswith("mask_decoder.presence_head.")}
+    assert head == {
+        f"mask_decoder.presence_head.layers.{i}.{leaf}"
+        for i in range(3)
+        for leaf in ("weight", "bias")
+    }
+    torch.save(tensors(state), tmp_path / "source.pth")
+    assert run("dit", tmp_path / "source.pth", tmp_path / "model") == 0
+    assert model_directory.read(tmp_path / "model")[0] == arch
+    assert run("reverse", "--format=dit", tmp_path / "model", tmp_path / "back.pth") == 0
+    assert "load_state_dict(strict=False)" in capsys.readouterr().out
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(back[name].numpy(), value, err_msg=name)
+    assert run("reverse", "--format=sam", tmp_path / "model", tmp_path / "sam.pth") == 0
+    left_out = capsys.readouterr().out.splitlines()[0]
+    assert left_out.startswith("left out, not part of SAM: ")
+    assert all(name in left_out for name in head)
+    assert not head & torch.load(tmp_path / "sam.pth", weights_only=True).keys()
+
+
+def test_half_a_presence_head_is_refused(tmp_path, capsys):
+    state = state_of(dit("layer_wise", presence=True))
+    del state["mask_decoder.presence_head.layers.1.weight"]
+    message = problem(tmp_path, capsys, state)
+    assert "missing: mask_decoder.presence_head.layers.1.weight" in message
+
+
 @pytest.mark.parametrize("width", [32, 64])
 def test_the_projection_is_where_the_tensors_say(tmp_path, width):
     """The released ViT-H code declares W whatever the widths are."""
@@ -275,11 +308,12 @@ def parts(tmp_path):
     return tmp_path / "sam.pth", tmp_path / "bert.bin"
 
 
+@pytest.mark.parametrize("presence", [False, True])
 @pytest.mark.parametrize("injection", list(Injection))
-def test_assemble(parts, injection):
-    """SAM's and BERT's values arrive; only the paper's own parameters are fresh."""
+def test_assemble(parts, injection, presence):
+    """SAM's and BERT's values arrive; only the paper's own parameters and ours are fresh."""
     sam, bert = parts
-    arch = dit(injection, decoder_depth=4)
+    arch = dit(injection, decoder_depth=4, presence=presence)
     flat = params_lib.flatten(assemble(arch, sam=sam, bert=bert))
     fresh = params_lib.flatten(params_lib.init(arch))
     loaded = names.from_sam(checkpoint.read(sam)) | names.from_bert(checkpoint.read(bert))
@@ -288,7 +322,10 @@ def test_assemble(parts, injection):
         if name in loaded:
             np.testing.assert_array_equal(layout.to_torch(path, value), loaded.pop(name))
         else:
-            own = ("image_encoder.injector", "image_encoder.prob_text", "text_proj")
+            own = (
+                *("image_encoder.injector", "image_encoder.prob_text", "text_proj"),
+                "mask_decoder.presence_head",
+            )
             assert path.startswith(own) or ".layers.2." in path or ".layers.3." in path, path
             np.testing.assert_array_equal(value, fresh[path])
     assert not loaded
@@ -312,7 +349,7 @@ def test_assemble_from_model_directories(parts, tmp_path):
     sam, bert = parts
     assert run("sam", sam, tmp_path / "sam") == 0
     assert run("bert", bert, tmp_path / "bert") == 0
-    arch = dit("layer_wise")
+    arch = dit("layer_wise", presence=True)
     direct = params_lib.flatten(assemble(arch, sam=sam, bert=bert))
     through = params_lib.flatten(assemble(arch, sam=tmp_path / "sam", bert=tmp_path / "bert"))
     assert direct.keys() == through.keys()

@@ -41,11 +41,11 @@ class Run:
             max_steps=0,
             **{name: self.recorded[name] for name in names},
         )
-        self.gradients = jax.jit(
-            lambda trainable, frozen, inputs: step.loss_and_grads(
-                self.graph, trainable, frozen, inputs, None
-            )
-        )
+        self.gradients = jax.jit(self.loss_and_grads)
+
+    def loss_and_grads(self, trainable, frozen, inputs):
+        metrics, grads = step.loss_and_grads(self.graph, trainable, frozen, inputs, None)
+        return metrics["loss"], grads
 
     def start(self):
         return state.create(self.params, freeze=(), rules=self.rules)

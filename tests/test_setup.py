@@ -13,7 +13,7 @@ from convert.assemble import assemble
 from dit_jax import model_directory, variants
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Injection, Vit
-from dit_jax.train import scoring, setup
+from dit_jax.train import loop, scoring, setup
 from dit_jax.train.run import Run
 
 
@@ -95,13 +95,13 @@ def test_splits_are_opened_first(tmp_path):
         Run.of(config, tmp_path)
 
 
-def test_evaluation_is_of_one_process(tmp_path, monkeypatch):
+def test_training_is_of_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="spread over 2 processes; evaluation, .* expects one"):
-        Run.of(config_of(), tmp_path)
+    with pytest.raises(ValueError, match="spread over 2 processes; training expects one"):
+        loop.train(config_of(), tmp_path)
 
 
 def test_plain_sam_is_not_evaluated(tmp_path):
     plain_sam(tmp_path / "sam")
     with pytest.raises(ValueError, match="is plain SAM, which reads no text; expected a model"):
-        scoring.evaluate(config_of(), tmp_path, model_dir=tmp_path / "sam")
+        scoring.score(config_of(), tmp_path, model_dir=tmp_path / "sam")

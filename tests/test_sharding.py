@@ -114,7 +114,8 @@ def three_steps(shape, devices, out: Path, name: str) -> None:
 
     data, fsdp, tensor = shape
     # A key's bias has no gradient; with Adam's usual ε, rounding noise would take full steps.
-    config = config_of(mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor, optim__eps=1e-4)
+    settings = dict(optim__eps=1e-4, model__presence=True)
+    config = config_of(mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor, **settings)
     run = Run.of(config, out, devices=devices)
     placement, train_step = train_step_of(run)
     state = run.first_state(placement)

@@ -17,6 +17,7 @@ from dit_jax.train.run import Run
 from dit_jax.train.state import evaluated
 
 FIRST = "image_encoder.patch_embed.proj.kernel"
+HEAD = "mask_decoder.presence_head.layers.2.kernel"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,6 +43,7 @@ def test_learns_and_compiles_once(tmp_path):
         state, metrics = train_step(state, batch, jax.random.key(0))
         losses.append(float(metrics["loss"]))
         rates.append(float(metrics["lr"]))
+    assert metrics.keys() == {"loss", "lr", "grad_norm"}
     assert losses[-1] < 0.7 * losses[0]
     assert rates[0] < rates[1]
     assert int(state.step) == 12
@@ -50,8 +52,9 @@ def test_learns_and_compiles_once(tmp_path):
 
 
 def test_frozen_weights_stay(tmp_path):
+    """Both encoders'; the injection and the decoder with its presence head learn."""
     _, state, train_step, batch = prepared(
-        tmp_path, model__freeze=("image_encoder", "text_encoder")
+        tmp_path, model__freeze=("image_encoder", "text_encoder"), model__presence=True
     )
     before = jax.device_get(state.frozen)
     trainable = jax.device_get(state.trainable)
@@ -59,25 +62,32 @@ def test_frozen_weights_stay(tmp_path):
     assert moments == parameters.flatten(trainable).keys()
     assert moments == parameters.flatten(state.ema).keys()
     for _ in range(2):
-        state, _ = train_step(state, batch, jax.random.key(0))
+        state, metrics = train_step(state, batch, jax.random.key(0))
+    assert {"presence_loss", "presence_accuracy"} < metrics.keys()
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.frozen))
     changed = parameters.flatten(jax.device_get(state.trainable))
-    path = "image_encoder.injector.probs.0.kernel"
     assert FIRST in parameters.flatten(before)
-    assert np.any(changed[path] != parameters.flatten(trainable)[path])
+    for path in ("image_encoder.injector.probs.0.kernel", HEAD):
+        assert np.any(changed[path] != parameters.flatten(trainable)[path])
+        assert np.any(parameters.flatten(jax.device_get(state.ema))[path] != changed[path])
 
 
 def test_accumulation_is_one_large_batch(tmp_path):
     """Without dropout, the gradients of the parts average to those of the whole; remat or not."""
-    run, state, _, batch = prepared(tmp_path)
+    run, state, _, batch = prepared(tmp_path, model__presence=True)
+    batch |= {"present": jnp.arange(8) % 3 > 0}  # the halves differ
 
-    @functools.partial(jax.jit, static_argnames=("parts", "remat"))
-    def grads(state, batch, parts, remat):
-        about = dict(parts=parts, remat=remat, mesh=run.model.mesh)
+    @functools.partial(jax.jit, static_argnames="config")
+    def grads(state, batch, config):
+        about = dict(config=config, mesh=run.model.mesh)
         return steps.accumulated(run.model.graph, state, batch, None, **about)
 
-    whole, parts = grads(state, batch, 1, False), grads(state, batch, 2, True)
-    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(whole))
+    in_parts = config_of(optim__accumulate=2, model__remat=True)
+    whole, parts = grads(state, batch, run.config), grads(state, batch, in_parts)
+    assert whole[0].keys() == {"loss", "presence_loss", "presence_accuracy"}
+    assert float(whole[0]["presence_accuracy"]) == pytest.approx(5 / 8)  # all "something" so far
+    scales = (whole[0]["loss"], whole[1])
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(scales))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest), parts, whole
     )
@@ -100,6 +110,7 @@ def test_predict_step(tmp_path):
     _, abstract = parameters.structure(run.model.arch)
     placement = sharding.shardings(abstract, run.model.mesh)
     predict = steps.make_predict_step(run.model.graph, mesh=run.model.mesh, placement=placement)
-    logits = predict(evaluated(state), batch)
-    assert logits.shape == (8, 64, 64)
-    assert logits.dtype == jnp.float32
+    answers = predict(evaluated(state), batch)
+    assert answers.logits.shape == (8, 64, 64)
+    assert answers.logits.dtype == jnp.float32
+    assert answers.presence is None

@@ -10,6 +10,7 @@ import enum
 from dit_jax.strict import build, one_of
 
 PATCH = 16  # pixels; SAM never uses another patch size
+YOUNGER = {"presence": False}  # fields that an older config.json lacks, and what it means by that
 
 
 class Injection(enum.StrEnum):
@@ -80,6 +81,7 @@ class Architecture:
     text_layer: int = 12  # BERT layer whose output is used: the paper 12, the released code 1
     text_tokens: int = 20
     text_projection: bool | None = None  # W: text to the ViT's width; None = where they differ
+    presence: bool = False  # the mask decoder also says whether anything is meant at all
     image_size: int = 512  # pixels a side of the square canvas a picture is letterboxed into
     mask_padding: bool = False  # hide text padding from every attention; the reference does not
     windowed: bool = False  # Meta's window partition; DIT attends globally in every block
@@ -103,6 +105,10 @@ class Architecture:
     def _check_text(self):
         if self.bert is None and self.injection != Injection.NONE:
             raise ValueError(f"injection {self.injection} needs a text encoder, and bert is None.")
+        if self.bert is None and self.presence:
+            raise ValueError(
+                "presence needs a text encoder, and bert is None: a point means itself."
+            )
         differ = self.bert is not None and self.bert.width != self.vit.width
         if self.injection == Injection.NONE:
             object.__setattr__(self, "text_projection", False)
@@ -125,8 +131,14 @@ def to_json(architecture: Architecture) -> dict:
 
 
 def from_json(values: dict) -> Architecture:
-    """Inverse of `to_json`. Raises ValueError naming an unknown or missing key or a wrong value."""
-    if isinstance(values, dict) and "injection" in values:
+    """Inverse of `to_json`; fills in `YOUNGER` fields.
+
+    Raises ValueError naming an unknown or missing key or a wrong value.
+    """
+    if not isinstance(values, dict):
+        return build(Architecture, values, "architecture.")  # says what it is instead
+    values = YOUNGER | values
+    if "injection" in values:
         one_of("architecture.injection", values["injection"], tuple(map(str, Injection)))
-        values = values | {"injection": Injection(values["injection"])}
+        values |= {"injection": Injection(values["injection"])}
     return build(Architecture, values, "architecture.")

@@ -32,11 +32,14 @@ class Prediction:
     """Float32 mask logits at the input's size and at a quarter of it, and the predicted IoU.
 
     From `DitSam.__call__` there is one mask a picture, `[b, …]`; from `decode` m, `[b, m, …]`.
+    `presence` is always one a picture, `[b]`: the logit of "something is meant", in float32; None
+    of a model without `arch.presence`.
     """
 
     logits: Float[Array, "*b H W"]
     low_res_logits: Float[Array, "*b H4 W4"]
     iou: Float[Array, "*b"]
+    presence: Float[Array, "_"] | None
 
 
 class DitSam(nnx.Module):
@@ -76,8 +79,9 @@ class DitSam(nnx.Module):
             images, features, text_mask=text_mask, remat=remat, rngs=rngs
         )
         text = self.text_proj(features)
-        prediction = self.decode(embedding, text=text, text_mask=text_mask)
-        return jax.tree.map(lambda x: x[:, 0], prediction)
+        all_masks = self.decode(embedding, text=text, text_mask=text_mask)
+        single = (x[:, 0] for x in (all_masks.logits, all_masks.low_res_logits, all_masks.iou))
+        return Prediction(*single, all_masks.presence)
 
     def encode_text(
         self, input_ids: Ids, attention_mask: Ids, *, rngs: Rng | None = None
@@ -125,7 +129,7 @@ class DitSam(nnx.Module):
         check_labels(points)
         grid = embedding.shape[1:3]
         sparse, mask = self.sparse_prompts(embedding, points, boxes, text, text_mask)
-        low_res, iou = self.mask_decoder(
+        low_res, iou, presence = self.mask_decoder(
             embedding,
             self.prompt_encoder.image_positions(grid),
             sparse=sparse,
@@ -137,7 +141,7 @@ class DitSam(nnx.Module):
         # DIT aligns corners (reference), Meta's SAM does not.
         channels_last = jnp.moveaxis(low_res, 1, -1)
         logits = resize(channels_last, size, method="linear", align_corners=text is not None)
-        return Prediction(jnp.moveaxis(logits, -1, 1), low_res, iou)
+        return Prediction(jnp.moveaxis(logits, -1, 1), low_res, iou, presence)
 
     def sparse_prompts(self, embedding, points, boxes, text, text_mask):
         """Points and boxes, then text; and which of these tokens may be attended to."""

@@ -5,6 +5,7 @@ on the order of modules nor on devices, and nothing is compiled. First match win
 matches.
 """
 
+import math
 import re
 import zlib
 from collections.abc import Callable
@@ -17,6 +18,9 @@ Rng = np.random.Generator
 Shape = tuple[int, ...]
 Draw = Callable[[Rng, Shape], np.ndarray]
 
+# The logit of 0.88: 32,202 of gRefCOCO's 278,232 expressions mean nothing (Liu et al. 2023).
+PRESENT = math.log((278_232 - 32_202) / 32_202)
+
 
 def zeros(rng: Rng, shape: Shape) -> np.ndarray:
     return np.zeros(shape, np.float32)
@@ -24,6 +28,10 @@ def zeros(rng: Rng, shape: Shape) -> np.ndarray:
 
 def ones(rng: Rng, shape: Shape) -> np.ndarray:
     return np.ones(shape, np.float32)
+
+
+def constant(value: float) -> Draw:
+    return lambda rng, shape: np.full(shape, value, np.float32)
 
 
 def normal(deviation: float) -> Draw:
@@ -48,10 +56,16 @@ def xavier(rng: Rng, shape: Shape) -> np.ndarray:
 
 
 def table(arch: Architecture) -> list[tuple[str, Draw]]:
-    """(pattern, draw) pairs. Projections P start at zero, so that training starts from SAM."""
+    """(pattern, draw) pairs. Projections P start at zero, so that training starts from SAM.
+
+    The presence head's last layer starts at zero too, but for its bias: "something is meant", as a
+    model without the head answers, with the probability that it has in gRefCOCO.
+    """
     cross_attention = arch.injection == Injection.CROSS_ATTENTION
     static_e2e = arch.injection == Injection.E2E_STATIC
     return [
+        (r"mask_decoder\.presence_head\.layers\.2\.kernel", zeros),
+        (r"mask_decoder\.presence_head\.layers\.2\.bias", constant(PRESENT)),
         (r".*\.bias", zeros),
         (r".*\.scale", ones),
         (r"image_encoder\.injector\.probs\..*", ones if cross_attention else zeros),

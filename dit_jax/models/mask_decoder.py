@@ -21,7 +21,10 @@ Mask = Bool[Array, "b t"]
 
 
 class MaskDecoder(nnx.Module):
-    """Image embedding and prompts to mask logits at 1/4 of the input's side, and their IoU."""
+    """Image embedding and prompts to mask logits at 1/4 of the input's side, and their IoU.
+
+    With `arch.presence` also to one logit of "the prompt means something in this picture".
+    """
 
     def __init__(self, arch: Architecture, *, rngs: Rng):
         width, make = arch.decoder_width, dict(dtype=arch.dtype, rngs=rngs)
@@ -33,6 +36,11 @@ class MaskDecoder(nnx.Module):
             ThreeLayers(width, width // 8, **make) for _ in range(MASK_TOKENS)
         )
         self.iou_prediction_head = ThreeLayers(width, MASK_TOKENS, **make)
+        # SAM's IoU head once more: it judges the answer from the same token, whose output is made
+        # for a head with hidden layers. In float32: one number a picture decides about all of it.
+        self.presence_head = (
+            ThreeLayers(width, 1, dtype="float32", rngs=rngs) if arch.presence else None
+        )
 
     def __call__(
         self,
@@ -43,8 +51,8 @@ class MaskDecoder(nnx.Module):
         dense: Float[Array, "_ _ _ c"],
         sparse_mask: Bool[Array, "b s"] | None = None,
         multimask: bool = False,
-    ) -> tuple[Float[Array, "b m H4 W4"], Float[Array, "b m"]]:
-        """Logits and predicted IoU: the first mask (m = 1), or the other three."""
+    ) -> tuple[Float[Array, "b m H4 W4"], Float[Array, "b m"], Float[Array, " b"] | None]:
+        """Logits and predicted IoU, of the first mask (m = 1) or the other three; and presence."""
         b, h, w, c = embedding.shape
         tokens, mask = self.tokens(sparse, sparse_mask)
         x = jnp.broadcast_to(embedding + dense, (b, h, w, c)).reshape(b, h * w, c)
@@ -56,7 +64,8 @@ class MaskDecoder(nnx.Module):
         weights = jnp.stack([f(outputs[:, i]) for i, f in enumerate(networks)], axis=1)
         masks = jnp.einsum("bmc,bhwc->bmhw", weights, upscaled, preferred_element_type=jnp.float32)
         iou = self.iou_prediction_head(queries[:, 0]).astype(jnp.float32)
-        return masks, iou[:, wanted]
+        presence = None if self.presence_head is None else self.presence_head(queries[:, 0])[:, 0]
+        return masks, iou[:, wanted], presence
 
     def tokens(
         self, sparse: Float[Array, "b s c"], mask: Bool[Array, "b s"] | None

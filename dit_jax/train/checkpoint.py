@@ -22,7 +22,21 @@ from dit_jax.train.state import TrainState
 CONFIG, SCORES = "config.json", "scores.json"
 UNSCORED = -1.0  # of a checkpoint that was not evaluated; real scores are percentages
 # Keys that change no training step: a run may be continued with other values of them.
-FREE = ("train.minutes", "train.log_every", "train.pictures", "data.workers", "checkpoint.")
+FREE = (
+    *("train.minutes", "train.log_every", "train.pictures", "data.workers", "checkpoint."),
+    *("probe.", "eval.bootstrap", "eval.predictions"),
+)
+# Keys that runs of dit_jax 0.1 may lack, and what those runs did.
+FORMER = {
+    "model.presence": False,
+    "data.images": "",
+    "data.weights": [],
+    "data.leaks": "drop",
+    "data.on_error": "stop",
+    "data.shapes.absent": 0.0,
+    "optim.presence_weight": 0.1,
+    "eval.presence_threshold": 0.5,
+}
 
 
 class Checkpoints:
@@ -47,11 +61,16 @@ class Checkpoints:
     def __exit__(self, *error) -> None:
         self._manager.close()
 
-    def save(self, state: TrainState, *, step: int, data: dict, total: int) -> None:
-        """Start writing; the state may be donated as soon as this returns."""
+    def save(self, state: TrainState, *, step: int, data: dict, meta: dict) -> None:
+        """Start writing; the state may be donated as soon as this returns.
+
+        Args:
+          data: position in the stream of batches.
+          meta: what else is to be known about these parameters, e.g. what they were trained on.
+        """
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
         items["data"] = ocp.args.JsonSave(data)
-        items["meta"] = ocp.args.JsonSave({"step": step, "total": total})
+        items["meta"] = ocp.args.JsonSave({"step": step, **meta})
         composite = ocp.args.Composite(**items)
         self._manager.save(step, args=composite, metrics={"step": step}, force=True)
 
@@ -100,6 +119,11 @@ class Checkpoints:
         self.forget_scores_after(step)
         return state, found["data"]
 
+    def meta(self, step: int) -> dict:
+        """What `save` was told about these parameters."""
+        only = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=only)["meta"]
+
     def restore_params(self, step: int, abstract: TrainState) -> Params:
         """The parameters to score or export: the moving average where there is one."""
         wanted = {name: tree for name, tree in _items(abstract).items() if name != "opt"}
@@ -121,7 +145,7 @@ def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] =
     path, flat = workdir / CONFIG, _plain(config)
     if not path.is_file():
         return
-    saved = _read_json(path)
+    saved = FORMER | _read_json(path)
     changed = [
         f"{key}: {_shown(saved, key)} → {_shown(flat, key)}"
         for key in sorted(saved.keys() | flat.keys())

@@ -10,8 +10,9 @@ import jax
 
 from dit_jax import config as configs
 from dit_jax import model_directory, viz
-from dit_jax.eval import evaluate as evaluation
-from dit_jax.train import scoring
+from dit_jax.data.pipeline import TrainBatches
+from dit_jax.eval.report import table
+from dit_jax.train import scoring, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints, check_same, claim
@@ -19,11 +20,24 @@ from dit_jax.train.report import Report
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
 from dit_jax.train.stop import Stop, Stopped
+from dit_jax.train.trained import training_of
 
 
-def train(config: configs.Config, workdir: Path, *, overwrite: bool = False) -> None:
-    """Train to the end, or until stopped; continues what `workdir` holds."""
-    run = Run.of(config, workdir)
+def train(
+    config: configs.Config, workdir: Path, *, overwrite: bool = False, allow_leak: bool = False
+) -> None:
+    """Train to the end, or until stopped; continues what `workdir` holds.
+
+    Args:
+      overwrite: continue a run whose config was another one.
+      allow_leak: train on pictures of evaluation splits, where `data.leaks` keeps them.
+    """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"this run is spread over {jax.process_count()} processes; training expects one, only"
+            " --mode=eval can be shared."
+        )
+    run = Run.of(config, workdir, allow_leak=allow_leak)
     if not overwrite:
         check_same(workdir, config)
     with Stop(config.train.minutes) as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
@@ -33,6 +47,8 @@ def train(config: configs.Config, workdir: Path, *, overwrite: bool = False) -> 
         run.batches.close()
         checkpoints.wait()
         print(farewell(training.step, run.total, stopped=stop.asked), flush=True)
+        if run.batches.skipped:
+            print(skipped(run.batches), flush=True)
         if not stop.asked:
             finish(run, checkpoints, stop)
 
@@ -70,13 +86,15 @@ class Training:
         config, total = self.run.config, self.run.total
         about = dict(every=config.train.log_every, batch_size=config.optim.batch_size)
         with Report(self.run.workdir, start=self.step, total=total, **about) as report:
+            if not sources.drawn(config):
+                report.say(self.run.leaks.text())
             if self.step:
                 report.say(f"Continuing from step {self.step} of {total}.")
             while not self.pause(report):
                 batch = steps.place_batch(next(self.run.batches), self.run.model.mesh)
                 self.state, metrics = self.train_step(self.state, batch, self.key)
                 self.step += 1
-                report.step(self.step, metrics)
+                report.step(self.step, metrics, skipped=self.run.batches.skipped_rows)
 
     def pause(self, report: Report) -> bool:
         """Evaluate and save where it is time to; whether the loop is over."""
@@ -93,26 +111,25 @@ class Training:
     def evaluate(self, report: Report) -> None:
         """Score the first split, draw and log, unless a signal comes in between."""
         report.flush()
-        config, workdir = self.run.config, self.run.workdir
-        split, params = config.data.eval_splits[0], states.evaluated(self.state)
+        run, split = self.run, self.run.config.data.eval_splits[0]
+        params, about = states.evaluated(self.state), training_of(run.meta())
         try:
-            scores, samples = scoring.score_split(
-                config, self.run.model, params, split, stop=self.stop
+            result = scoring.score_split(
+                run.config, run.workdir, run.model, params, split, about=about, stop=self.stop
             )
         except Stopped:
             return
-        report.say(f"step {self.step}\n{evaluation.table({split: scores})}")
-        report.scores(self.step, split, scores)
-        evaluation.write_scores(workdir, config.data.dataset, split, scores)
-        if samples:
-            viz.save_grid(samples, workdir / "pictures" / f"step_{self.step:06d}.png")
-        self.checkpoints.rank(self.step, scores[config.eval.best]["oIoU"])
+        report.say(f"step {self.step}\n{table({split: result.scores})}")
+        report.scores(self.step, split, result.scores)
+        if result.samples:
+            viz.save_grid(result.samples, run.workdir / "pictures" / f"step_{self.step:06d}.png")
+        self.checkpoints.rank(self.step, result.scores[run.config.eval.best]["oIoU"])
 
     def save(self, report: Report) -> None:
         """Not before the losses so far are known to be finite."""
         report.flush()
         data = self.run.batches.get_state()
-        self.checkpoints.save(self.state, step=self.step, data=data, total=self.run.total)
+        self.checkpoints.save(self.state, step=self.step, data=data, meta=self.run.meta())
         self.saved = self.step
         report.restart_clock()
 
@@ -129,6 +146,14 @@ def farewell(step: int, total: int, *, stopped: bool) -> str:
     return f"Trained {total} steps."
 
 
+def skipped(batches: TrainBatches) -> str:
+    names = ", ".join(sorted(batches.skipped))
+    return (
+        f"{batches.skipped_rows} rows held other records than these broken ones"
+        f" ({len(batches.skipped)}): {names}."
+    )
+
+
 def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
     """Export the last and the best parameters as model directories, and score the best.
 
@@ -142,11 +167,12 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
             run.model.arch,
             params,
             vocab=vocab,
-            provenance={"dataset": run.config.data.dataset, "step": step},
+            provenance={"step": step, **run.meta()},
             overwrite=True,
         )
     print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
     try:
-        scoring.score_all(run.config, run.workdir, run.model, params, stop=stop)
+        about = training_of(run.meta())
+        scoring.score_all(run.config, run.workdir, run.model, params, about=about, stop=stop)
     except Stopped:
         print("Stopped before every split was scored. The same command continues.", flush=True)

@@ -14,6 +14,7 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from dit_jax.eval.metrics import METRICS
 from dit_jax.train.step import Metrics
 
 JSONL = "metrics.jsonl"
@@ -29,6 +30,7 @@ class Report:
         self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
         self._every, self._batch_size = every, batch_size
         self._waiting: list[tuple[int, Metrics]] = []  # on the device, not looked at yet
+        self._skipped = 0
         self.restart_clock()
 
     def __enter__(self) -> "Report":
@@ -43,8 +45,13 @@ class Report:
         """Keep evaluation and saving out of images/s."""
         self._since, self._counted = time.monotonic(), 0
 
-    def step(self, step: int, metrics: Metrics) -> None:
-        """Note a step; log the ones before it when `every` of them are together."""
+    def step(self, step: int, metrics: Metrics, *, skipped: int = 0) -> None:
+        """Note a step; log the ones before it when `every` of them are together.
+
+        Args:
+          skipped: rows so far that hold another record for a broken one.
+        """
+        self._skipped = skipped
         if self._waiting:
             # The device always has the next step; a longer queue would only delay a stop.
             jax.block_until_ready(self._waiting[-1][1])
@@ -68,8 +75,13 @@ class Report:
         self.restart_clock()
         mean = {key: sum(v[key] for v in values) / len(values) for key in values[0]}
         record = {**mean, "lr": values[-1]["lr"], "images_per_s": round(images, 2)}
-        self.write(steps[-1], {f"train/{key}": value for key, value in record.items()})
+        line = {f"train/{key}": value for key, value in record.items()}
+        if self._skipped:
+            line["data/skipped"] = self._skipped
+        self.write(steps[-1], line)
         shown = {"loss": f"{mean['loss']:.4f}", "lr": f"{record['lr']:.2e}"}
+        if "presence_accuracy" in mean:
+            shown["presence"] = f"{mean['presence_accuracy']:.0%}"
         self._bar.set_postfix({**shown, "img/s": f"{images:.1f}"})
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -82,7 +94,8 @@ class Report:
     def scores(self, step: int, split: str, scores: dict[str, dict]) -> None:
         """The scores of one evaluation, each protocol on its own curves."""
         for protocol, row in scores.items():
-            numbers = {k: v for k, v in row.items() if k.startswith(("oIoU", "mIoU", "P@"))}
+            # None where the split has nothing for a metric to count.
+            numbers = {name: row[name] for name in METRICS if row[name] is not None}
             self.write(step, {f"{split}-{protocol}/{k}": v for k, v in numbers.items()})
         self.restart_clock()
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax import nnx
@@ -15,9 +16,10 @@ from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
-from dit_jax.train import optim, setup, sharding
+from dit_jax.train import optim, setup, sharding, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
+from dit_jax.train.sources import Leaks
 from dit_jax.train.state import TrainState
 
 
@@ -50,22 +52,27 @@ class Run:
     workdir: Path
     model: Model
     batches: TrainBatches
+    leaks: Leaks
     steps_per_epoch: int
     total: int
     every: int  # steps between evaluations; 0 = only at the end
 
     @staticmethod
     def of(
-        config: configs.Config, workdir: Path, *, devices: list[jax.Device] | None = None
+        config: configs.Config,
+        workdir: Path,
+        *,
+        devices: list[jax.Device] | None = None,
+        allow_leak: bool = False,
     ) -> "Run":
-        """On all devices, or on the given ones."""
+        """On all devices, or on the given ones; see `sources.training` for `allow_leak`."""
         mesh = sharding.make_mesh(config.mesh, devices)
         sharding.check_batches(config, mesh)
-        setup.check_evaluation(config)
+        sources.check_evaluation(config)
         model = Model.of(config.architecture(), setup.vocabulary(config), mesh)
-        source = setup.training_source(config)
+        data = sources.training(config, allow_leak=allow_leak)
         batches = train_batches(
-            source,
+            data.source,
             model.tokenizer,
             size=model.arch.image_size,
             batch_size=config.optim.batch_size // jax.process_count(),
@@ -74,11 +81,23 @@ class Run:
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
             workers=config.data.workers,
+            on_error=config.data.on_error,
+            parts=data.source.lengths if config.data.weights else (),
+            weights=config.data.weights,
         )
-        per_epoch = max(1, len(source) // config.optim.batch_size)
+        per_epoch = max(1, data.epoch // config.optim.batch_size)
         every = config.eval.every_steps or round(config.eval.every_epochs * per_epoch)
         total = optim.total_steps(config.optim, per_epoch)
-        return Run(config, workdir, model, batches, per_epoch, total, every)
+        return Run(config, workdir, model, batches, data.leaks, per_epoch, total, every)
+
+    def meta(self) -> dict[str, Any]:
+        """What is to be known about every checkpoint and score of this run."""
+        return {
+            "total": self.total,
+            "dataset": "+".join(map(str, sources.parts(self.config))),
+            "split": self.config.data.train_split,
+            "leaks": self.leaks.record(),
+        }
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""

@@ -1,44 +1,75 @@
 """Scores of a model on a run's evaluation splits: during training, at its end, or alone."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from dit_jax import config as configs
-from dit_jax import model_directory
 from dit_jax.data.pipeline import Batch
-from dit_jax.eval import evaluate as evaluation
+from dit_jax.eval import report
+from dit_jax.eval.evaluate import Evaluation, evaluate
+from dit_jax.eval.metrics import Scores
+from dit_jax.eval.predictions import Answers
 from dit_jax.models.params import Params
-from dit_jax.train import setup, sharding
+from dit_jax.train import hosts, sources, trained
 from dit_jax.train import step as steps
-from dit_jax.train.checkpoint import Checkpoints, check_same
-from dit_jax.train.run import Model, Run
+from dit_jax.train.run import Model
 from dit_jax.train.stop import Stop, Stopped
 
-Scores = dict[str, dict]  # protocol → scores
+About = dict[str, Any]  # what the model was trained on, as `Run.meta` says it
 
 
 def score_split(
-    config: configs.Config, model: Model, params: Params, split: str, *, stop: Stop | None = None
-) -> tuple[Scores, list[evaluation.Sample]]:
-    """Scores of every protocol on one split, and some predictions."""
+    config: configs.Config,
+    workdir: Path,
+    model: Model,
+    params: Params,
+    split: str,
+    *,
+    about: About | None,
+    stop: Stop | None = None,
+) -> Evaluation:
+    """Score one split under every protocol, and write the scores into `workdir`.
 
-    def predict(batch: Batch) -> jax.Array:
+    Hosts share the expressions; each gets all scores, the first one writes them.
+    """
+    dataset, name = sources.label(config, split)
+    lines = workdir / "predictions" / f"{dataset}-{name}.jsonl"
+    settings = config.eval
+
+    def predict(batch: Batch) -> Answers:
         if stop is not None and stop.asked:
             raise Stopped
-        return model.predict(params, steps.place_batch(batch, model.mesh))
+        said = model.predict(params, steps.place_batch(batch, model.mesh))
+        mask, there = said.logits, said.presence
+        return Answers(
+            hosts.own_rows(mask, model.mesh),
+            None if there is None else hosts.own_rows(there, model.mesh),
+        )
 
-    return evaluation.evaluate(
+    result = evaluate(
         predict,
-        setup.open_source(config, split),
+        sources.open_source(config, split),
         model.tokenizer,
         size=model.arch.image_size,
-        batch_size=config.eval.batch_size,
-        protocols=config.eval.protocols,
-        threshold=config.eval.threshold,
+        batch_size=settings.batch_size // jax.process_count(),
+        protocols=settings.protocols,
+        threshold=settings.threshold,
+        presence_threshold=settings.presence_threshold,
+        bootstrap=settings.bootstrap,
         limit=config.data.eval_limit,
         keep=config.train.pictures,
+        predictions_path=lines if settings.predictions else None,
+        about={"dataset": dataset, "split": name},
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+        gather=hosts.gather if jax.process_count() > 1 else None,
     )
+    if jax.process_index() == 0:
+        remarks = {"trained_on": about}
+        report.write_scores(workdir, dataset, name, result.scores, remarks=remarks)
+    return result
 
 
 def score_all(
@@ -47,37 +78,20 @@ def score_all(
     model: Model,
     params: Params,
     *,
+    about: About | None,
     stop: Stop | None = None,
 ) -> None:
-    """Score every evaluation split; print the table and write the JSON files."""
-    results = {}
+    """Score every evaluation split; print the table and write the files."""
+    results: dict[str, dict[str, Scores]] = {}
     for split in config.data.eval_splits:
-        results[split], _ = score_split(config, model, params, split, stop=stop)
-        evaluation.write_scores(workdir, config.data.dataset, split, results[split])
-    print(evaluation.table(results))
+        result = score_split(config, workdir, model, params, split, about=about, stop=stop)
+        results[split] = result.scores
+    if jax.process_index() == 0:
+        print(report.table(results))
 
 
-def evaluate(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> None:
+def score(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> None:
     """Score a model directory, or the best checkpoint of `workdir`, on every evaluation split."""
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batches(config, mesh)
-    if model_dir is not None:
-        arch, params = model_directory.read(model_dir)
-        if arch.bert is None:
-            raise ValueError(
-                f"{model_dir} is plain SAM, which reads no text; expected a model with a text"
-                " encoder."
-            )
-        setup.check_evaluation(config)
-        model = Model.of(arch, model_directory.vocab_path(model_dir), mesh)
-        score_all(config, workdir, model, jax.device_put(params, model.placement))
-        return
-    if not (workdir / "checkpoints").is_dir():
-        raise FileNotFoundError(f"{workdir} holds no checkpoints; train first or give --model=DIR.")
-    check_same(workdir, config, only=("model.", "optim.ema"))
-    run = Run.of(config, workdir)
-    with Checkpoints(workdir, config.checkpoint) as checkpoints:
-        if checkpoints.best() is None:
-            raise FileNotFoundError(f"{workdir} holds no checkpoint yet; train longer.")
-        params = checkpoints.restore_params(checkpoints.best(), run.abstract_state())
-    score_all(config, workdir, run.model, params)
+    sources.check_evaluation(config)
+    found = trained.load(config, workdir, model_dir=model_dir)
+    score_all(config, workdir, found.model, found.params, about=found.about)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from dit_jax import config as configs
+from dit_jax.eval.predictions import Answers
 from dit_jax.models import params as parameters
 from dit_jax.models.params import Params
 from dit_jax.ops.pixels import normalize
@@ -21,9 +22,11 @@ from dit_jax.train import optim, sharding
 from dit_jax.train.state import TrainState
 
 Batch = dict[str, Array]  # as `dit_jax.data.pipeline` yields it
-Inputs = dict[str, Array]  # images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S]
+# images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
+Inputs = dict[str, Array]
 Metrics = dict[str, Array]
-USED = ("image", "content", "input_ids", "attention_mask", "mask")  # what travels to the device
+# What travels to the device.
+USED = ("image", "content", "input_ids", "attention_mask", "mask", "present")
 
 
 def prepare(batch: Batch) -> Inputs:
@@ -33,24 +36,41 @@ def prepare(batch: Batch) -> Inputs:
         "input_ids": batch["input_ids"],
         "attention_mask": batch["attention_mask"],
         "target": batch["mask"].astype(jnp.float32) / 255,
+        "present": batch["present"],
     }
 
 
-def loss(
+def losses(
     graph: nnx.GraphDef,
     params: Params,
     inputs: Inputs,
     *,
+    presence_weight: float,
     rngs: nnx.Rngs | None,
     remat: bool = False,
-) -> Float[Array, ""]:
-    """Mean binary cross-entropy over all pixels, padding included (released code)."""
+) -> Metrics:
+    """`loss`, which is minimised: mean binary cross-entropy over all pixels, padding included
+    (released code), also where the expression means nothing and every pixel is background.
+
+    A model with a presence head adds `presence_weight` times the cross-entropy of its answers,
+    reported as `presence_loss` with `presence_accuracy`, the share that is right at 0.5.
+    """
     model = parameters.merge(graph, params)
     prediction = model(
         inputs["images"], inputs["input_ids"], inputs["attention_mask"], remat=remat, rngs=rngs
     )
     logits = prediction.logits.astype(jnp.float32)
-    return optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
+    pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
+    if prediction.presence is None:
+        return {"loss": pixels}
+    # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
+    presence, present = prediction.presence, inputs["present"]
+    answers = optax.sigmoid_binary_cross_entropy(presence, present.astype(jnp.float32)).mean()
+    return {
+        "loss": pixels + presence_weight * answers,
+        "presence_loss": answers,
+        "presence_accuracy": jnp.mean((presence > 0) == present),
+    }
 
 
 def loss_and_grads(
@@ -60,19 +80,23 @@ def loss_and_grads(
     inputs: Inputs,
     key: Array | None,
     *,
+    presence_weight: float = 0.0,
     remat: bool = False,
-) -> tuple[Float[Array, ""], Params]:
-    """The loss, and its gradient by the trainable parameters alone.
+) -> tuple[Metrics, Params]:
+    """The losses, and the gradient of `loss` by the trainable parameters alone.
 
     Args:
       key: of dropout; None for none.
     """
 
-    def of_trainable(values: Params) -> Array:
+    def of_trainable(values: Params) -> tuple[Array, Metrics]:
         rngs = None if key is None else nnx.Rngs(dropout=key)  # counts, so made inside the trace
-        return loss(graph, optim.combine(values, frozen), inputs, rngs=rngs, remat=remat)
+        about = dict(presence_weight=presence_weight, rngs=rngs, remat=remat)
+        metrics = losses(graph, optim.combine(values, frozen), inputs, **about)
+        return metrics["loss"], metrics
 
-    return jax.value_and_grad(of_trainable)(trainable)
+    (_, metrics), grads = jax.value_and_grad(of_trainable, has_aux=True)(trainable)
+    return metrics, grads
 
 
 def apply_gradients(
@@ -96,22 +120,20 @@ def make_train_step(
     placement: TrainState,
     steps_per_epoch: int,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
-    """`(state, batch, key) → (state, {loss, lr, grad_norm})`; the state is donated.
+    """`(state, batch, key) → (state, {loss, …, lr, grad_norm})`; the state is donated.
 
     Args:
       placement: the state's shardings.
     """
-    rules, remat, dropout = config.optim, config.model.remat, config.model.dropout
+    rules, dropout = config.optim, config.model.dropout
     schedule = optim.schedule(rules, steps_per_epoch=steps_per_epoch)
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step) if dropout else None
-        value, grads = accumulated(
-            graph, state, batch, key, parts=rules.accumulate, remat=remat, mesh=mesh
-        )
+        metrics, grads = accumulated(graph, state, batch, key, config=config, mesh=mesh)
         rate = schedule(state.step)
         state, norm = apply_gradients(state, grads, rules=rules, rate=rate)
-        return state, {"loss": value, "lr": rate, "grad_norm": norm}
+        return state, metrics | {"lr": rate, "grad_norm": norm}
 
     whole = sharding.replicated(mesh)
     return jax.jit(
@@ -124,17 +146,20 @@ def make_train_step(
 
 def make_predict_step(
     graph: nnx.GraphDef, *, mesh: Mesh, placement: Params
-) -> Callable[[Params, Batch], Float[Array, "b S S"]]:
-    """`(params, batch) → logits` at the canvas's size, float32."""
+) -> Callable[[Params, Batch], Answers]:
+    """`(params, batch) → Answers`: float32 logits at the canvas's size, and presence or None."""
 
-    def predict_step(params: Params, batch: Batch) -> Float[Array, "b S S"]:
+    def predict_step(
+        params: Params, batch: Batch
+    ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None]:
         model = parameters.merge(graph, params)
         images = normalize(batch["image"], batch["content"])
         prediction = model(images, batch["input_ids"], batch["attention_mask"])
-        return prediction.logits.astype(jnp.float32)
+        return prediction.logits.astype(jnp.float32), prediction.presence
 
     rows = sharding.batch_sharding(mesh)
-    return jax.jit(predict_step, in_shardings=(placement, rows), out_shardings=rows)
+    answer = jax.jit(predict_step, in_shardings=(placement, rows), out_shardings=rows)
+    return lambda params, batch: Answers(*answer(params, batch))
 
 
 def place_batch(batch: dict, mesh: Mesh) -> Batch:
@@ -145,24 +170,35 @@ def place_batch(batch: dict, mesh: Mesh) -> Batch:
 
 
 def accumulated(
-    graph, state: TrainState, batch: Batch, key: Array | None, *, parts: int, remat, mesh
-):
-    """Mean loss and gradients over `parts` micro-batches, one after another."""
+    graph: nnx.GraphDef,
+    state: TrainState,
+    batch: Batch,
+    key: Array | None,
+    *,
+    config: configs.Config,
+    mesh: Mesh,
+) -> tuple[Metrics, Params]:
+    """Mean losses and gradients over `optim.accumulate` micro-batches, one after another."""
+    parts = config.optim.accumulate
+    about = dict(presence_weight=config.optim.presence_weight, remat=config.model.remat)
+
+    def of_rows(rows: Batch, key: Array | None) -> tuple[Metrics, Params]:
+        inputs = prepare(rows)
+        return loss_and_grads(graph, state.trainable, state.frozen, inputs, key, **about)
+
     if parts == 1:
-        inputs = prepare(batch)
-        return loss_and_grads(graph, state.trainable, state.frozen, inputs, key, remat=remat)
+        return of_rows(batch, key)
 
     def add(total, part):
         number, rows = part
         own = None if key is None else jax.random.fold_in(key, number)
-        inputs = prepare(rows)
-        one = loss_and_grads(graph, state.trainable, state.frozen, inputs, own, remat=remat)
-        return jax.tree.map(jnp.add, total, one), None
+        metrics, grads = of_rows(rows, own)
+        return jax.tree.map(jnp.add, total, grads), metrics
 
     micro = jax.tree.map(lambda x: _split(x, parts, mesh), batch)
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.trainable))
-    total, _ = jax.lax.scan(add, zero, (jnp.arange(parts), micro))
-    return jax.tree.map(lambda x: x / parts, total)
+    zero = jax.tree.map(jnp.zeros_like, state.trainable)
+    total, metrics = jax.lax.scan(add, zero, (jnp.arange(parts), micro))
+    return jax.tree.map(jnp.mean, metrics), jax.tree.map(lambda x: x / parts, total)
 
 
 def _split(x: Array, parts: int, mesh: Mesh) -> Array:

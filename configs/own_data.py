@@ -1,0 +1,43 @@
+"""Fine-tune on your own folder of pictures and annotations; the format is in docs/own-data.md.
+
+    python launch.py --config=configs/own_data.py --workdir=runs/own \\
+        --config.data.source=FOLDER --config.model.init.model=runs/quickstart/model
+
+`configs/own_data.py` fits the quickstart's model. `configs/own_data.py:ROW` (ldit_vit_b, …) fits
+one that was converted from the released code's, or trained in the `official` recipe: they read
+BERT's layer 1; for a model of the `paper` recipe, add `--config.model.text_layer=12`. The rates are
+a fraction of the recipes', because weights are improved here and not found.
+
+From scratch, with data for thousands of steps: `--config.optim.lr=7e-4` and
+`--config.model.vocab=dit_jax/data/shapes_vocab.txt`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, quickstart
+from dit_jax import variants
+from dit_jax.strict import one_of
+
+
+def get_config(variant: str = "tiny") -> ConfigDict:
+    one_of("the row of configs/own_data.py", variant, tuple(variants.VARIANTS))
+    tiny = variant == "tiny"
+    config = quickstart.get_config() if tiny else base.recipe(variant, "official")
+    config.data = ConfigDict(base.refcoco(scales=True, blur_p=0.0))
+    config.data.update(dataset="folder", split_by="", source="", eval_splits=("val",))
+    config.optim.update(
+        lr=3e-4 if tiny else 5e-5,
+        warmup_lr=1e-6,
+        min_lr=1e-6,
+        warmup_epochs=1.0,
+        epochs=20.0,
+        ema=0.998,  # the last 500 steps or so: own folders are small
+        batch_size=16,
+        max_steps=0,
+    )
+    # "gres" also says how often the model sees that nothing is meant.
+    config.eval.update(
+        protocols=("original", "gres"), best="original", every_epochs=5.0, every_steps=0
+    )
+    config.checkpoint.update(every_steps=500)
+    return config

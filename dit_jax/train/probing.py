@@ -1,0 +1,82 @@
+"""`--mode=probe`: does a trained model read its words? See `dit_jax.eval.probe_cases`."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dit_jax import config as configs
+from dit_jax import viz
+from dit_jax.data.pipeline import Batch
+from dit_jax.eval import probe as probes
+from dit_jax.eval import probe_figure, probe_report
+from dit_jax.eval.predictions import Answers
+from dit_jax.eval.report import write_text
+from dit_jax.models.params import Params
+from dit_jax.train import sources, trained
+from dit_jax.train import step as steps
+from dit_jax.train.run import Model
+
+RESAMPLES = 1000  # where eval.bootstrap is 0: verdicts need intervals
+
+
+def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = None) -> None:
+    """Probe a model directory, or the best checkpoint of `workdir`, on every evaluation split.
+
+    Writes `<workdir>/probe/<dataset>-<split>.json`, `.md` and `.png`, and `…-stuck.png` where
+    some answers were right but stayed when another object was asked for.
+    """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"this run is spread over {jax.process_count()} processes; --mode=probe expects one."
+        )
+    sources.check_evaluation(config)
+    found = trained.load(config, workdir, model_dir=model_dir)
+    for text in config.data.eval_splits:
+        dataset, split = sources.label(config, text)
+        about = {"dataset": dataset, "split": split, "model": str(model_dir or workdir)}
+        about |= _settings(config)
+        result = _probe_split(config, found.model, found.params, text)
+        _write(result, workdir / "probe" / f"{dataset}-{split}", about=about)
+        print(f"{dataset} {split}\n{probe_report.table(result)}\n", flush=True)
+    print(f"Reports and figures are in {workdir / 'probe'}.")
+
+
+def _probe_split(config: configs.Config, model: Model, params: Params, split: str) -> probes.Result:
+    def predict(batch: Batch) -> Answers:
+        return model.predict(params, steps.place_batch(batch, model.mesh))
+
+    return probes.probe(
+        predict,
+        sources.open_source(config, split),
+        model.tokenizer,
+        size=model.arch.image_size,
+        batch_size=config.eval.batch_size,
+        **_settings(config),
+    )
+
+
+def _settings(config: configs.Config) -> dict[str, Any]:
+    """What the answers and the figures depend on."""
+    return {
+        "limit": config.probe.limit,
+        "seed": config.probe.seed,
+        "threshold": config.eval.threshold,
+        "presence_threshold": config.eval.presence_threshold,
+        "resamples": config.eval.bootstrap or RESAMPLES,
+    }
+
+
+def _write(result: probes.Result, path: Path, *, about: dict[str, Any]) -> None:
+    """`path` without its ending, to which endings are added: a split's name may hold dots."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.name
+    write_text(path.with_name(f"{name}.json"), probe_report.as_json(result, about=about))
+    write_text(path.with_name(f"{name}.md"), probe_report.as_markdown(result, about=about))
+    title = f"{about['dataset']}, {about['split']}"
+    probe_figure.save(result, path.with_name(f"{name}.png"), title=title)
+    stuck = path.with_name(f"{name}-stuck.png")
+    if result.stuck:
+        viz.save_grid(result.stuck, stuck)
+    else:
+        stuck.unlink(missing_ok=True)  # of a probe before this one
