@@ -9,23 +9,25 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`.
 """
 
+import dataclasses
 import re
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import config_flags
 
 from dit_jax.config import Config
+from dit_jax.strict import one_of
 from dit_jax.train.allocator import keep_freed_memory
 
-MODES = ("train", "eval", "probe")
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
-MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-MODEL = flags.DEFINE_string("model", None, "Model directory to evaluate or probe.")
+MODE = flags.DEFINE_string("mode", "train", "What to do.")
+MODEL = flags.DEFINE_string("model", None, "Model directory to look at, instead of the run's best.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config that changed.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
@@ -33,31 +35,77 @@ ALLOW_LEAK = flags.DEFINE_bool(
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
+HINTS = {"model": "; to train from one, use --config.model.init.model=DIR"}
 HELP = ("--help", "-help", "-h")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """What `--mode` can be: the flags that it needs and those that it may be given."""
+
+    run: Callable[[], None]
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+
+
+def train() -> None:
+    from dit_jax.train import loop  # JAX and Orbax take seconds to import
+
+    how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
+    loop.train(config(), Path(WORKDIR.value), **how)
+
+
+def evaluate() -> None:
+    from dit_jax.train import scoring
+
+    scoring.score(config(), Path(WORKDIR.value), model_dir=model_dir())
+
+
+def probe() -> None:
+    from dit_jax.train import probing
+
+    probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
+
+
+MODES = {
+    "train": Mode(train, needs=("config", "workdir"), takes=("overwrite", "allow_leak")),
+    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",)),
+    "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+}
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}; every setting is a --flag=value.")
-    if not WORKDIR.value or CONFIG.value is None:
-        raise ValueError("expected --config=FILE and --workdir=DIR.")
+    one_of("--mode", MODE.value, tuple(MODES))
+    mode = MODES[MODE.value]
+    check_flags(mode)
+    keep_freed_memory()
+    mode.run()
+
+
+def check_flags(mode: Mode) -> None:
+    """Raise ValueError where a flag is missing, or was given to a mode that does not read it."""
+    missing = [name for name in mode.needs if not flags.FLAGS[name].value]
+    if missing:
+        expected = " and ".join(f"--{name}" for name in missing)
+        raise ValueError(f"--mode={MODE.value} expected {expected}; see --help.")
+    ours = {name for other in MODES.values() for name in (*other.needs, *other.takes)}
+    for name in sorted(ours - {*mode.needs, *mode.takes}):
+        if flags.FLAGS[name].present:
+            raise ValueError(f"--mode={MODE.value} does not read --{name}{HINTS.get(name, '')}.")
+
+
+def config() -> Config:
+    """The config file with the command line's changes, checked."""
     file = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0])
     if not file.is_file():
         raise FileNotFoundError(f"no such config file: {file}.")
-    config, workdir = Config.from_dict(CONFIG.value), Path(WORKDIR.value)
-    if MODEL.value and MODE.value == "train":
-        raise ValueError(
-            "--model names what --mode=eval or probe looks at; to train from it, use"
-            " --config.model.init.model=DIR."
-        )
-    keep_freed_memory()
-    from dit_jax.train import loop, probing, scoring  # JAX and Orbax take seconds to import
+    return Config.from_dict(CONFIG.value)
 
-    if MODE.value == "train":
-        loop.train(config, workdir, overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
-    else:
-        look = {"eval": scoring.score, "probe": probing.probe}[MODE.value]
-        look(config, workdir, model_dir=Path(MODEL.value) if MODEL.value else None)
+
+def model_dir() -> Path | None:
+    return Path(MODEL.value) if MODEL.value else None
 
 
 def run(argv: list[str]) -> int:
