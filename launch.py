@@ -32,6 +32,11 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0; found by itself on Cloud TPU, SLURM, Open MPI."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
@@ -46,6 +51,7 @@ class Mode:
     run: Callable[[], None]
     needs: tuple[str, ...]
     takes: tuple[str, ...] = ()
+    joins: bool = False  # the other processes of a cluster, before JAX starts
 
 
 def train() -> None:
@@ -68,8 +74,10 @@ def probe() -> None:
 
 
 MODES = {
-    "train": Mode(train, needs=("config", "workdir"), takes=("overwrite", "allow_leak")),
-    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",)),
+    "train": Mode(
+        train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
+    ),
+    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
     "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
 }
 
@@ -81,6 +89,11 @@ def main(argv: list[str]) -> None:
     mode = MODES[MODE.value]
     check_flags(mode)
     keep_freed_memory()
+    if mode.joins:
+        from dit_jax.train import cluster
+
+        where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
+        cluster.join(**where, process_id=PROCESS_ID.value)
     mode.run()
 
 
@@ -129,7 +142,7 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
-    argv = [re.sub(r"^(--?(?:no)?)allow-leak\b", r"\1allow_leak", word) for word in argv]
+    argv = [argv[0], *map(underscored, argv[1:])]
     try:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
@@ -138,6 +151,14 @@ def parse(argv: list[str]) -> list[str]:
         named = [word for word in argv if re.match(rf"--?config\..*\b{unknown}\b", word)]
         hint = f"; the nearest valid key is {near[1]}" if near else ""
         raise ValueError(f"unknown key {unknown!r} in {' '.join(named)}{hint}.") from error
+
+
+def underscored(word: str) -> str:
+    """`--allow-leak` for `--allow_leak`: both spellings of a flag's name are understood."""
+    name, equals, value = word.partition("=")
+    if name.startswith("-") and "." not in name:
+        name = name[:2] + name[2:].replace("-", "_")
+    return name + equals + value
 
 
 def sentence(error: Exception) -> str:

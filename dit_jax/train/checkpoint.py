@@ -16,14 +16,21 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 from dit_jax import config as configs
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten
-from dit_jax.train import optim
+from dit_jax.train import hosts, optim
 from dit_jax.train.state import TrainState
 
 CONFIG, SCORES = "config.json", "scores.json"
 UNSCORED = -1.0  # of a checkpoint that was not evaluated; real scores are percentages
 # Keys that change no training step: a run may be continued with other values of them.
 FREE = (
-    *("train.minutes", "train.log_every", "train.pictures", "data.workers", "checkpoint."),
+    *(
+        "train.minutes",
+        "train.log_every",
+        "train.pictures",
+        "train.max_nonfinite",
+        "data.workers",
+        "checkpoint.",
+    ),
     *("probe.", "eval.bootstrap", "eval.predictions"),
 )
 # Keys that runs of dit_jax 0.1 may lack, and what those runs did.
@@ -37,6 +44,7 @@ FORMER = {
     "optim.presence_weight": 0.1,
     "eval.presence_threshold": 0.5,
 }
+RENAMED = {"train.seed": "seed"}
 
 
 class Checkpoints:
@@ -77,7 +85,8 @@ class Checkpoints:
     def rank(self, step: int, score: float) -> None:
         """Note what an evaluation of this step gave."""
         self._scores[step] = score
-        write_json(self._path, self._scores)
+        if hosts.first():
+            write_json(self._path, self._scores)
 
     def forget_scores_after(self, step: int) -> None:
         """Drop what a killed run gave to steps that it did not save."""
@@ -135,8 +144,10 @@ class Checkpoints:
 
 def claim(workdir: Path, config: configs.Config) -> None:
     """Write the run's config into its folder: `check_same` first, unless it is to be replaced."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / CONFIG, _plain(config))
+    if hosts.first():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, _plain(config))
+    hosts.wait_for_all("claimed")
 
 
 def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] = ("",)) -> None:
@@ -145,7 +156,7 @@ def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] =
     path, flat = workdir / CONFIG, _plain(config)
     if not path.is_file():
         return
-    saved = FORMER | _read_json(path)
+    saved = FORMER | {RENAMED.get(key, key): value for key, value in _read_json(path).items()}
     changed = [
         f"{key}: {_shown(saved, key)} → {_shown(flat, key)}"
         for key in sorted(saved.keys() | flat.keys())
