@@ -1,12 +1,14 @@
-"""Train, evaluate or probe a text-guided SAM.
+"""Train, evaluate, probe or plan a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
         [--config.key=value …]
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
-`--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`.
+`--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
+`--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
+`--hbm_gb` each, and what to change if not, and needs no data, weights or workdir.
 """
 
 import dataclasses
@@ -37,6 +39,12 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+HBM_GB = flags.DEFINE_float("hbm_gb", 80.0, "plan: memory of one device, in 10^9 bytes.")
+DEVICES = flags.DEFINE_integer("devices", 0, "plan: for how many devices; 0 = those that are here.")
+TARGET = flags.DEFINE_string(
+    "target", "", "plan: v5e, v5p, v6e, a100, h100 or h200, by its own compiler; none is needed."
+)
+COMPILE = flags.DEFINE_bool("compile", True, "plan: ask the compiler, or only count.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
@@ -73,12 +81,25 @@ def probe() -> None:
     probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
 
 
+def plan() -> None:
+    from dit_jax.train import plan
+
+    how = dict(hbm_gb=HBM_GB.value, devices=DEVICES.value, target=TARGET.value)
+    plan.plan(config(), **how, compiled=COMPILE.value)
+
+
 MODES = {
     "train": Mode(
         train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
     ),
     "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
     "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+    # Also takes what a training command says, which may be asked about as it is.
+    "plan": Mode(
+        plan,
+        needs=("config",),
+        takes=("hbm_gb", "devices", "target", "compile", "workdir", "overwrite", "allow_leak"),
+    ),
 }
 
 
