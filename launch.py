@@ -185,6 +185,8 @@ def underscored(word: str) -> str:
 def sentence(error: Exception) -> str:
     """The message in one line; of the config library's report around it, the last line."""
     text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}."
     if "parsing config file" in text or text.startswith("Configuration is not available"):
         text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
     return " ".join(text.splitlines())

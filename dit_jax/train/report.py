@@ -126,8 +126,11 @@ class Report:
         """One line of metrics.jsonl, and a point on each TensorBoard curve."""
         if self._silent:
             return
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
+        try:
+            self._lines.write(json.dumps({"step": step, **values}) + "\n")
+            self._lines.flush()
+        except OSError as error:
+            raise OSError(f"{self._lines.name} could not be written: {error.strerror}.") from error
         for key, value in values.items():
             self._board.add_scalar(key, value, step)
 
