@@ -63,10 +63,12 @@ class Mode:
 
 
 def train() -> None:
-    from dit_jax.train import loop  # JAX and Orbax take seconds to import
+    from dit_jax.train import compile_cache, loop  # JAX and Orbax take seconds to import
 
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
-    loop.train(config(), Path(WORKDIR.value), **how)
+    settings, workdir = config(), Path(WORKDIR.value)
+    compile_cache.keep_compiled(settings.compile_cache, workdir)
+    loop.train(settings, workdir, **how)
 
 
 def evaluate() -> None:

@@ -14,11 +14,12 @@ from dit_jax import config as configs
 from dit_jax import model_directory, viz
 from dit_jax.data.pipeline import TrainBatches
 from dit_jax.eval.report import table
-from dit_jax.train import hosts, scoring, sources
+from dit_jax.train import hosts, provenance, run_report, scoring, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints, check_same, claim
 from dit_jax.train.nonfinite import NonFinite
+from dit_jax.train.profiling import Profile
 from dit_jax.train.report import Report
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
@@ -41,6 +42,8 @@ def train(
     with Stop(config.train.minutes) as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
         training = Training(run, stop, checkpoints)
         claim(workdir, config)  # not before the first weights are known to load
+        if hosts.first():
+            provenance.note_start(workdir, config, run.model.mesh, step=training.step)
         training.loop()
         run.batches.close()
         checkpoints.wait()
@@ -89,7 +92,8 @@ class Training:
         config, total = self.run.config, self.run.total
         about = dict(every=config.train.log_every, batch_size=config.optim.batch_size)
         about |= dict(failures=self.failures, names=self.names, silent=not hosts.first())
-        with Report(self.run.workdir, start=self.step, total=total, **about) as report:
+        report = Report(self.run.workdir, start=self.step, total=total, **about)
+        with report, Profile(config.profiled(), self.run.workdir) as profile:
             if not sources.drawn(config):
                 report.say(self.run.leaks.text())
             if self.step:
@@ -97,6 +101,7 @@ class Training:
             while not self.pause(report):
                 batch = next(self.run.batches)
                 placed = steps.place_batch(batch, self.run.model.mesh)
+                profile.before(self.step + 1, self.state)
                 self.state, metrics = self.train_step(self.state, placed, self.key)
                 self.step += 1
                 skipped = self.run.batches.skipped_rows
@@ -139,6 +144,8 @@ class Training:
         if result.samples and hosts.first():
             viz.save_grid(result.samples, run.workdir / "pictures" / f"step_{self.step:06d}.png")
         self.checkpoints.rank(self.step, result.scores[run.config.eval.best]["oIoU"])
+        if hosts.first():
+            run_report.write(run.workdir, run.config)
 
     def save(self, report: Report) -> None:
         """Not before the losses so far are known to be finite."""
@@ -175,6 +182,7 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
     The scores end early where a signal comes in between; the same command then makes them again.
     """
     abstract, vocab = run.abstract_state(), run.model.tokenizer.vocab_path
+    mesh = run.model.mesh
     for name, step in (("model_final", checkpoints.latest()), ("model", checkpoints.best())):
         params = checkpoints.restore_params(step, abstract)
         arrays = hosts.whole(params)
@@ -184,7 +192,7 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
                 run.model.arch,
                 arrays,
                 vocab=vocab,
-                provenance={"step": step, **run.meta()},
+                provenance={"step": step, **run.meta(), **provenance.record(run.config, mesh)},
                 overwrite=True,
             )
     if hosts.first():
@@ -192,6 +200,8 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
     try:
         about = training_of(run.meta())
         scoring.score_all(run.config, run.workdir, run.model, params, about=about, stop=stop)
+        if hosts.first():
+            run_report.write(run.workdir, run.config)
     except Stopped:
         if hosts.first():
             print("Stopped before every split was scored. The same command continues.", flush=True)

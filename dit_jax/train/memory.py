@@ -19,6 +19,7 @@ from dit_jax.models.architecture import PATCH, Architecture, Injection
 from dit_jax.models.params import Params, flatten
 from dit_jax.train import abstract
 
+Bytes = int | float
 Attention = Literal["plain", "fused"]
 # How `dit_jax.ops.attention` works on each kind of device. On a CPU it goes head by head and
 # computes scores again in the backward pass: nothing of their size is kept.
@@ -100,12 +101,12 @@ def tokens(arch: Architecture) -> int:
     return (arch.image_size // PATCH) ** 2 + text
 
 
-def block_input(arch: Architecture) -> float:
+def block_input(arch: Architecture) -> Bytes:
     """What a rematerialised block keeps of one image."""
     return tokens(arch) * arch.vit.width * size(arch)
 
 
-def saved(arch: Architecture, *, attention: Attention, tensor: int = 1) -> dict[str, float]:
+def saved(arch: Architecture, *, attention: Attention, tensor: int = 1) -> dict[str, Bytes]:
     """What one encoder block keeps of one image for its backward pass, by name."""
     n, m, heads = (arch.image_size // PATCH) ** 2, tokens(arch), arch.vit.heads
     wide, e = block_input(arch), size(arch)
@@ -126,7 +127,7 @@ def saved(arch: Architecture, *, attention: Attention, tensor: int = 1) -> dict[
     return terms
 
 
-def workspace(arch: Architecture, *, attention: Attention, tensor: int = 1) -> float:
+def workspace(arch: Architecture, *, attention: Attention, tensor: int = 1) -> Bytes:
     """Gradients inside one block for one image: of the MLP's hidden layer, or of the scores."""
     hidden = 2 * 4 * block_input(arch) / tensor
     n, m = (arch.image_size // PATCH) ** 2, tokens(arch)
@@ -134,18 +135,18 @@ def workspace(arch: Architecture, *, attention: Attention, tensor: int = 1) -> f
     return max(hidden, scores)
 
 
-def others(arch: Architecture) -> float:
+def others(arch: Architecture) -> Bytes:
     """What everything outside the encoder's blocks keeps of one image."""
     return text_encoder(arch) + mask_decoder(arch) + pictures(arch)
 
 
-def pictures(arch: Architecture) -> float:
+def pictures(arch: Architecture) -> Bytes:
     """Normalised pixels and patches; logits, targets and the loss in float32."""
     pixels = arch.image_size**2
     return 3 * pixels * (FLOAT + size(arch)) + 4 * pixels * FLOAT
 
 
-def text_encoder(arch: Architecture) -> float:
+def text_encoder(arch: Architecture) -> Bytes:
     """As `saved`, of BERT's layers up to the one that is read; dropout's masks are one byte."""
     if arch.bert is None:
         return 0.0
@@ -154,7 +155,7 @@ def text_encoder(arch: Architecture) -> float:
     return arch.text_layer * (layer + arch.bert.heads * l * l * (FLOAT + e + 1))
 
 
-def mask_decoder(arch: Architecture) -> float:
+def mask_decoder(arch: Architecture) -> Bytes:
     """Neck, two-way transformer and upscaling, which ends at a quarter of the picture's side."""
     n, c, e = (arch.image_size // PATCH) ** 2, arch.decoder_width, size(arch)
     text = arch.text_tokens if arch.bert is not None else 0
@@ -166,8 +167,12 @@ def mask_decoder(arch: Architecture) -> float:
 
 
 def gathered(config: configs.Config, mesh: Mesh | AbstractMesh) -> int:
-    """Two blocks' parameters, whole, where `fsdp` keeps pieces: in use, and on their way."""
+    """Blocks' parameters and gradients while they are whole, where `fsdp` keeps pieces.
+
+    Needed at once are those of one or two blocks. XLA (jax 0.10.2, compiling for H100) overlaps
+    so much that all are: ViT-H takes 5 GB more than its pieces, 8 bytes a parameter.
+    """
     if mesh.shape["fsdp"] == 1:
         return 0
-    d, tensor = config.architecture().vit.width, mesh.shape["tensor"]
-    return 2 * 12 * d * d * FLOAT // tensor
+    vit, tensor = config.architecture().vit, mesh.shape["tensor"]
+    return 2 * FLOAT * vit.depth * 12 * vit.width**2 // tensor

@@ -37,7 +37,7 @@ def changes(config: configs.Config, devices: int) -> Iterator[Change]:
     ]
     costs = {id(change): _cost(config, change) for change in found}
     for change in sorted(found, key=lambda change: costs[id(change)]):
-        if change and _possible(changed(config, change), devices):
+        if change and _possible(config, change, devices):
             yield change
 
 
@@ -76,11 +76,8 @@ def _cost(config: configs.Config, change: Change) -> tuple[int, float]:
     return digits, steps
 
 
-def _possible(config: configs.Config, devices: int) -> bool:
-    """Whether batches divide evenly, and over the devices."""
-    optim = config.optim
-    data, fsdp, _ = sharding.mesh_sizes(config.mesh, devices)
-    return (
-        optim.batch_size % optim.accumulate == 0
-        and optim.batch_size // optim.accumulate % (data * fsdp) == 0
-    )
+def _possible(config: configs.Config, change: Change, devices: int) -> bool:
+    """Whether batches divide evenly into parts, and these over the devices."""
+    batch = change.get("optim.batch_size", config.optim.batch_size)
+    parts = change.get("optim.accumulate", config.optim.accumulate)
+    return batch % (parts * devices // config.mesh.tensor) == 0
