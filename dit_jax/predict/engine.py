@@ -1,0 +1,167 @@
+"""From opened questions to logits: batches, and what is remembered between them.
+
+JAX returns before the device is done, so `start` of the next batch comes before `finish` of this
+one, and the host opens pictures and resizes masks while the device works.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.models.architecture import Architecture
+from dit_jax.models.dit_sam import Prediction
+from dit_jax.models.params import Params
+from dit_jax.predict.picture import Letterbox, Picture
+from dit_jax.predict.programs import Programs, Rows, bucket, filled
+from dit_jax.predict.prompts import MOST_POINTS, Prompt, place
+from dit_jax.predict.words import Vocabulary, Words
+
+KEPT = 16  # embeddings: 1 MB each at 512 pixels, 4 MB at 1024
+
+Place = tuple[jax.Array, int]  # embeddings that were computed together, and which of them
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question whose picture is open and whose prompt is checked."""
+
+    picture: Picture
+    text: str | None
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """On the canvas; m is 3 with `multimask`, else 1."""
+
+    logits: Float32[np.ndarray, "m S S"]
+    iou: Float32[np.ndarray, " m"]
+    presence: float | None  # logit
+
+
+@dataclass(frozen=True)
+class Started:
+    """What the device is working on: predictions, each for some of the questions."""
+
+    asked: Sequence[Asked]
+    parts: list[tuple[list[int], Prediction]]
+
+
+class Engine:
+    """One model on one device; may be used by several threads."""
+
+    def __init__(
+        self,
+        arch: Architecture,
+        params: Params,
+        tokenizer: Tokenizer | None,
+        *,
+        letterbox: Letterbox,
+        batch_size: int,
+    ):
+        self.programs = Programs(arch)
+        self.batch_size = batch_size
+        self.vocabulary = None if tokenizer is None else Vocabulary(tokenizer, self._features)
+        self._params, self._letterbox = jax.device_put(params), letterbox
+        self._recent: OrderedDict[tuple[int, str | None], Place] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def replace(self, params: Params) -> None:
+        """Other parameters of the same architecture: nothing compiles again."""
+        with self._lock:
+            self._params = jax.device_put(params)
+            self._recent.clear()
+            if self.vocabulary is not None:
+                self.vocabulary.forget()
+
+    def start(self, asked: Sequence[Asked], *, multimask: bool) -> Started:
+        """Hand at most `batch_size` questions to the device."""
+        with self._lock:
+            texts = [one.text for one in asked if one.text is not None]
+            words = self.vocabulary.look_up(texts) if texts else {}
+            places = self._places(asked, words)
+            groups: dict[tuple, list[int]] = {}
+            for row, (one, (source, _)) in enumerate(zip(asked, places, strict=True)):
+                pointed = bool(one.prompt.points), one.prompt.box is not None
+                groups.setdefault((id(source), one.text is None, *pointed), []).append(row)
+            parts = []
+            for rows in groups.values():
+                source, of = places[rows[0]][0], [places[row][1] for row in rows]
+                question = self._question([asked[row] for row in rows], words) | {"of": of}
+                parts.append((rows, self._decode(source, question, multimask=multimask)))
+            return Started(asked, parts)
+
+    def finish(self, started: Started) -> list[Answer]:
+        """The answers, in the order of the questions; waits for the device."""
+        answers: dict[int, Answer] = {}
+        for rows, said in started.parts:
+            logits, iou = np.asarray(said.logits, np.float32), np.asarray(said.iou, np.float32)
+            presence = None if said.presence is None else np.asarray(said.presence, np.float32)
+            for place_, row in enumerate(rows):
+                there = None if presence is None else float(presence[place_])
+                answers[row] = Answer(logits[place_], iou[place_], there)
+        return [answers[row] for row in range(len(started.asked))]
+
+    def _features(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        rows = {"input_ids": input_ids, "attention_mask": attention_mask}
+        rows = filled(rows, bucket(len(input_ids), most=self.batch_size))
+        return np.asarray(self.programs.features(self._params, **rows))[: len(input_ids)]
+
+    def _places(self, asked: Sequence[Asked], words: dict[str, Words]) -> list[Place]:
+        """The embedding of each question's picture, with its text where the model injects it."""
+        injects = self.programs.injects
+        keys = [(one.picture.key, one.text if injects else None) for one in asked]
+        new = {key: one for key, one in zip(keys, asked, strict=True) if key not in self._recent}
+        if new:
+            source = self._embed(list(new.values()), words)
+            self._recent |= {key: (source, row) for row, key in enumerate(new)}
+        places = [self._recent[key] for key in keys]
+        for key in keys:
+            self._recent.move_to_end(key)
+        while len(self._recent) > KEPT:
+            self._recent.popitem(last=False)
+        return places
+
+    def _embed(self, asked: Sequence[Asked], words: dict[str, Words]) -> jax.Array:
+        rows: Rows = {
+            "image": np.stack([one.picture.canvas for one in asked]),
+            "content": np.array([one.picture.content for one in asked], np.int32),
+        }
+        if self.programs.injects:
+            rows |= _text([words[one.text] for one in asked])
+        return self.programs.embed(
+            self._params, filled(rows, bucket(len(asked), most=self.batch_size))
+        )
+
+    def _question(self, asked: Sequence[Asked], words: dict[str, Words]) -> Rows:
+        """What the decoder is told of rows that are alike in what they have."""
+        prompts = [one.prompt for one in asked]
+        longest = max(len(prompt.points) for prompt in prompts)
+        placed = place(
+            prompts,
+            [one.picture for one in asked],
+            letterbox=self._letterbox,
+            count=bucket(longest, most=MOST_POINTS) if longest else 0,
+        )
+        texts = {"features": None, "attention_mask": None}
+        if asked[0].text is not None:
+            texts = _text([words[one.text] for one in asked])
+        return vars(placed) | texts
+
+    def _decode(self, source: jax.Array, question: Rows, *, multimask: bool) -> Prediction:
+        of = np.array(question["of"], np.int32)
+        rows = filled(question | {"of": of}, bucket(len(of), most=self.batch_size))
+        return self.programs.decode(self._params, source, rows, multimask=multimask)
+
+
+def _text(words: Sequence[Words]) -> Rows:
+    return {
+        "features": np.stack([one.features for one in words]),
+        "attention_mask": np.stack([one.attention_mask for one in words]),
+    }
