@@ -1,12 +1,15 @@
-"""Train, evaluate or probe a text-guided SAM.
+"""Train, evaluate, probe or use a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
     python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
         [--config.key=value …]
+    python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
-`--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`.
+`--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
+`--mode=predict` writes masks of your own pictures. Installed, `dit-jax MODE …` is the same, and
+`dit-jax convert …` is `python -m convert …`.
 """
 
 import dataclasses
@@ -28,7 +31,20 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. conf
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
 MODE = flags.DEFINE_string("mode", "train", "What to do.")
 MODEL = flags.DEFINE_string("model", None, "Model directory to look at, instead of the run's best.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config that changed.")
+OUT = flags.DEFINE_string("out", None, "Folder to write into.")
+IMAGES = flags.DEFINE_multi_string(
+    "images", [], "A picture, a folder of pictures or a pattern like 'a/*.jpg'; may be repeated."
+)
+TEXT = flags.DEFINE_multi_string("text", [], "What to look for in every picture; may be repeated.")
+PAIRS = flags.DEFINE_string(
+    "pairs", None, 'File of lines {"image": …, "text": …}, instead of --images and --text.'
+)
+SKIP_BROKEN = flags.DEFINE_bool(
+    "skip_broken", False, "Leave out pictures that cannot be read, and say which."
+)
+OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Continue a run under a config that changed; write into a full --out."
+)
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
@@ -67,10 +83,29 @@ def probe() -> None:
     probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
 
 
+def predict() -> None:
+    from dit_jax.predict import command
+
+    command.predict(
+        Path(MODEL.value),
+        Path(OUT.value),
+        images=IMAGES.value,
+        texts=TEXT.value,
+        pairs_file=Path(PAIRS.value) if PAIRS.value else None,
+        skip_broken=SKIP_BROKEN.value,
+        overwrite=OVERWRITE.value,
+    )
+
+
 MODES = {
     "train": Mode(train, needs=("config", "workdir"), takes=("overwrite", "allow_leak")),
     "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",)),
     "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+    "predict": Mode(
+        predict,
+        needs=("model", "out"),
+        takes=("images", "text", "pairs", "skip_broken", "overwrite"),
+    ),
 }
 
 
@@ -108,11 +143,23 @@ def model_dir() -> Path | None:
     return Path(MODEL.value) if MODEL.value else None
 
 
+def console() -> int:
+    """The command `dit-jax`: `dit-jax MODE …`, or `dit-jax convert …`."""
+    name, *words = sys.argv
+    if words and words[0] == "convert":
+        from convert.__main__ import main as convert
+
+        return convert(words[1:])
+    if words and not words[0].startswith("-"):
+        words[0] = f"--mode={words[0]}"
+    return run([name, *(words or HELP[:1])])
+
+
 def run(argv: list[str]) -> int:
     """The exit status; a user's mistake is one sentence on standard error."""
     logging.set_verbosity(logging.WARNING)
     if any(word in HELP for word in argv[1:]):
-        print(f"{__doc__}\n{flags.FLAGS.main_module_help()}")
+        print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
     try:
         main(parse(argv))
@@ -130,6 +177,7 @@ def run(argv: list[str]) -> int:
 def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
     argv = [re.sub(r"^(--?(?:no)?)allow-leak\b", r"\1allow_leak", word) for word in argv]
+    argv = [re.sub(r"^(--?config=)(configs/[^:]+)", _installed, word) for word in argv]
     try:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
@@ -138,6 +186,13 @@ def parse(argv: list[str]) -> list[str]:
         named = [word for word in argv if re.match(rf"--?config\..*\b{unknown}\b", word)]
         hint = f"; the nearest valid key is {near[1]}" if near else ""
         raise ValueError(f"unknown key {unknown!r} in {' '.join(named)}{hint}.") from error
+
+
+def _installed(found: re.Match) -> str:
+    """`--config=configs/…` names a file here, or one that was installed beside this module."""
+    flag, file = found.groups()
+    beside = Path(__file__).resolve().parent / file
+    return flag + (str(beside) if beside.is_file() and not Path(file).exists() else file)
 
 
 def sentence(error: Exception) -> str:

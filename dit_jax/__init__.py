@@ -9,7 +9,7 @@ __all__ = ["DitSam", "Prediction", "Segmentation", "Segmenter", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Segmenter` and `Segmentation`, which bring OpenCV and the tokenizers, where they are used."""
+    """What brings OpenCV and the tokenizers comes when it is asked for."""
     if name in ("Segmentation", "Segmenter"):
         from dit_jax import predict
 

@@ -73,9 +73,7 @@ class Source(Protocol):
         ...
 
 
-def decode_image(
-    data: bytes, *, name: str, upright: bool = False
-) -> UInt8[np.ndarray, "H W 3"]:
+def decode_image(data: bytes, *, name: str, upright: bool = False) -> UInt8[np.ndarray, "H W 3"]:
     """Decode an encoded picture to RGB; `name` is for errors.
 
     Pixels come as they are stored: EXIF orientation is ignored, because the masks of COCO are drawn

@@ -52,9 +52,7 @@ class Letterbox:
         return Picture(name, *pixels.shape[:2], canvas, content)
 
 
-def in_the_corner(
-    image: pictures.Rgb, size: int
-) -> tuple[UInt8[np.ndarray, "S S 3"], Content]:
+def in_the_corner(image: pictures.Rgb, size: int) -> tuple[UInt8[np.ndarray, "S S 3"], Content]:
     """As Meta's SAM: long side `size`, rounded half up, the padding at the right and the bottom."""
     ratio = size / max(image.shape[:2])
     height, width = (max(1, int(side * ratio + 0.5)) for side in image.shape[:2])

@@ -1,9 +1,9 @@
 """What one call asks: pictures, texts, points and boxes, spelled out one mask at a time.
 
-    one picture, one text              a question
-    one picture, texts                 a question a text; points and box go with each
-    pictures, one text or none         a question a picture
-    pictures, as many texts            pairs, in order
+one picture, one text              a question
+one picture, texts                 a question a text; points and box go with each
+pictures, one text or none         a question a picture
+pictures, as many texts            pairs, in order
 """
 
 import os
@@ -70,9 +70,7 @@ def checked(text: Any) -> str | None:
     if not isinstance(text, str):
         raise ValueError(f"a text is of type {type(text).__name__}; expected words in a str.")
     if len(text) > LONGEST_TEXT:
-        raise ValueError(
-            f"a text has {len(text)} characters; expected at most {LONGEST_TEXT}."
-        )
+        raise ValueError(f"a text has {len(text)} characters; expected at most {LONGEST_TEXT}.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,8 +1,8 @@
 """`Segmenter`: words, points and boxes to masks, in one call.
 
-    segmenter = Segmenter.from_pretrained("models/ldit")
-    (result,) = segmenter("street.jpg", "the man in red")
-    result.mask  # bool [H, W], at the picture's own size
+segmenter = Segmenter.from_pretrained("models/ldit")
+(result,) = segmenter("street.jpg", "the man in red")
+result.mask  # bool [H, W], at the picture's own size
 """
 
 import itertools
@@ -110,7 +110,7 @@ class Segmenter:
         """
         asked = questions(image, texts, points, box)
         for question in asked:
-            self._check(question, multimask=multimask)
+            self.check(question, multimask=multimask)
             if isinstance(question.image, (str, os.PathLike)):
                 pictures.check_file(question.image)
         long = len(asked) > LONG * self._engine.batch_size
@@ -150,7 +150,7 @@ class Segmenter:
         """Answer with other parameters of the same architecture from now on, without compiling."""
         self._engine.replace(params)
 
-    def _check(self, question: Question, *, multimask: bool) -> None:
+    def check(self, question: Question, *, multimask: bool = False) -> None:
         """Raise ValueError for a question that this kind of model cannot be asked."""
         name, text = question.name, question.text
         pointed = question.box is not None or _any(question.points)
@@ -178,7 +178,7 @@ class Segmenter:
     def _asked(self, question: tuple | Question, opened: "_Opened", *, multimask: bool) -> Asked:
         if not isinstance(question, Question):
             (question,) = questions(*question, None, None)
-        self._check(question, multimask=multimask)
+        self.check(question, multimask=multimask)
         picture = opened(question)
         prompt = Prompt.of(question.points, question.box, picture=picture)
         return Asked(picture, question.text, prompt)

@@ -11,9 +11,7 @@ from dit_jax.data.tokenizer import Tokenizer
 
 KEPT = 512  # expressions; 60 kB each with BERT-base
 
-Encode = Callable[
-    [Int32[np.ndarray, "b l"], Int32[np.ndarray, "b l"]], Float[np.ndarray, "b l t"]
-]
+Encode = Callable[[Int32[np.ndarray, "b l"], Int32[np.ndarray, "b l"]], Float[np.ndarray, "b l t"]]
 
 
 @dataclass(frozen=True)
