@@ -18,7 +18,7 @@ from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
 from dit_jax.predict.picture import Letterbox, Picture
-from dit_jax.predict.programs import Programs, Rows, bucket, filled
+from dit_jax.predict.programs import Rows, bucket, filled, programs_of
 from dit_jax.predict.prompts import MOST_POINTS, Prompt, place
 from dit_jax.predict.words import Vocabulary, Words
 
@@ -65,7 +65,7 @@ class Engine:
         letterbox: Letterbox,
         batch_size: int,
     ):
-        self.programs = Programs(arch)
+        self.programs = programs_of(arch)
         self.batch_size = batch_size
         self.vocabulary = None if tokenizer is None else Vocabulary(tokenizer, self._features)
         self._params, self._letterbox = jax.device_put(params), letterbox
@@ -87,14 +87,18 @@ class Engine:
             words = self.vocabulary.look_up(texts) if texts else {}
             places = self._places(asked, words)
             groups: dict[tuple, list[int]] = {}
-            for row, (one, (source, _)) in enumerate(zip(asked, places, strict=True)):
-                pointed = bool(one.prompt.points), one.prompt.box is not None
-                groups.setdefault((id(source), one.text is None, *pointed), []).append(row)
+            for row, one in enumerate(asked):
+                alike = one.text is None, bool(one.prompt.points), one.prompt.box is not None
+                groups.setdefault(alike, []).append(row)
             parts = []
             for rows in groups.values():
-                source, of = places[rows[0]][0], [places[row][1] for row in rows]
-                question = self._question([asked[row] for row in rows], words) | {"of": of}
-                parts.append((rows, self._decode(source, question, multimask=multimask)))
+                count = bucket(len(rows), most=self.batch_size)
+                embedding = _gathered([places[row] for row in rows], count=count)
+                question = self._question([asked[row] for row in rows], words)
+                said = self.programs.decode(
+                    self._params, embedding, filled(question, count), multimask=multimask
+                )
+                parts.append((rows, said))
             return Started(asked, parts)
 
     def finish(self, started: Started) -> list[Answer]:
@@ -154,10 +158,18 @@ class Engine:
             texts = _text([words[one.text] for one in asked])
         return vars(placed) | texts
 
-    def _decode(self, source: jax.Array, question: Rows, *, multimask: bool) -> Prediction:
-        of = np.array(question["of"], np.int32)
-        rows = filled(question | {"of": of}, bucket(len(of), most=self.batch_size))
-        return self.programs.decode(self._params, source, rows, multimask=multimask)
+
+def _gathered(places: Sequence[Place], *, count: int) -> jax.Array | np.ndarray:
+    """The embedding of each row, filled up to `count`.
+
+    Rows that were computed together stay on the device, and nobody waits for them. Others pass
+    through the host, which costs less than a program for each way of picking them.
+    """
+    source = places[0][0]
+    together = all(place_[0] is source for place_ in places) and len(source) == count
+    if together and [row for _, row in places] == list(range(len(places))):
+        return source
+    return filled(np.stack([np.asarray(source)[row] for source, row in places]), count)
 
 
 def _text(words: Sequence[Words]) -> Rows:

@@ -1,9 +1,8 @@
 """The model as three compiled programs: words, picture, mask.
 
 Each is compiled once for a number of rows, which `bucket` rounds up to a power of two, and never
-again in a loop. The programs take the parameters as an argument, so that others of the same
-architecture run without compiling. Which rows share a picture is said by numbers: the embedding
-of a picture is computed once and stays on the device.
+again in a loop. They take the parameters as an argument and belong to an architecture, so that
+other parameters, or another segmenter, run without compiling.
 """
 
 import functools
@@ -22,6 +21,12 @@ from dit_jax.ops.pixels import normalize
 Rows = dict[str, Any]  # arrays with one row a question, or None where the question has no such part
 
 
+@functools.lru_cache(maxsize=8)
+def programs_of(arch: Architecture) -> "Programs":
+    """The programs of an architecture, the same ones each time."""
+    return Programs(arch)
+
+
 class Programs:
     """Compiled functions of the parameters; their arguments are NumPy or JAX arrays."""
 
@@ -38,7 +43,7 @@ class Programs:
         """What the text encoder makes of token ids."""
         return parameters.merge(self._graph, params).encode_text(input_ids, attention_mask)
 
-    def _embed(self, params: Params, rows: Rows) -> Float[Array, "e h w c"]:
+    def _embed(self, params: Params, rows: Rows) -> Float[Array, "b h w c"]:
         """`image`, `content`, and where text is injected `features` and `attention_mask`."""
         model = parameters.merge(self._graph, params)
         images = normalize(rows["image"], rows["content"])
@@ -48,9 +53,9 @@ class Programs:
         return model.image_encoder(images, rows["features"], text_mask=text_mask)
 
     def _decode(
-        self, params: Params, embedding: Float[Array, "e h w c"], rows: Rows, *, multimask: bool
+        self, params: Params, embedding: Float[Array, "b h w c"], rows: Rows, *, multimask: bool
     ) -> Prediction:
-        """`of` says which embedding a row asks about; the other keys are `question`'s."""
+        """The keys of `rows` are the fields of `prompts.Placed`, `features`, `attention_mask`."""
         model = parameters.merge(self._graph, params)
         text, text_mask, points = None, None, None
         if rows["features"] is not None:
@@ -59,7 +64,7 @@ class Programs:
         if rows["points"] is not None:
             points = rows["points"], rows["labels"]
         return model.decode(
-            embedding[rows["of"]],
+            embedding,
             points=points,
             point_mask=rows["point_mask"],
             boxes=rows["boxes"],
@@ -74,8 +79,8 @@ def bucket(count: int, *, most: int) -> int:
     return min(1 << (count - 1).bit_length(), max(most, count))
 
 
-def filled(rows: Rows, count: int) -> Rows:
-    """The same rows and then the last one again, until there are `count`."""
+def filled(rows: Any, count: int) -> Any:
+    """Arrays, in any tree, with their last row again until they have `count` rows."""
     return jax.tree.map(functools.partial(_fill, count=count), rows)
 
 

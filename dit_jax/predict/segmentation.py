@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from dit_jax.data.transforms import restore
+from dit_jax.data.transforms import stretch
 from dit_jax.eval.protocols import logit
 
 
@@ -44,5 +44,4 @@ class Segmentation:
         return p
 
     def _resized(self) -> Float32[np.ndarray, "H W"]:
-        whole = (0, 0, *self.logits.shape)
-        return restore(self.logits, whole, height=self.height, width=self.width)
+        return stretch(self.logits, height=self.height, width=self.width)
