@@ -1,4 +1,7 @@
-"""Arrows point one way: ops ← models ← train, eval ← launch; only `convert` knows PyTorch."""
+"""Arrows point one way: ops ← models ← train, eval ← predict ← launch.
+
+Only `convert` knows PyTorch.
+"""
 
 import ast
 from pathlib import Path
@@ -17,10 +20,17 @@ FORBIDDEN = {
         "flax",
         "optax",
     ),
-    "dit_jax/models": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "dit_jax.config", "optax"),
-    "dit_jax/data": ("dit_jax.models", "dit_jax.train", "dit_jax.eval", "jax", "flax", "optax"),
-    "dit_jax/eval": ("dit_jax.train", "dit_jax.models", "convert", "optax"),
-    "dit_jax/train": ("launch",),
+    "dit_jax/models": (
+        *("dit_jax.data", "dit_jax.train", "dit_jax.eval", "dit_jax.predict", "dit_jax.config"),
+        "optax",
+    ),
+    "dit_jax/data": (
+        *("dit_jax.models", "dit_jax.train", "dit_jax.eval", "dit_jax.predict"),
+        *("jax", "flax", "optax"),
+    ),
+    "dit_jax/eval": ("dit_jax.train", "dit_jax.models", "dit_jax.predict", "convert", "optax"),
+    "dit_jax/train": ("launch", "dit_jax.predict"),
+    "dit_jax/predict": ("launch", "convert", "dit_jax.train", "dit_jax.config", "optax"),
     "convert": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "optax"),
 }
 EVERYWHERE = ("tensorflow", "clu")

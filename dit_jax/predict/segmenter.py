@@ -5,6 +5,7 @@ segmenter = Segmenter.from_pretrained("models/ldit")
 result.mask  # bool [H, W], at the picture's own size
 """
 
+import dataclasses
 import itertools
 import os
 from collections import OrderedDict, deque
@@ -224,7 +225,7 @@ class _Opened:
         self._recent.move_to_end(key)
         if len(self._recent) > OPEN:
             self._recent.popitem(last=False)
-        return self._recent[key][1]
+        return dataclasses.replace(self._recent[key][1], name=question.name)
 
 
 def _any(points: Any) -> bool:
