@@ -27,6 +27,7 @@ from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
+from dit_jax.strict import build
 
 FORMAT = 1
 PRESENCE_HEAD = "mask_decoder.presence_head."
@@ -125,16 +126,16 @@ def read_contents(model_dir: Path | str) -> Contents:
     whole = config["kind"] == "dit_sam"
     return Contents(
         architecture=from_json(config["architecture"]) if whole else None,
-        bert=None if whole else Bert(**config["bert"]),
+        bert=None if whole else build(Bert, config["bert"], "bert."),
         tensors=_tensors(folder / WEIGHTS),
         unused=_tensors(unused) if unused.is_file() else {},
-        provenance=config["provenance"],
+        provenance=config.get("provenance", {}),
     )
 
 
 def read_provenance(model_dir: Path | str) -> dict[str, Any]:
     """Where a directory's parameters come from, as `save` was told."""
-    return _config(Path(model_dir) / CONFIG)["provenance"]
+    return _config(Path(model_dir) / CONFIG).get("provenance", {})
 
 
 def read(model_dir: Path | str) -> tuple[Architecture, Params]:
@@ -142,8 +143,10 @@ def read(model_dir: Path | str) -> tuple[Architecture, Params]:
     contents = read_contents(model_dir)
     if contents.architecture is None:
         raise ValueError(f"{model_dir} holds only a text encoder; expected a whole model.")
+    source = str(Path(model_dir) / WEIGHTS)
+    check_depths(contents.architecture, contents.tensors, source=source)
     _, expected = params_lib.structure(contents.architecture)
-    check(contents.tensors, params_lib.flatten(expected), source=str(Path(model_dir) / WEIGHTS))
+    check(contents.tensors, params_lib.flatten(expected), source=source)
     return contents.architecture, params_lib.unflatten(contents.tensors)
 
 
@@ -175,8 +178,27 @@ def vocab_path(model_dir: Path | str) -> Path:
     return path
 
 
+def check_depths(arch: Architecture, tensors: dict[str, np.ndarray], *, source: str) -> None:
+    """Raises ValueError where the file has other numbers of layers than the architecture says.
+
+    `check` would find it too, after building the structure of as many layers as a file claims.
+    """
+    claimed = {
+        "image_encoder.blocks.": arch.vit.depth,
+        "mask_decoder.transformer.layers.": arch.decoder_depth,
+        "text_encoder.layer.": 0 if arch.bert is None else arch.bert.depth,
+    }
+    for prefix, depth in claimed.items():
+        found = {n[len(prefix) :].split(".")[0] for n in tensors if n.startswith(prefix)}
+        if len(found) != depth:
+            raise ValueError(
+                f"{source} does not fit the model: it has {len(found)} of {prefix}*, and"
+                f" {CONFIG} says {depth}."
+            )
+
+
 def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: str) -> None:
-    """Raises ValueError listing every missing, unexpected or wrongly shaped tensor."""
+    """Raises ValueError listing every missing or unexpected tensor, and other shapes and types."""
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     shapes = [
@@ -184,7 +206,13 @@ def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: s
         for name in sorted(expected.keys() & tensors.keys())
         if tensors[name].shape != expected[name].shape
     ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    types = [
+        f"{name} {tensors[name].dtype}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].dtype != np.float32
+    ]
+    problems = {"missing": missing, "unexpected": unexpected}
+    problems |= {"of another shape": shapes, "not float32": types}
     if any(problems.values()):
         listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in problems.items() if v)
         raise ValueError(f"{source} does not fit the model: {listed}.")
@@ -193,11 +221,13 @@ def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: s
 def _config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from error
     kinds = {"dit_sam": "architecture", "text_encoder": "bert"}
     kind = config.get("kind") if isinstance(config, dict) else None
-    if kind not in kinds or kinds[kind] not in config or config.get("format") != FORMAT:
+    known = isinstance(kind, str) and kind in kinds and kinds[kind] in config
+    noted = isinstance(config, dict) and isinstance(config.get("provenance", {}), dict)
+    if not known or not noted or config.get("format") != FORMAT:
         raise ValueError(f"{path} is no model configuration of format {FORMAT}.")
     return config
 

@@ -124,6 +124,7 @@ def test_settings(folder, segmenter):
 def changed(folder, tmp_path, change):
     copy = tmp_path / "model"
     shutil.copytree(folder, copy)
+    (copy / "manifest.json").unlink(missing_ok=True)  # which would tell of any change
     change(copy)
     return copy
 
@@ -163,7 +164,16 @@ def weights_with(change):
             "vocab.txt has .* word pieces; the model knows 256: it is the vocabulary of another",
         ),
         (weights_with(lambda d: d.__delitem__(slice(5000, None))), "no whole safetensors file"),
-        (config_with(decoder_depth=3), "does not fit the model: missing: mask_decoder"),
+        (
+            config_with(decoder_depth=3),
+            r"it has 1 of mask_decoder.transformer.layers.\*, and config.json",
+        ),
+        (
+            config_with(decoder_mlp_width=32),
+            "does not fit the model: of another shape: mask_decoder",
+        ),
+        (config_with(decoder_depth=10**9), "decoder_depth is 1000000000; expected a number from 1"),
+        (config_with(image_size=1 << 19), "image_size is 524288; expected at most 4096 pixels"),
         (config_with(image_sze=3), "unknown key architecture.image_sze; the nearest valid key"),
         (config_with(image_size="64"), "architecture.image_size is '64' of type str; expected int"),
     ],
