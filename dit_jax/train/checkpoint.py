@@ -190,7 +190,7 @@ def _read_scores(path: Path) -> dict[int, float]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text at all
+    except (ValueError, RecursionError) as error:  # no JSON, no text at all, or nested too deeply
         raise ValueError(f"{path} is damaged: it is not JSON; remove it to go on.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} is damaged: it holds no keys and values; remove it to go on.")
