@@ -24,8 +24,9 @@ from dit_jax.train.state import TrainState
 CONFIG, SCORES = "config.json", "scores.json"
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
 UNSCORED = -1.0  # of a checkpoint that was not evaluated; real scores are percentages
-# Keys that change no training step: a run may be continued with other values of them.
+# Keys that change no training step (but for rounding): a run may be continued with other values.
 FREE = (
+    "mesh.",
     *(
         "train.minutes",
         "train.log_every",
