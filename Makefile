@@ -1,9 +1,11 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
-# make test         set up, run every test
+# make test         set up, run every test; JOBS=4 runs four files at once
 # make proof        the longer proofs: real photos, ViT-B at full size
 # make lint         format and style
 PYTHON ?= python3
 VENV ?= .venv
+# Test files at once; each takes up to 4 GB.
+JOBS ?= 2
 RUN = $(VENV)/bin/python
 
 .PHONY: quickstart test proof lint format
@@ -12,7 +14,7 @@ quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.development
-	$(RUN) -m pytest -m "not proof"
+	$(RUN) -m pytest -m "not proof" --numprocesses=$(JOBS) --dist=loadfile
 
 proof: $(VENV)/.development
 	$(RUN) -m pytest -m proof

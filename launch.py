@@ -48,6 +48,11 @@ OVERWRITE = flags.DEFINE_bool(
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0; found by itself on Cloud TPU, SLURM, Open MPI."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
@@ -62,6 +67,7 @@ class Mode:
     run: Callable[[], None]
     needs: tuple[str, ...]
     takes: tuple[str, ...] = ()
+    joins: bool = False  # the other processes of a cluster, before JAX starts
 
 
 def train() -> None:
@@ -98,8 +104,10 @@ def predict() -> None:
 
 
 MODES = {
-    "train": Mode(train, needs=("config", "workdir"), takes=("overwrite", "allow_leak")),
-    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",)),
+    "train": Mode(
+        train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
+    ),
+    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
     "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
     "predict": Mode(
         predict,
@@ -116,6 +124,11 @@ def main(argv: list[str]) -> None:
     mode = MODES[MODE.value]
     check_flags(mode)
     keep_freed_memory()
+    if mode.joins:
+        from dit_jax.train import cluster
+
+        where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
+        cluster.join(**where, process_id=PROCESS_ID.value)
     mode.run()
 
 
@@ -176,7 +189,7 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
-    argv = [re.sub(r"^(--?(?:no)?)allow-leak\b", r"\1allow_leak", word) for word in argv]
+    argv = [argv[0], *map(underscored, argv[1:])]
     argv = [re.sub(r"^(--?config=)(configs/[^:]+)", _installed, word) for word in argv]
     try:
         return flags.FLAGS(argv)
@@ -195,9 +208,19 @@ def _installed(found: re.Match) -> str:
     return flag + (str(beside) if beside.is_file() and not Path(file).exists() else file)
 
 
+def underscored(word: str) -> str:
+    """`--allow-leak` for `--allow_leak`: both spellings of a flag's name are understood."""
+    name, equals, value = word.partition("=")
+    if name.startswith("-") and "." not in name:
+        name = name[:2] + name[2:].replace("-", "_")
+    return name + equals + value
+
+
 def sentence(error: Exception) -> str:
     """The message in one line; of the config library's report around it, the last line."""
     text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}."
     if "parsing config file" in text or text.startswith("Configuration is not available"):
         text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
     return " ".join(text.splitlines())

@@ -44,6 +44,7 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
     full_length = name == "paper" or variant.startswith(("ldit_vit_b", "edit_vit_b"))
     return ConfigDict(
         dict(
+            seed=0,
             model=model(variant, text_layer=rules["text_layer"], image_size=512),
             data=refcoco(scales=rules["scales"], blur_p=rules["blur_p"]),
             optim=dict(
@@ -79,7 +80,7 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
             ),
             probe=dict(limit=500, seed=0),
             checkpoint=dict(every_steps=1000, keep_latest=1, asynchronous=True),
-            train=dict(seed=0, minutes=0.0, log_every=20, pictures=12),
+            train=dict(minutes=0.0, log_every=20, max_nonfinite=10, pictures=12),
         )
     )
 

@@ -26,7 +26,7 @@ RANGES: tuple[Range, ...] = (
         lambda x: x > 0,
         (
             *("optim.lr", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
-            *("checkpoint.keep_latest", "train.log_every"),
+            *("checkpoint.keep_latest", "train.log_every", "train.max_nonfinite"),
         ),
     ),
     (
@@ -36,7 +36,14 @@ RANGES: tuple[Range, ...] = (
             *("data.train_limit", "data.eval_limit", "data.workers"),
             *("optim.warmup_epochs", "optim.epochs", "optim.max_steps", "optim.clip"),
             *("eval.every_epochs", "eval.every_steps", "checkpoint.every_steps"),
-            *("train.minutes", "train.pictures", "eval.bootstrap", "probe.limit", "probe.seed"),
+            *(
+                "train.minutes",
+                "train.pictures",
+                "eval.bootstrap",
+                "probe.limit",
+                "probe.seed",
+                "seed",
+            ),
             "optim.presence_weight",
         ),
     ),
@@ -187,9 +194,9 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    seed: int
     minutes: float  # stop cleanly after this much wall-clock time; 0 = no limit
     log_every: int
+    max_nonfinite: int  # steps in a row without a finite loss and gradient that end the run
     pictures: int  # predictions drawn at each evaluation
 
 
@@ -197,6 +204,7 @@ class Train:
 class Config:
     """Everything that decides a run."""
 
+    seed: int  # of first weights, order of the data, augmentation, dropout
     model: Model
     data: Data
     optim: Optim
