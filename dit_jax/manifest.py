@@ -1,4 +1,4 @@
-"""`manifest.json`: what a folder that is handed on should hold, byte for byte, and where it is from.
+"""`manifest.json`: what a folder that is handed on holds, byte for byte, and where it is from.
 
     format       version of this file
     files        size and SHA-256 of every file but the manifest and the model card
@@ -59,7 +59,7 @@ def write(
     licence: str | None = None,
     scores: Scores | None = None,
 ) -> Manifest:
-    """Describes the files that lie in `folder` now, below it as well, and writes `manifest.json`."""
+    """Describes the files that lie in and below `folder` now, and writes `manifest.json`."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): describe(path) for path in paths}
     manifest = Manifest(
