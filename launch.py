@@ -1,4 +1,4 @@
-"""Train, evaluate or probe a text-guided SAM.
+"""Train, evaluate, probe or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
     python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
@@ -7,6 +7,11 @@
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`.
+
+    python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors --out=DIR
+    python launch.py --mode=export --model=DIR --format=pack --base=DIR --out=DIR
+
+hand a model on: docs/deploy.md.
 """
 
 import dataclasses
@@ -28,6 +33,11 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. conf
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
 MODE = flags.DEFINE_string("mode", "train", "What to do.")
 MODEL = flags.DEFINE_string("model", None, "Model directory to look at, instead of the run's best.")
+OUT = flags.DEFINE_string("out", None, "Folder to write; it must be empty or not there.")
+FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
+BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
+LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
+SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config that changed.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
@@ -67,10 +77,20 @@ def probe() -> None:
     probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
 
 
+def export() -> None:
+    from dit_jax.export import formats
+
+    form, out = FORMAT.value, Path(OUT.value)
+    about = dict(base=folder(BASE), licence=LICENCE.value, scored=folder(SCORES))
+    noted = formats.export(Path(MODEL.value), out, form=form, **about)
+    print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
+
+
 MODES = {
     "train": Mode(train, needs=("config", "workdir"), takes=("overwrite", "allow_leak")),
     "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",)),
     "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
 }
 
 
@@ -105,7 +125,11 @@ def config() -> Config:
 
 
 def model_dir() -> Path | None:
-    return Path(MODEL.value) if MODEL.value else None
+    return folder(MODEL)
+
+
+def folder(flag: flags.FlagHolder) -> Path | None:
+    return Path(flag.value) if flag.value else None
 
 
 def run(argv: list[str]) -> int:

@@ -140,8 +140,8 @@ def read_contents(model_dir: Path | str) -> Contents:
     return Contents(
         architecture=from_json(config["architecture"]) if whole else None,
         bert=None if whole else Bert(**config["bert"]),
-        tensors=_tensors(folder / WEIGHTS),
-        unused=_tensors(unused) if unused.is_file() else {},
+        tensors=read_tensors(folder / WEIGHTS),
+        unused=read_tensors(unused) if unused.is_file() else {},
         provenance=config["provenance"],
     )
 
@@ -216,7 +216,8 @@ def _config(path: Path) -> dict:
     return config
 
 
-def _tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file; raises ValueError where it is not whole."""
     try:
         return load_file(path)
     except SafetensorError as error:

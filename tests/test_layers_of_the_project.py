@@ -1,4 +1,4 @@
-"""Arrows point one way: ops ← models ← train, eval ← launch; only `convert` knows PyTorch."""
+"""Arrows point one way: ops ← models ← train, eval ← export ← launch; PyTorch is for `convert`."""
 
 import ast
 from pathlib import Path
@@ -20,6 +20,7 @@ FORBIDDEN = {
     "dit_jax/models": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "dit_jax.config", "optax"),
     "dit_jax/data": ("dit_jax.models", "dit_jax.train", "dit_jax.eval", "jax", "flax", "optax"),
     "dit_jax/eval": ("dit_jax.train", "dit_jax.models", "convert", "optax"),
+    "dit_jax/export": ("dit_jax.train", "convert", "launch", "optax"),
     "dit_jax/train": ("launch",),
     "convert": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "optax"),
 }
