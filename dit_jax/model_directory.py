@@ -189,7 +189,7 @@ def vocab_path(model_dir: Path | str) -> Path:
     return path
 
 
-def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: str) -> None:
+def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> None:
     """Raises ValueError listing every missing, unexpected or wrongly shaped tensor."""
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())

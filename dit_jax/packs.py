@@ -82,8 +82,8 @@ class Base:
                 f"{self.folder} is not the base of {pack_dir}: expected the encoders and vocabulary"
                 f" of {name}, hash {pack.base[:12]}…."
             )
-        own = {path: jnp.asarray(value) for path, value in pack.tensors.items()}
-        flat = {path: own[path] if path in own else self.tensors[path] for path in expected}
+        flat = {path: self.tensors[path] for path in shared if path in self.tensors}
+        flat |= {path: jnp.asarray(value) for path, value in pack.tensors.items()}
         model_directory.check(flat, expected, source=str(Path(pack_dir) / WEIGHTS))
         return pack.arch, params_lib.unflatten(flat)
 
@@ -166,8 +166,12 @@ def read(pack_dir: Path | str) -> Pack:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} is not JSON: {error}.") from error
-    keys = {"architecture", "base", "provenance"}
-    if not isinstance(config, dict) or config.get("format") != FORMAT or keys - config.keys():
+    kinds = {"architecture": dict, "base": str, "provenance": dict}
+    if (
+        not isinstance(config, dict)
+        or config.get("format") != FORMAT
+        or not all(isinstance(config.get(key), kind) for key, kind in kinds.items())
+    ):
         raise ValueError(f"{folder / CONFIG} describes no pack of format {FORMAT}.")
     arch = from_json(config["architecture"])
     return Pack(arch, read_tensors(folder / WEIGHTS), config["base"], config["provenance"])
