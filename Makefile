@@ -1,12 +1,14 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
 # make test         set up, run every test
 # make proof        the longer proofs: real photos, ViT-B at full size
+# make onnx         set up an environment that writes ONNX, run its tests
 # make lint         format and style
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+ONNX ?= .venv-onnx
 
-.PHONY: quickstart test proof lint format
+.PHONY: quickstart test proof onnx lint format
 
 quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -16,6 +18,9 @@ test: $(VENV)/.development
 
 proof: $(VENV)/.development
 	$(RUN) -m pytest -m proof
+
+onnx: $(ONNX)/.ready
+	$(ONNX)/bin/python -m pytest tests/test_onnx.py
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
@@ -34,3 +39,8 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 $(VENV)/.development: requirements-dev.txt requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/.runtime
+
+$(ONNX)/.ready: requirements-onnx.txt
+	$(PYTHON) -m venv $(ONNX)
+	$(ONNX)/bin/pip install --quiet --disable-pip-version-check -r requirements-onnx.txt
+	touch $@

@@ -1,7 +1,6 @@
 """The exported program against the Python API: the same masks, on machines without this package."""
 
 import ast
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from jax import export as jax_export
 from PIL import Image
 from runs import compiling_once
+from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 
 import dit_jax
 from dit_jax import manifest, model_directory
@@ -24,24 +24,9 @@ from dit_jax.eval.metrics import iou
 from dit_jax.eval.protocols import Answer, original
 from dit_jax.export import formats, stablehlo
 from dit_jax.models import params as params_lib
-from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
+from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.ops import attention
 from dit_jax.ops.pixels import normalize
-
-VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
-BERT = Bert(vocab=256, depth=1, width=32, heads=2, mlp_width=48, positions=32)
-SEED = 5  # its masks cover about half of a drawn picture
-SMALL = dict(text_layer=1, decoder_width=64, decoder_mlp_width=64, decoder_depth=1, image_size=64)
-TEXTS = ["the red circle", "small striped star on the left"]
-
-
-def random_params(arch, *, seed=SEED):
-    """Fresh parameters, but zero nowhere."""
-    rng = np.random.default_rng(seed)
-    flat = params_lib.flatten(params_lib.init(arch, seed=seed))
-    return params_lib.unflatten(
-        {k: (v + 0.1 * rng.standard_normal(v.shape)).astype(np.float32) for k, v in flat.items()}
-    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,14 +49,6 @@ def exported(model_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "one"
     formats.export(model_dir, out, form="stablehlo")
     return out
-
-
-def runner(folder):
-    """The module that lies beside the program."""
-    spec = importlib.util.spec_from_file_location("beside", folder / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -99,16 +76,6 @@ def python(model_dir):
         return [original(a) for a in answers], [a.resized for a in answers], said.iou, presence
 
     return segment
-
-
-def drawn(height, width, *, seed=0):
-    """A smooth picture with edges, as photographs have them."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
-    picture = picture.copy()
-    picture[height // 3 : height // 2 + 1, width // 4 : width // 2 + 1] = rng.integers(0, 256, 3)
-    return picture
 
 
 def agree(said, expected):
