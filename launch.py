@@ -1,15 +1,16 @@
-"""Train, evaluate, probe or use a text-guided SAM.
+"""Train, evaluate, probe, use or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
     python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
-`--mode=predict` writes masks of your own pictures. Installed, `dit-jax MODE …` is the same, and
-`dit-jax convert …` is `python -m convert …`.
+`--mode=predict` writes masks of your own pictures, `--mode=export` hands a model on. Installed,
+`dit-jax MODE …` is the same, and `dit-jax convert …` is `python -m convert …`.
 """
 
 import dataclasses
@@ -45,6 +46,10 @@ SKIP_BROKEN = flags.DEFINE_bool(
 OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Continue a run under a config that changed; write into a full --out."
 )
+FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
+BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
+LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
+SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
@@ -103,6 +108,15 @@ def predict() -> None:
     )
 
 
+def export() -> None:
+    from dit_jax.export import formats
+
+    form, out = FORMAT.value, Path(OUT.value)
+    about = dict(base=folder(BASE), licence=LICENCE.value, scored=folder(SCORES))
+    noted = formats.export(Path(MODEL.value), out, form=form, **about)
+    print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
+
+
 MODES = {
     "train": Mode(
         train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
@@ -114,6 +128,7 @@ MODES = {
         needs=("model", "out"),
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
     ),
+    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
 }
 
 
@@ -153,7 +168,11 @@ def config() -> Config:
 
 
 def model_dir() -> Path | None:
-    return Path(MODEL.value) if MODEL.value else None
+    return folder(MODEL)
+
+
+def folder(flag: flags.FlagHolder) -> Path | None:
+    return Path(flag.value) if flag.value else None
 
 
 def console() -> int:

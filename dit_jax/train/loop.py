@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from dit_jax import config as configs
-from dit_jax import model_directory, viz
+from dit_jax import manifest, model_directory, viz
 from dit_jax.data.pipeline import TrainBatches
 from dit_jax.eval.report import table
 from dit_jax.train import hosts, scoring, sources
@@ -191,7 +191,11 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
         print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
     try:
         about = training_of(run.meta())
-        scoring.score_all(run.config, run.workdir, run.model, params, about=about, stop=stop)
+        scores = scoring.score_all(
+            run.config, run.workdir, run.model, params, about=about, stop=stop
+        )
+        if hosts.first():
+            manifest.note_scores(run.workdir / "model", scores)
     except Stopped:
         if hosts.first():
             print("Stopped before every split was scored. The same command continues.", flush=True)
