@@ -1,7 +1,7 @@
-"""Train, evaluate, probe, use or export a text-guided SAM.
+"""Train, evaluate, probe, plan, use or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
     python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
@@ -9,6 +9,8 @@
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
+`--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
+`--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
 `--mode=predict` writes masks of your own pictures, `--mode=export` hands a model on. Installed,
 `dit-jax MODE …` is the same, and `dit-jax convert …` is `python -m convert …`.
 """
@@ -58,6 +60,12 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+HBM_GB = flags.DEFINE_float("hbm_gb", 80.0, "plan: memory of one device, in 10^9 bytes.")
+DEVICES = flags.DEFINE_integer("devices", 0, "plan: for how many devices; 0 = those that are here.")
+TARGET = flags.DEFINE_string(
+    "target", "", "plan: v5e, v5p, v6e, a100, h100 or h200, by its own compiler; none is needed."
+)
+COMPILE = flags.DEFINE_bool("compile", True, "plan: ask the compiler, or only count.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
@@ -76,10 +84,12 @@ class Mode:
 
 
 def train() -> None:
-    from dit_jax.train import loop  # JAX and Orbax take seconds to import
+    from dit_jax.train import compile_cache, loop  # JAX and Orbax take seconds to import
 
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
-    loop.train(config(), Path(WORKDIR.value), **how)
+    settings, workdir = config(), Path(WORKDIR.value)
+    compile_cache.keep_compiled(settings.compile_cache, workdir)
+    loop.train(settings, workdir, **how)
 
 
 def evaluate() -> None:
@@ -117,6 +127,13 @@ def export() -> None:
     print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
 
 
+def plan() -> None:
+    from dit_jax.train import plan
+
+    how = dict(hbm_gb=HBM_GB.value, devices=DEVICES.value, target=TARGET.value)
+    plan.plan(config(), **how, compiled=COMPILE.value)
+
+
 MODES = {
     "train": Mode(
         train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
@@ -129,6 +146,12 @@ MODES = {
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
     ),
     "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
+    # Also takes what a training command says, which may be asked about as it is.
+    "plan": Mode(
+        plan,
+        needs=("config",),
+        takes=("hbm_gb", "devices", "target", "compile", "workdir", "overwrite", "allow_leak"),
+    ),
 }
 
 

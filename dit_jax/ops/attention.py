@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from dit_jax.ops.arrays import Array
+from dit_jax.ops.platform import platform
 
 # Above this many scores a CPU runs head by head: fresh pages for [b, k, m, n] cost more than they
 # save (measured on ViT-B at 512 px: 1.1 s against 1.9 s for a forward pass).
@@ -58,7 +59,7 @@ def attend(
 def best(q, k) -> Attend:
     """The fastest computation for these sizes on JAX's default device."""
     b, heads, m, n = *q.shape[:3], k.shape[2]
-    if jax.default_backend() != "cpu" or b * heads * m * n <= SCORES_AT_ONCE:
+    if platform() != "cpu" or b * heads * m * n <= SCORES_AT_ONCE:
         return plain
     return by_head
 
