@@ -63,4 +63,5 @@ class Feed(Iterator[Fed]):
     def close(self) -> None:
         """Stop the stream's threads and forget what waits; the stream stands where it was taken."""
         self._waiting.clear()
+        self._failed = None
         self._batches.set_state(self._state)
