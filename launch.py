@@ -1,15 +1,18 @@
-"""Train, evaluate, probe or use a text-guided SAM.
+"""Train, evaluate, probe, plan, use or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
-`--mode=predict` writes masks of your own pictures. Installed, `dit-jax MODE …` is the same, and
-`dit-jax convert …` is `python -m convert …`.
+`--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
+`--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
+`--mode=predict` writes masks of your own pictures, `--mode=export` hands a model on. Installed,
+`dit-jax MODE …` is the same, and `dit-jax convert …` is `python -m convert …`.
 """
 
 import dataclasses
@@ -45,6 +48,10 @@ SKIP_BROKEN = flags.DEFINE_bool(
 OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Continue a run under a config that changed; write into a full --out."
 )
+FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
+BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
+LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
+SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
@@ -53,6 +60,12 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+HBM_GB = flags.DEFINE_float("hbm_gb", 80.0, "plan: memory of one device, in 10^9 bytes.")
+DEVICES = flags.DEFINE_integer("devices", 0, "plan: for how many devices; 0 = those that are here.")
+TARGET = flags.DEFINE_string(
+    "target", "", "plan: v5e, v5p, v6e, a100, h100 or h200, by its own compiler; none is needed."
+)
+COMPILE = flags.DEFINE_bool("compile", True, "plan: ask the compiler, or only count.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
@@ -71,10 +84,12 @@ class Mode:
 
 
 def train() -> None:
-    from dit_jax.train import loop  # JAX and Orbax take seconds to import
+    from dit_jax.train import compile_cache, loop  # JAX and Orbax take seconds to import
 
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
-    loop.train(config(), Path(WORKDIR.value), **how)
+    settings, workdir = config(), Path(WORKDIR.value)
+    compile_cache.keep_compiled(settings.compile_cache, workdir)
+    loop.train(settings, workdir, **how)
 
 
 def evaluate() -> None:
@@ -103,6 +118,22 @@ def predict() -> None:
     )
 
 
+def export() -> None:
+    from dit_jax.export import formats
+
+    form, out = FORMAT.value, Path(OUT.value)
+    about = dict(base=folder(BASE), licence=LICENCE.value, scored=folder(SCORES))
+    noted = formats.export(Path(MODEL.value), out, form=form, **about)
+    print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
+
+
+def plan() -> None:
+    from dit_jax.train import plan
+
+    how = dict(hbm_gb=HBM_GB.value, devices=DEVICES.value, target=TARGET.value)
+    plan.plan(config(), **how, compiled=COMPILE.value)
+
+
 MODES = {
     "train": Mode(
         train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
@@ -113,6 +144,13 @@ MODES = {
         predict,
         needs=("model", "out"),
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
+    ),
+    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
+    # Also takes what a training command says, which may be asked about as it is.
+    "plan": Mode(
+        plan,
+        needs=("config",),
+        takes=("hbm_gb", "devices", "target", "compile", "workdir", "overwrite", "allow_leak"),
     ),
 }
 
@@ -153,7 +191,11 @@ def config() -> Config:
 
 
 def model_dir() -> Path | None:
-    return Path(MODEL.value) if MODEL.value else None
+    return folder(MODEL)
+
+
+def folder(flag: flags.FlagHolder) -> Path | None:
+    return Path(flag.value) if flag.value else None
 
 
 def console() -> int:

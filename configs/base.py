@@ -45,6 +45,8 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
+            profile_steps="",
+            compile_cache="",
             model=model(variant, text_layer=rules["text_layer"], image_size=512),
             data=refcoco(scales=rules["scales"], blur_p=rules["blur_p"]),
             optim=dict(

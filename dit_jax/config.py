@@ -5,6 +5,7 @@ missing key or a value of another type is an error that names the key and what w
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -205,6 +206,8 @@ class Config:
     """Everything that decides a run."""
 
     seed: int  # of first weights, order of the data, augmentation, dropout
+    profile_steps: str  # "10:13" traces steps 10, 11 and 12; "" none
+    compile_cache: str  # where compiled programs are kept; "" in the workdir, "off" nowhere
     model: Model
     data: Data
     optim: Optim
@@ -223,6 +226,7 @@ class Config:
             one_of("model.freeze", encoder, ENCODERS)
         one_of("optim.name", self.optim.name, ("adam",))
         one_of("optim.schedule", self.optim.schedule, SCHEDULES)
+        self.profiled()
         self._check_data()
         if not self.eval.protocols:
             raise ValueError(f"eval.protocols is empty; expected some of {', '.join(PROTOCOLS)}.")
@@ -268,6 +272,17 @@ class Config:
         """From a dict or ConfigDict of sections; raises ValueError as described above."""
         plain = values.to_dict() if isinstance(values, ConfigDict) else values
         return build(Config, plain, "")
+
+    def profiled(self) -> range:
+        """The steps, counted from 1, that `profile_steps` says; raises ValueError."""
+        found = re.fullmatch(r"(\d+):(\d+)", self.profile_steps)
+        steps = range(*map(int, found.groups())) if found else range(0)
+        if self.profile_steps and not (steps and steps.start > 0):
+            raise ValueError(
+                f"profile_steps is {self.profile_steps!r}; expected FIRST:END with"
+                " 1 ≤ FIRST < END, e.g. 10:13."
+            )
+        return steps
 
     def variant(self) -> variants.Variant:
         """The row with this run's overrides."""

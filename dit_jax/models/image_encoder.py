@@ -50,6 +50,7 @@ class ImageEncoder(nnx.Module):
         self.blocks = nnx.List(Block(arch, i, rngs=rngs) for i in range(vit.depth))
         self.neck = Neck(vit.width, arch.decoder_width, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("image_encoder")
     def __call__(
         self,
         images: Float[Array, "b H W 3"],
@@ -70,7 +71,8 @@ class ImageEncoder(nnx.Module):
         for i, block in enumerate(self.blocks):
             tokens = self.inject(i, text, carried, x, mask=text_mask, rngs=rngs)
             run = functools.partial(block, text_mask=text_mask, carry=self.carries(i))
-            x, carried = (jax.checkpoint(run) if remat else run)(x, tokens)
+            with jax.named_scope(f"blocks.{i}"):
+                x, carried = (jax.checkpoint(run) if remat else run)(x, tokens)
         return self.neck(x)
 
     def embed(self, images: Float[Array, "b H W 3"]) -> Grid:
@@ -93,7 +95,8 @@ class ImageEncoder(nnx.Module):
         if self.injector is None:
             return None
         image = x.reshape(x.shape[0], -1, x.shape[-1])
-        return self.injector(layer, text, carried, image, mask=mask, rngs=rngs)
+        with jax.named_scope(f"injector.{layer}"):
+            return self.injector(layer, text, carried, image, mask=mask, rngs=rngs)
 
     def carries(self, layer: int) -> bool:
         """Whether anything reads the text rows that leave block `layer`."""
@@ -108,6 +111,7 @@ class PatchEmbed(nnx.Module):
             3, width, (PATCH, PATCH), strides=PATCH, padding="VALID", dtype=dtype, rngs=rngs
         )
 
+    @jax.named_scope("patch_embed")
     def __call__(self, images: Float[Array, "b H W 3"]) -> Grid:
         b, height, width, _ = images.shape
         if height % PATCH or width % PATCH:
@@ -166,6 +170,7 @@ class Attention(nnx.Module):
         self.rel_pos_w = nnx.Param(jnp.zeros(table))
         self.heads = heads
 
+    @jax.named_scope("attn")
     def __call__(
         self, x: Grid, text: Text | None, *, text_mask: Mask | None = None, carry: bool = False
     ) -> tuple[Grid, Text | None]:
@@ -214,6 +219,7 @@ class Neck(nnx.Module):
         self.conv2 = nnx.Conv(out, out, (3, 3), **make)
         self.norm2 = layer_norm(out, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("neck")
     def __call__(self, x: Grid) -> Float[Array, "b h w c"]:
         return self.norm2(self.conv2(self.norm1(self.conv1(x))))
 

@@ -54,6 +54,7 @@ class Mlp(nnx.Module):
         self.lin2 = linear(hidden, width, dtype=dtype, rngs=rngs)
         self.activation = activation
 
+    @jax.named_scope("mlp")
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         return self.lin2(self.activation(self.lin1(x)))
 

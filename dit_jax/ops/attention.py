@@ -5,15 +5,37 @@ position biases only the image-image part: `rel_h[i, row(j)] + rel_w[i, column(j
 Li et al. 2022), computed from the *unscaled* query. Softmax runs in float32 whatever the inputs.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from dit_jax.ops.arrays import Array
+from dit_jax.ops.platform import platform
 
 # Above this many scores a CPU runs head by head: fresh pages for [b, k, m, n] cost more than they
 # save (measured on ViT-B at 512 px: 1.1 s against 1.9 s for a forward pass).
 SCORES_AT_ONCE = 1 << 22
+LONG = 1 << 19  # scores of one head above which a program of unknown batch size does so
+
+Attend = Callable[..., jax.Array]  # (q, k, v, rel, key_mask)
+_CHOSEN: ContextVar[Attend | None] = ContextVar("attention", default=None)
+
+
+@contextlib.contextmanager
+def computed_by(chosen: Attend) -> Iterator[None]:
+    """Programs traced inside use this computation, not the best one for the device at hand.
+
+    A program that is written for other machines needs `anywhere` or `plain`.
+    """
+    token = _CHOSEN.set(chosen)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
 
 
 def attend(
@@ -30,20 +52,47 @@ def attend(
       rel: bias of the last h·w queries towards the last h·w keys, per row and per column.
       key_mask: False hides a key from every query.
     """
+    chosen = _CHOSEN.get() or best(q, k)
+    return chosen(q, k, v, rel, key_mask)
+
+
+def best(q, k) -> Attend:
+    """The fastest computation for these sizes on JAX's default device."""
     b, heads, m, n = *q.shape[:3], k.shape[2]
-    if jax.default_backend() != "cpu" or b * heads * m * n <= SCORES_AT_ONCE:
-        return _attend(q, k, v, rel, key_mask)
+    if platform() != "cpu" or b * heads * m * n <= SCORES_AT_ONCE:
+        return plain
+    return by_head
+
+
+def anywhere(q, k, v, rel, key_mask):
+    """One program for several kinds of devices: on a CPU head by head, on others all at once.
+
+    The number of rows need not be known.
+    """
+    if q.shape[2] * k.shape[2] <= LONG:
+        return plain(q, k, v, rel, key_mask)
+    operands, static = jax.tree.flatten((q, k, v, rel, key_mask))
+
+    def of(implementation):
+        return lambda *leaves: implementation(*jax.tree.unflatten(static, leaves))
+
+    return jax.lax.platform_dependent(*operands, cpu=of(by_head), default=of(plain))
+
+
+def by_head(q, k, v, rel, key_mask):
+    """Head after head, so that only one head's scores are in memory."""
 
     @jax.checkpoint
     def one_head(head):
         q, k, v, rel = jax.tree.map(lambda x: x[:, None], head)
-        return _attend(q, k, v, rel, key_mask)[:, 0]
+        return plain(q, k, v, rel, key_mask)[:, 0]
 
-    by_head = jax.tree.map(lambda x: x.swapaxes(0, 1), (q, k, v, rel))
-    return jax.lax.map(one_head, by_head).swapaxes(0, 1)
+    heads_first = jax.tree.map(lambda x: x.swapaxes(0, 1), (q, k, v, rel))
+    return jax.lax.map(one_head, heads_first).swapaxes(0, 1)
 
 
-def _attend(q, k, v, rel, key_mask):
+def plain(q, k, v, rel, key_mask):
+    """All scores at once, in matrix products that every compiler knows."""
     scores = jnp.einsum("bkmc,bknc->bkmn", q, k, preferred_element_type=jnp.float32)
     scores = scores * q.shape[-1] ** -0.5
     if rel is not None:

@@ -35,7 +35,7 @@ FREE = (
         "data.workers",
         "checkpoint.",
     ),
-    *("probe.", "eval.bootstrap", "eval.predictions"),
+    *("probe.", "eval.bootstrap", "eval.predictions", "profile_steps", "compile_cache"),
 )
 # Keys that runs of dit_jax 0.1 may lack, and what those runs did.
 FORMER = {

@@ -59,8 +59,9 @@ def losses(
     prediction = model(
         inputs["images"], inputs["input_ids"], inputs["attention_mask"], remat=remat, rngs=rngs
     )
-    logits = prediction.logits.astype(jnp.float32)
-    pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
+    with jax.named_scope("loss"):
+        logits = prediction.logits.astype(jnp.float32)
+        pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
     if prediction.presence is None:
         return {"loss": pixels}
     # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
@@ -106,12 +107,15 @@ def apply_gradients(
 
     Where the loss or that norm is no number, nothing changes but the count of steps.
     """
-    grads, norm = optim.clip(grads, rules.clip)
-    direction, opt_state = optim.adam(rules).update(grads, state.opt_state)
-    trainable = jax.tree.map(lambda p, d: p - rate * d, state.trainable, direction)
+    with jax.named_scope("clip"):
+        grads, norm = optim.clip(grads, rules.clip)
+    with jax.named_scope("adam"):
+        direction, opt_state = optim.adam(rules).update(grads, state.opt_state)
+        trainable = jax.tree.map(lambda p, d: p - rate * d, state.trainable, direction)
     ema = state.ema
     if rules.ema:
-        ema = optim.average(ema, trainable, step=state.step, limit=rules.ema)
+        with jax.named_scope("ema"):
+            ema = optim.average(ema, trainable, step=state.step, limit=rules.ema)
     new, old = (trainable, opt_state, ema), (state.trainable, state.opt_state, state.ema)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     kept = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
