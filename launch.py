@@ -1,14 +1,18 @@
-"""Train, evaluate, probe or plan a text-guided SAM.
+"""Train, evaluate, probe, plan, use or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
     python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
         [--config.key=value …]
+    python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
-`--hbm_gb` each, and what to change if not, and needs no data, weights or workdir.
+`--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
+`--mode=predict` writes masks of your own pictures, `--mode=export` hands a model on. Installed,
+`dit-jax MODE …` is the same, and `dit-jax convert …` is `python -m convert …`.
 """
 
 import dataclasses
@@ -30,7 +34,24 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. conf
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
 MODE = flags.DEFINE_string("mode", "train", "What to do.")
 MODEL = flags.DEFINE_string("model", None, "Model directory to look at, instead of the run's best.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config that changed.")
+OUT = flags.DEFINE_string("out", None, "Folder to write into.")
+IMAGES = flags.DEFINE_multi_string(
+    "images", [], "A picture, a folder of pictures or a pattern like 'a/*.jpg'; may be repeated."
+)
+TEXT = flags.DEFINE_multi_string("text", [], "What to look for in every picture; may be repeated.")
+PAIRS = flags.DEFINE_string(
+    "pairs", None, 'File of lines {"image": …, "text": …}, instead of --images and --text.'
+)
+SKIP_BROKEN = flags.DEFINE_bool(
+    "skip_broken", False, "Leave out pictures that cannot be read, and say which."
+)
+OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Continue a run under a config that changed; write into a full --out."
+)
+FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
+BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
+LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
+SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
@@ -83,6 +104,29 @@ def probe() -> None:
     probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
 
 
+def predict() -> None:
+    from dit_jax.predict import command
+
+    command.predict(
+        Path(MODEL.value),
+        Path(OUT.value),
+        images=IMAGES.value,
+        texts=TEXT.value,
+        pairs_file=Path(PAIRS.value) if PAIRS.value else None,
+        skip_broken=SKIP_BROKEN.value,
+        overwrite=OVERWRITE.value,
+    )
+
+
+def export() -> None:
+    from dit_jax.export import formats
+
+    form, out = FORMAT.value, Path(OUT.value)
+    about = dict(base=folder(BASE), licence=LICENCE.value, scored=folder(SCORES))
+    noted = formats.export(Path(MODEL.value), out, form=form, **about)
+    print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
+
+
 def plan() -> None:
     from dit_jax.train import plan
 
@@ -96,6 +140,12 @@ MODES = {
     ),
     "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
     "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+    "predict": Mode(
+        predict,
+        needs=("model", "out"),
+        takes=("images", "text", "pairs", "skip_broken", "overwrite"),
+    ),
+    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
     # Also takes what a training command says, which may be asked about as it is.
     "plan": Mode(
         plan,
@@ -141,14 +191,30 @@ def config() -> Config:
 
 
 def model_dir() -> Path | None:
-    return Path(MODEL.value) if MODEL.value else None
+    return folder(MODEL)
+
+
+def folder(flag: flags.FlagHolder) -> Path | None:
+    return Path(flag.value) if flag.value else None
+
+
+def console() -> int:
+    """The command `dit-jax`: `dit-jax MODE …`, or `dit-jax convert …`."""
+    name, *words = sys.argv
+    if words and words[0] == "convert":
+        from convert.__main__ import main as convert
+
+        return convert(words[1:])
+    if words and not words[0].startswith("-"):
+        words[0] = f"--mode={words[0]}"
+    return run([name, *(words or HELP[:1])])
 
 
 def run(argv: list[str]) -> int:
     """The exit status; a user's mistake is one sentence on standard error."""
     logging.set_verbosity(logging.WARNING)
     if any(word in HELP for word in argv[1:]):
-        print(f"{__doc__}\n{flags.FLAGS.main_module_help()}")
+        print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
     try:
         main(parse(argv))
@@ -166,6 +232,7 @@ def run(argv: list[str]) -> int:
 def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
     argv = [argv[0], *map(underscored, argv[1:])]
+    argv = [re.sub(r"^(--?config=)(configs/[^:]+)", _installed, word) for word in argv]
     try:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
@@ -174,6 +241,13 @@ def parse(argv: list[str]) -> list[str]:
         named = [word for word in argv if re.match(rf"--?config\..*\b{unknown}\b", word)]
         hint = f"; the nearest valid key is {near[1]}" if near else ""
         raise ValueError(f"unknown key {unknown!r} in {' '.join(named)}{hint}.") from error
+
+
+def _installed(found: re.Match) -> str:
+    """`--config=configs/…` names a file here, or one that was installed beside this module."""
+    flag, file = found.groups()
+    beside = Path(__file__).resolve().parent / file
+    return flag + (str(beside) if beside.is_file() and not Path(file).exists() else file)
 
 
 def underscored(word: str) -> str:

@@ -4,8 +4,9 @@
     model.safetensors    every parameter by its dotted path, float32
     vocab.txt            WordPiece vocabulary (absent from plain SAM and a BERT without one)
     unused.safetensors   tensors of a converted checkpoint that the model never reads, for `reverse`
+    manifest.json        size and SHA-256 of the files above: see `dit_jax.manifest`
 
-A directory is written whole or not at all.
+A directory is written whole or not at all, and read only if it is what its manifest says.
 """
 
 import contextlib
@@ -22,11 +23,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from dit_jax import manifest
 from dit_jax.models import initial
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
+from dit_jax.strict import build
 
 FORMAT = 1
 PRESENCE_HEAD = "mask_decoder.presence_head."
@@ -57,15 +60,21 @@ def save(
     vocab: Path | str | None = None,
     unused: dict[str, np.ndarray] | None = None,
     provenance: dict[str, Any] | None = None,
+    licence: str | None = None,
+    scores: manifest.Scores | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes a model directory.
+
+    Args:
+      licence, scores: what its manifest says of them, where they are known.
 
     Raises FileExistsError if `out_dir` holds anything and `overwrite` is False.
     """
     config = {"kind": "dit_sam", "architecture": to_json(arch)}
     tensors = params_lib.flatten(params)
-    _write(out_dir, config, tensors, vocab, unused, provenance, overwrite)
+    about = {"provenance": provenance or {}, "licence": licence, "scores": scores}
+    _write(out_dir, config, tensors, vocab, unused, about, overwrite)
 
 
 def save_text_encoder(
@@ -80,19 +89,21 @@ def save_text_encoder(
 ) -> None:
     """Writes a directory that holds only `text_encoder.*`: a part to assemble a model from."""
     config = {"kind": "text_encoder", "bert": dataclasses.asdict(bert)}
-    _write(out_dir, config, tensors, vocab, unused, provenance, overwrite)
+    about = {"provenance": provenance or {}}
+    _write(out_dir, config, tensors, vocab, unused, about, overwrite)
 
 
-def _write(out_dir, config, tensors, vocab, unused, provenance, overwrite) -> None:
+def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
     host = {k: np.ascontiguousarray(v) for k, v in jax.device_get(tensors).items()}
     with written_whole(Path(out_dir), overwrite=overwrite) as folder:
-        config = {"format": FORMAT, **config, "provenance": provenance or {}}
+        config = {"format": FORMAT, **config, "provenance": about["provenance"]}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         save_file(host, folder / WEIGHTS)
         if unused:
             save_file({k: np.ascontiguousarray(v) for k, v in unused.items()}, folder / UNUSED)
         if vocab is not None:
             shutil.copyfile(vocab, folder / VOCAB)
+        manifest.write(folder, **about)
 
 
 @contextlib.contextmanager
@@ -115,26 +126,30 @@ def written_whole(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def read_contents(model_dir: Path | str) -> Contents:
-    """Reads a directory's files; raises FileNotFoundError or ValueError in one sentence."""
+    """Reads a directory's files; raises FileNotFoundError or ValueError in one sentence.
+
+    A file that differs from the manifest is such an error: a flipped bit is no model.
+    """
     folder = Path(model_dir)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is no model directory: it has no {name}.")
+    manifest.verify(folder)
     config = _config(folder / CONFIG)
     unused = folder / UNUSED
     whole = config["kind"] == "dit_sam"
     return Contents(
         architecture=from_json(config["architecture"]) if whole else None,
-        bert=None if whole else Bert(**config["bert"]),
-        tensors=_tensors(folder / WEIGHTS),
-        unused=_tensors(unused) if unused.is_file() else {},
-        provenance=config["provenance"],
+        bert=None if whole else build(Bert, config["bert"], "bert."),
+        tensors=read_tensors(folder / WEIGHTS),
+        unused=read_tensors(unused) if unused.is_file() else {},
+        provenance=config.get("provenance", {}),
     )
 
 
 def read_provenance(model_dir: Path | str) -> dict[str, Any]:
     """Where a directory's parameters come from, as `save` was told."""
-    return _config(Path(model_dir) / CONFIG)["provenance"]
+    return _config(Path(model_dir) / CONFIG).get("provenance", {})
 
 
 def read(model_dir: Path | str) -> tuple[Architecture, Params]:
@@ -142,8 +157,10 @@ def read(model_dir: Path | str) -> tuple[Architecture, Params]:
     contents = read_contents(model_dir)
     if contents.architecture is None:
         raise ValueError(f"{model_dir} holds only a text encoder; expected a whole model.")
+    source = str(Path(model_dir) / WEIGHTS)
+    check_depths(contents.architecture, contents.tensors, source=source)
     _, expected = params_lib.structure(contents.architecture)
-    check(contents.tensors, params_lib.flatten(expected), source=str(Path(model_dir) / WEIGHTS))
+    check(contents.tensors, params_lib.flatten(expected), source=source)
     return contents.architecture, params_lib.unflatten(contents.tensors)
 
 
@@ -175,8 +192,27 @@ def vocab_path(model_dir: Path | str) -> Path:
     return path
 
 
+def check_depths(arch: Architecture, tensors: dict[str, np.ndarray], *, source: str) -> None:
+    """Raises ValueError where the file has other numbers of layers than the architecture says.
+
+    `check` would find it too, after building the structure of as many layers as a file claims.
+    """
+    claimed = {
+        "image_encoder.blocks.": arch.vit.depth,
+        "mask_decoder.transformer.layers.": arch.decoder_depth,
+        "text_encoder.layer.": 0 if arch.bert is None else arch.bert.depth,
+    }
+    for prefix, depth in claimed.items():
+        found = {n[len(prefix) :].split(".")[0] for n in tensors if n.startswith(prefix)}
+        if len(found) != depth:
+            raise ValueError(
+                f"{source} does not fit the model: it has {len(found)} of {prefix}*, and"
+                f" {CONFIG} says {depth}."
+            )
+
+
 def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: str) -> None:
-    """Raises ValueError listing every missing, unexpected or wrongly shaped tensor."""
+    """Raises ValueError listing every missing or unexpected tensor, and other shapes and types."""
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     shapes = [
@@ -184,7 +220,13 @@ def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: s
         for name in sorted(expected.keys() & tensors.keys())
         if tensors[name].shape != expected[name].shape
     ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    types = [
+        f"{name} {tensors[name].dtype}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].dtype != np.float32
+    ]
+    problems = {"missing": missing, "unexpected": unexpected}
+    problems |= {"of another shape": shapes, "not float32": types}
     if any(problems.values()):
         listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in problems.items() if v)
         raise ValueError(f"{source} does not fit the model: {listed}.")
@@ -193,16 +235,19 @@ def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: s
 def _config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from error
     kinds = {"dit_sam": "architecture", "text_encoder": "bert"}
     kind = config.get("kind") if isinstance(config, dict) else None
-    if kind not in kinds or kinds[kind] not in config or config.get("format") != FORMAT:
+    known = isinstance(kind, str) and kind in kinds and kinds[kind] in config
+    noted = isinstance(config, dict) and isinstance(config.get("provenance", {}), dict)
+    if not known or not noted or config.get("format") != FORMAT:
         raise ValueError(f"{path} is no model configuration of format {FORMAT}.")
     return config
 
 
-def _tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file; raises ValueError where it is not whole."""
     try:
         return load_file(path)
     except SafetensorError as error:

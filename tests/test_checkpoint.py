@@ -48,7 +48,7 @@ def test_resume_is_no_resume(tmp_path, monkeypatch, capsys):
     config = config_of(**LENGTH)
     loop.train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        die_after(patch, batches=5)  # four steps, and one batch of the evaluation at step 3
+        die_after(patch, batches=6)  # four steps, one ahead, and one of the evaluation at step 3
         with pytest.raises(InterruptedError):
             loop.train(config, tmp_path / "broken")
     loop.train(config, tmp_path / "broken")

@@ -60,3 +60,24 @@ def test_states_of_other_streams_are_refused(stream, tmp_path):
         feed.set_state(feed.get_state() | {"seed": 5})
     with pytest.raises(ValueError, match="ahead is -1"):
         feed_of(stream(), ahead=-1)
+
+
+def test_a_broken_record_is_an_error_when_its_batch_is_due(stream):
+    """Not before: a run that ends before that batch never hears of it."""
+    batches, left = stream(), iter(range(3))
+    plain = batches.__class__.__next__
+
+    class Breaks(type(batches)):
+        def __next__(self):
+            if next(left, None) is None:
+                raise ValueError("referent 7: cannot be read.")
+            return plain(self)
+
+    batches.__class__ = Breaks
+    feed = feed_of(batches, ahead=2)
+    taken = take(feed, 3)
+    state = feed.get_state()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="referent 7: cannot be read"):
+            next(feed)
+    assert feed.get_state() == state and len(taken) == 3

@@ -163,7 +163,7 @@ def test_a_run_of_two_processes_stops_and_goes_on_elsewhere(launch, tmp_path):
     stopped = re.search(r"Stopped at step (\d+) of 12; saved", first)
     assert stopped and 3 <= int(stopped[1]) < 12
     assert not second  # the first process speaks for both
-    finish(launch(together, "--config.mesh.fsdp=2", "--overwrite", devices=2))
+    finish(launch(together, "--config.mesh.fsdp=2", devices=2))
     for name in ("model", "model_final"):
         alone, found = (
             model_directory.read(run / name)[1] for run in (tmp_path / "alone", together)

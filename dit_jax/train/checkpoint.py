@@ -24,8 +24,9 @@ from dit_jax.train.state import TrainState
 CONFIG, SCORES = "config.json", "scores.json"
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
 UNSCORED = -1.0  # of a checkpoint that was not evaluated; real scores are percentages
-# Keys that change no training step: a run may be continued with other values of them.
+# Keys that change no training step (but for rounding): a run may be continued with other values.
 FREE = (
+    "mesh.",
     *(
         "train.minutes",
         "train.log_every",
@@ -238,7 +239,7 @@ def _read_scores(path: Path) -> dict[int, float]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text at all
+    except (ValueError, RecursionError) as error:  # no JSON, no text at all, or nested too deeply
         raise ValueError(f"{path} is damaged: it is not JSON; remove it to go on.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} is damaged: it holds no keys and values; remove it to go on.")

@@ -28,17 +28,24 @@ class Feed(Iterator[Fed]):
             raise ValueError(f"ahead is {ahead}; expected 0 or more batches.")
         self._batches, self._place, self._ahead = batches, place, ahead
         self._waiting: collections.deque[tuple[Fed, dict[str, Any], int]] = collections.deque()
+        self._failed: ValueError | None = None  # what the stream said of the batch after these
         self._state = batches.get_state()
         self.skipped_rows = batches.skipped_rows  # among the batches that were taken
 
     def __next__(self) -> Fed:
-        while len(self._waiting) <= self._ahead:
+        while len(self._waiting) <= self._ahead and self._failed is None:
             self._fetch()
+        if not self._waiting:
+            raise self._failed
         fed, self._state, self.skipped_rows = self._waiting.popleft()
         return fed
 
     def _fetch(self) -> None:
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except ValueError as error:  # raised when its turn comes, which may be never
+            self._failed = error
+            return
         about = (self._batches.get_state(), self._batches.skipped_rows)
         self._waiting.append((Fed(batch, self._place(batch)), *about))
 
@@ -50,9 +57,11 @@ class Feed(Iterator[Fed]):
         """Continue from a state; forgets what waits. Raises ValueError as the stream does."""
         self._batches.set_state(state)
         self._waiting.clear()
+        self._failed = None
         self._state = self._batches.get_state()
 
     def close(self) -> None:
         """Stop the stream's threads and forget what waits; the stream stands where it was taken."""
         self._waiting.clear()
+        self._failed = None
         self._batches.set_state(self._state)

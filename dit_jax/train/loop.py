@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Int64
 
 from dit_jax import config as configs
-from dit_jax import model_directory, viz
+from dit_jax import manifest, model_directory, viz
 from dit_jax.data.pipeline import TrainBatches
 from dit_jax.eval.report import table
 from dit_jax.train import hosts, provenance, run_report, scoring, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints, check_same, claim
+from dit_jax.train.feed import Feed
 from dit_jax.train.nonfinite import NonFinite
 from dit_jax.train.profiling import Profile
 from dit_jax.train.report import Report
@@ -45,7 +46,6 @@ def train(
         if hosts.first():
             provenance.note_start(workdir, config, run.model.mesh, step=training.step)
         training.loop()
-        run.batches.close()
         checkpoints.wait()
         if hosts.first():
             print(farewell(training.step, run.total, stopped=training.asked), flush=True)
@@ -70,6 +70,7 @@ class Training:
             placement=placement,
             steps_per_epoch=run.steps_per_epoch,
         )
+        self.feed = Feed(run.batches, lambda batch: steps.place_batch(batch, run.model.mesh))
         self.agreed = hosts.Agreement(run.model.mesh)
         self.asked = False  # to stop, by a signal to any process
         self.failures = NonFinite(run.config.train.max_nonfinite)
@@ -83,7 +84,7 @@ class Training:
             self.checkpoints.forget_scores_after(0)
             return self.run.first_state(placement), 0
         state, data = self.checkpoints.restore(latest, abstract)
-        self.run.batches.set_state(data)
+        self.feed.set_state(data)
         self.failures.restore(self.checkpoints.meta(latest))
         return state, latest
 
@@ -99,13 +100,13 @@ class Training:
             if self.step:
                 report.say(f"Continuing from step {self.step} of {total}.")
             while not self.pause(report):
-                batch = next(self.run.batches)
-                placed = steps.place_batch(batch, self.run.model.mesh)
+                batch = next(self.feed)
                 profile.before(self.step + 1, self.state)
-                self.state, metrics = self.train_step(self.state, placed, self.key)
+                self.state, metrics = self.train_step(self.state, batch.placed, self.key)
                 self.step += 1
-                skipped = self.run.batches.skipped_rows
-                report.step(self.step, metrics, index=batch["index"], skipped=skipped)
+                about = dict(index=batch.host["index"], skipped=self.feed.skipped_rows)
+                report.step(self.step, metrics, **about)
+        self.feed.close()
 
     def names(self, index: Int64[np.ndarray, " b"]) -> list[str]:
         """The ids of a batch's records; every process gives its own rows."""
@@ -150,7 +151,7 @@ class Training:
     def save(self, report: Report) -> None:
         """Not before the losses so far are known to be finite."""
         report.flush()
-        data, meta = self.run.batches.get_state(), self.run.meta() | self.failures.record()
+        data, meta = self.feed.get_state(), self.run.meta() | self.failures.record()
         self.checkpoints.save(self.state, step=self.step, data=data, meta=meta)
         self.saved = self.step
         report.restart_clock()
@@ -199,8 +200,11 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
         print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
     try:
         about = training_of(run.meta())
-        scoring.score_all(run.config, run.workdir, run.model, params, about=about, stop=stop)
+        scores = scoring.score_all(
+            run.config, run.workdir, run.model, params, about=about, stop=stop
+        )
         if hosts.first():
+            manifest.note_scores(run.workdir / "model", scores)
             run_report.write(run.workdir, run.config)
     except Stopped:
         if hosts.first():

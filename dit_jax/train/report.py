@@ -64,11 +64,16 @@ class Report:
     def __enter__(self) -> "Report":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, kind, error, trace) -> None:
         self._bar.close()
-        if not self._silent:
+        if self._silent:
+            return
+        try:
             self._board.close()
             self._lines.close()
+        except OSError as failed:
+            if error is None:  # else that is what went wrong, and is said
+                raise OSError(self._not_written(failed)) from failed
 
     def restart_clock(self) -> None:
         """Keep evaluation and saving out of images/s."""
@@ -130,9 +135,12 @@ class Report:
             self._lines.write(json.dumps({"step": step, **values}) + "\n")
             self._lines.flush()
         except OSError as error:
-            raise OSError(f"{self._lines.name} could not be written: {error.strerror}.") from error
+            raise OSError(self._not_written(error)) from error
         for key, value in values.items():
             self._board.add_scalar(key, value, step)
+
+    def _not_written(self, error: OSError) -> str:
+        return f"{self._lines.name} could not be written: {error.strerror}."
 
     def scores(self, step: int, split: str, scores: dict[str, dict]) -> None:
         """The scores of one evaluation, each protocol on its own curves."""

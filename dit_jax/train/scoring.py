@@ -78,14 +78,17 @@ def score_all(
     *,
     about: About | None,
     stop: Stop | None = None,
-) -> None:
-    """Score every evaluation split; print the table and write the files."""
+) -> dict[str, dict[str, Any]]:
+    """Score every evaluation split; print the table, write the files, return the headlines."""
     results: dict[str, dict[str, Scores]] = {}
+    headlines: dict[str, dict[str, Any]] = {}
     for split in config.data.eval_splits:
         result = score_split(config, workdir, model, params, split, about=about, stop=stop)
         results[split] = result.scores
+        headlines |= report.headlines(*sources.label(config, split), result.scores)
     if hosts.first():
         print(report.table(results))
+    return headlines
 
 
 def score(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> None:
