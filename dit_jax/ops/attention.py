@@ -98,6 +98,8 @@ def attend(
     name = os.environ.get(FORCE) if rel is not None else None
     if name:
         one_of(FORCE, name, tuple(BACK_ENDS))
+    elif platform() != "cpu" and platform() != jax.default_backend():
+        name = "plain"  # of a device that is elsewhere no candidate can be tried
     else:
         name = choose(problem, platform(), jax.device_count())
     return BACK_ENDS[name](q, k, v, rel, key_mask)
@@ -105,16 +107,11 @@ def attend(
 
 @functools.lru_cache(maxsize=256)
 def choose(problem: Problem, platform: str, devices: int) -> str:
-    """The back end of a problem, decided and logged once: the first candidate that compiles.
-
-    For a device that is elsewhere none can be tried, and it is "plain".
-    """
+    """The back end of a problem, decided and logged once: the first candidate that compiles."""
     if problem.b * problem.heads * problem.m * problem.n <= SCORES_AT_ONCE:
         return "plain"
     if platform == "cpu":
         return "by_head"
-    if platform != jax.default_backend():
-        return "plain"
     refusals = []
     for name in candidates(problem, platform, devices):
         reason = failure(name, problem)
