@@ -211,7 +211,7 @@ def check_depths(arch: Architecture, tensors: dict[str, np.ndarray], *, source: 
             )
 
 
-def check(tensors: dict[str, np.ndarray], expected: dict[str, Any], *, source: str) -> None:
+def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> None:
     """Raises ValueError listing every missing or unexpected tensor, and other shapes and types."""
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
