@@ -1,6 +1,6 @@
 """How many pictures a second does one core prepare at 512 px, beside bare OpenCV and PyTorch?
 
-    python benchmarks/pipeline.py [--pictures DIR] [--rounds N]
+    python -m benchmarks.pipeline [--pictures DIR] [--rounds N]
 
 All of them read the same JPEG files from memory, in one process, taking turns; rates are medians
 over rounds, ratios are medians of the rounds' own ratios. A rate is pictures per second of

@@ -37,7 +37,10 @@ def main() -> None:
     out = parser.parse_args().out
     if out.exists():
         parser.error(f"{out} exists already; expected a folder that does not exist yet")
-    draw(out)
+    try:
+        draw(out)
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
     print(f"{out}: {COUNTS['train']} pictures for training, {COUNTS['val']} for validation.")
 
 
