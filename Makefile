@@ -1,4 +1,5 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
+# make demo         serve a page to try the quickstart's model on, or MODEL=DIR
 # make test         set up, run every test
 # make proof        the longer proofs: real photos, ViT-B at full size
 # make lint         format and style
@@ -6,10 +7,13 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: quickstart test proof lint format
+.PHONY: quickstart demo test proof lint format
 
 quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+demo: $(VENV)/.demo
+	$(RUN) launch.py --mode=demo $(if $(MODEL),--model=$(MODEL))
 
 test: $(VENV)/.development
 	$(RUN) -m pytest -m "not proof"
@@ -31,6 +35,10 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.development: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/.demo: requirements-demo.txt $(VENV)/.runtime
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-demo.txt
+	touch $@
+
+$(VENV)/.development: requirements-dev.txt requirements-demo.txt requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/.runtime

@@ -4,15 +4,18 @@
     python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=demo [--model=DIR] [--port=8000]
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
-`--mode=predict` writes masks of your own pictures. Installed, `dit-jax MODE …` is the same, and
-`dit-jax convert …` is `python -m convert …`.
+`--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on.
+Installed, `dit-jax MODE …` is the same, `dit-jax convert …` is `python -m convert …` and
+`dit-jax figures …` is `python -m dit_jax.figures …`.
 """
 
 import dataclasses
+import importlib
 import re
 import signal
 import sys
@@ -45,6 +48,8 @@ SKIP_BROKEN = flags.DEFINE_bool(
 OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Continue a run under a config that changed; write into a full --out."
 )
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
+PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
@@ -53,6 +58,7 @@ TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
 HINTS = {"model": "; to train from one, use --config.model.init.model=DIR"}
 HELP = ("--help", "-help", "-h")
+PROGRAMS = {"convert": "convert.__main__", "figures": "dit_jax.figures.__main__"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +103,12 @@ def predict() -> None:
     )
 
 
+def demo() -> None:
+    from dit_jax.demo import server
+
+    server.serve(model_dir(), host=HOST.value, port=PORT.value)
+
+
 MODES = {
     "train": Mode(train, needs=("config", "workdir"), takes=("overwrite", "allow_leak")),
     "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",)),
@@ -106,6 +118,7 @@ MODES = {
         needs=("model", "out"),
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
     ),
+    "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
 }
 
 
@@ -144,12 +157,10 @@ def model_dir() -> Path | None:
 
 
 def console() -> int:
-    """The command `dit-jax`: `dit-jax MODE …`, or `dit-jax convert …`."""
+    """The command `dit-jax`: `dit-jax MODE …`, or one of the `PROGRAMS`."""
     name, *words = sys.argv
-    if words and words[0] == "convert":
-        from convert.__main__ import main as convert
-
-        return convert(words[1:])
+    if words and words[0] in PROGRAMS:
+        return importlib.import_module(PROGRAMS[words[0]]).main(words[1:])
     if words and not words[0].startswith("-"):
         words[0] = f"--mode={words[0]}"
     return run([name, *(words or HELP[:1])])

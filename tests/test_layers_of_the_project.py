@@ -1,4 +1,4 @@
-"""Arrows point one way: ops ← models ← train, eval ← predict ← launch.
+"""Arrows point one way: ops ← models ← train, eval ← predict ← figures, demo ← launch.
 
 Only `convert` knows PyTorch.
 """
@@ -28,9 +28,31 @@ FORBIDDEN = {
         *("dit_jax.models", "dit_jax.train", "dit_jax.eval", "dit_jax.predict"),
         *("jax", "flax", "optax"),
     ),
-    "dit_jax/eval": ("dit_jax.train", "dit_jax.models", "dit_jax.predict", "convert", "optax"),
+    "dit_jax/eval": (
+        "dit_jax.figures",
+        "dit_jax.demo",
+        "dit_jax.train",
+        "dit_jax.models",
+        "dit_jax.predict",
+        "convert",
+        "optax",
+    ),
     "dit_jax/train": ("launch", "dit_jax.predict"),
-    "dit_jax/predict": ("launch", "convert", "dit_jax.train", "dit_jax.config", "optax"),
+    "dit_jax/predict": (
+        "launch",
+        "dit_jax.figures",
+        "dit_jax.demo",
+        "convert",
+        "dit_jax.train",
+        "dit_jax.config",
+        "optax",
+    ),
+    "dit_jax/figures": (
+        *("launch", "convert", "dit_jax.train", "dit_jax.config", "dit_jax.demo", "optax"),
+    ),
+    "dit_jax/demo": (
+        *("launch", "convert", "dit_jax.train", "dit_jax.config", "dit_jax.figures", "optax"),
+    ),
     "convert": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "optax"),
 }
 EVERYWHERE = ("tensorflow", "clu")

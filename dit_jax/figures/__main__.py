@@ -1,6 +1,6 @@
 """Figures of trained models and runs, as PNG.
 
-    python -m dit_jax.figures compare --model A --model NAME=B --dataset "folder(photos)" --out X.png
+    python -m dit_jax.figures compare --model A --model NAME=B --dataset "folder(DIR)" --out X.png
     python -m dit_jax.figures curves WORKDIR [WORKDIR …] --out X.png
     python -m dit_jax.figures words --model DIR --image PICTURE --text WORDS --out X.png
     python -m dit_jax.figures overlay --model DIR --image PICTURE --text A --text B --out X.png
@@ -85,13 +85,11 @@ def _panel(side: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     how = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser = argparse.ArgumentParser(
-        prog="python -m dit_jax.figures", description=__doc__, **how
-    )
+    parser = argparse.ArgumentParser(prog="python -m dit_jax.figures", description=__doc__, **how)
     commands = parser.add_subparsers(required=True, metavar="compare|curves|words|overlay")
     _compare(commands.add_parser("compare", help="models side by side, as the paper's Figure 4"))
     _curves(commands.add_parser("curves", help="learning curves of runs"))
-    for name, run in (("words", words), ("overlay", overlay)):
+    for name in HELP:
         add = commands.add_parser(name, help=HELP[name]).add_argument
         add("--model", required=True, help="model directory")
         add("--image", required=True, help="a picture")

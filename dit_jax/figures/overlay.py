@@ -15,9 +15,7 @@ SIDE = 1280  # pixels of the longer side, at most
 NARROWEST = 240  # pixels, so that a legend can be read
 
 
-def save(
-    image: UInt8[np.ndarray, "H W 3"], answers: Sequence[Segmentation], path: Path
-) -> None:
+def save(image: UInt8[np.ndarray, "H W 3"], answers: Sequence[Segmentation], path: Path) -> None:
     """Write a PNG; at most `SIDE` pixels, and no larger than the picture but for the legend."""
     ratio = min(1.0, SIDE / max(image.shape[:2]))
     height, width = (max(1, round(side * ratio)) for side in image.shape[:2])
@@ -29,9 +27,7 @@ def save(
         drawn = cv2.copyMakeBorder(
             drawn, 0, 0, 0, NARROWEST - width, cv2.BORDER_CONSTANT, value=PAPER
         )
-    lines = [
-        _line(*pair, width=drawn.shape[1]) for pair in zip(answers, colours, strict=True)
-    ]
+    lines = [_line(*pair, width=drawn.shape[1]) for pair in zip(answers, colours, strict=True)]
     viz.save(np.concatenate([drawn, *lines], axis=0), path)
 
 

@@ -95,7 +95,9 @@ def _layer(photo: Picture, explanation: Explanation, layer: int, *, side: int) -
 def _said(cell: Picture, text: str) -> Picture:
     """A cell with a line at its foot."""
     side = cell.shape[1]
-    strip = viz.caption(text, width=min(side, 8 * len(text) + 2 * GAP), ink=PAPER, paper=INK, size=12)
+    strip = viz.caption(
+        text, width=min(side, 8 * len(text) + 2 * GAP), ink=PAPER, paper=INK, size=12
+    )
     cell = cell.copy()
     cell[-strip.shape[0] :, : strip.shape[1]] = strip
     return cell

@@ -51,9 +51,7 @@ class Explanation:
     canvas: int  # pixels a side
     remark: str | None
 
-    def heat(
-        self, layer: int, word: int, *, height: int, width: int
-    ) -> Float32[np.ndarray, "H W"]:
+    def heat(self, layer: int, word: int, *, height: int, width: int) -> Float32[np.ndarray, "H W"]:
         """One map over the picture, at any size."""
         size = (self.canvas, self.canvas)
         whole = cv2.resize(self.maps[layer, word], size, interpolation=cv2.INTER_LINEAR)
