@@ -8,7 +8,7 @@ read.
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -34,10 +34,11 @@ class Guard:
         own = {host, socket.gethostname()} if not is_loopback(host) else set()
         self._names = LOOPBACK | {name.lower() for name in own if name}
 
-    def refusal(self, headers: Mapping[str, str]) -> str | None:
+    def refusal(self, headers: Any) -> str | None:
         """Why a request is refused, in a sentence; None where it is not.
 
-        Ports are not compared: a tunnel may bring the page from another one.
+        `headers` has a method `get`. Ports are not compared: a tunnel may bring the page from
+        another one.
         """
         host = headers.get("Host", "")
         if not self._is_ours(host):

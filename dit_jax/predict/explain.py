@@ -95,15 +95,23 @@ def _words(
 ) -> tuple[Word, ...]:
     text, places = answer.text, spans(answer.text)
     rests = [" ".join((text[:start] + text[end:]).split()) for start, end in places]
-    asked = [rest for rest in rests if _can_be_asked(segmenter, picture, rest)]
-    answers = iter(segmenter(picture, asked, points=points, box=box) if asked else ())
     tokens = segmenter.token_places(text)
+    own = [
+        tuple(i for i, (first, last) in tokens.items() if start <= first < last <= end)
+        for start, end in places
+    ]
+    # What the model does not read changes nothing where it is gone.
+    asked = {
+        rest
+        for rest, read in zip(rests, own, strict=True)
+        if read and _can_be_asked(segmenter, picture, rest)
+    }
+    answers = {one.text: one for one in segmenter(picture, sorted(asked), points=points, box=box)}
     words = []
-    for (start, end), rest in zip(places, rests, strict=True):
-        own = tuple(i for i, (first, last) in tokens.items() if start <= first < last <= end)
-        without = next(answers) if rest in asked else None
+    for (start, end), read, rest in zip(places, own, rests, strict=True):
+        without = answers.get(rest) if read else answer
         value = None if without is None else iou(_mask(answer), _mask(without))
-        words.append(Word(text[start:end], own, without, value))
+        words.append(Word(text[start:end], read, without, value))
     return tuple(words)
 
 
