@@ -72,6 +72,7 @@ export class View {
     pen.fillRect(0, 0, canvas.width, canvas.height);
     const [top, left, height, width] = content.map((value, i) => (value * (i % 2 ? columns : rows)) / side);
     pen.imageSmoothingEnabled = true;
+    pen.imageSmoothingQuality = "high";
     pen.drawImage(small.canvas, left, top, width, height, 0, 0, canvas.width, canvas.height);
   }
 
