@@ -60,7 +60,7 @@ class Column:
     """What one model answers, one mask an example."""
 
     name: str
-    masks: list[Bool[np.ndarray, "H W"]]
+    masks: list[Bool[np.ndarray, "_ _"]]
 
 
 def open_source(
