@@ -25,6 +25,7 @@ COLOURS = (
 )
 
 Picture = UInt8[np.ndarray, "h w 3"]
+Sheet = UInt8[np.ndarray, "_ _ 3"]  # of any size: what panels are put together to
 Colour = tuple[int, int, int]
 
 

@@ -82,7 +82,7 @@ def test_failures_are_marked(tmp_path):
 def test_columns_are_called_as_in_the_paper(tmp_path):
     names = {method(architecture(injection=one, text_tokens=20)) for one in Injection}
     assert {"Default", "E-DIT", "L-DIT", "CrossAtt + FFN"} <= names and len(names) == 8
-    assert method(architecture(injection="none", decoder_depth=4)) == "Default + 2 layers"
+    assert method(architecture(injection=Injection.NONE, decoder_depth=4)) == "Default + 2 layers"
     (tmp_path / "a=b").mkdir()
     assert Named.parse(f"{tmp_path}/a=b").name is None
     assert Named.parse("Ours=runs/x") == Named(answers.Path("runs/x"), "Ours")

@@ -13,7 +13,7 @@ import numpy as np
 from dit_jax import viz
 from dit_jax.eval.metrics import iou
 from dit_jax.figures.answers import Column, Example
-from dit_jax.viz import CAPTION, GAP, INK, PAPER, Picture
+from dit_jax.viz import CAPTION, GAP, INK, PAPER, Sheet
 
 FAILED = 0.5  # IoU
 RED = (214, 39, 40)
@@ -38,7 +38,7 @@ def height_of(rows: int, *, side: int) -> int:
     return CAPTION + rows * (CAPTION + side + GAP) + 2 * GAP
 
 
-def _row(example: Example, masks: Sequence[np.ndarray], *, side: int) -> list[Picture]:
+def _row(example: Example, masks: Sequence[np.ndarray], *, side: int) -> list[Sheet]:
     image = viz.fit(example.image, side=side)
     panels = [image]
     for mask in masks:
@@ -54,7 +54,7 @@ def _row(example: Example, masks: Sequence[np.ndarray], *, side: int) -> list[Pi
     ]
 
 
-def _answer(image: Picture, mask: np.ndarray, truth: np.ndarray, *, side: int) -> Picture:
+def _answer(image: Sheet, mask: np.ndarray, truth: np.ndarray, *, side: int) -> Sheet:
     """One panel: the mask, its IoU, and where it fails the frame that says so."""
     panel = viz.overlay(image, viz.fit_mask(mask, side=side), viz.PREDICTED)
     value = iou(mask, truth)
@@ -72,7 +72,7 @@ def _answer(image: Picture, mask: np.ndarray, truth: np.ndarray, *, side: int) -
     return panel
 
 
-def _label(panel: Picture, text: str, paper: viz.Colour) -> None:
+def _label(panel: Sheet, text: str, paper: viz.Colour) -> None:
     """In the lower left corner, on a ground of its own."""
     strip = viz.caption(text, width=9 * len(text) + GAP, ink=PAPER, paper=paper, size=14)
     height, width = strip.shape[:2]
@@ -80,20 +80,18 @@ def _label(panel: Picture, text: str, paper: viz.Colour) -> None:
     panel[side - height - FRAME : side - FRAME, FRAME : FRAME + width] = strip[:, : side - FRAME]
 
 
-def _heads(names: Sequence[str], *, side: int) -> Picture:
+def _heads(names: Sequence[str], *, side: int) -> Sheet:
     heads = [viz.caption(name, width=side, ink=PAPER, paper=INK) for name in names]
     return _beside(heads, height=CAPTION, ground=INK)
 
 
-def _beside(
-    panels: Sequence[Picture], *, height: int, ground: viz.Colour = viz.BACKGROUND
-) -> Picture:
+def _beside(panels: Sequence[Sheet], *, height: int, ground: viz.Colour = viz.BACKGROUND) -> Sheet:
     gap = viz.blank(height, GAP, ground)
     parts = [part for panel in panels for part in (gap, panel)]
     return np.concatenate([*parts[1:]], axis=1)
 
 
-def _framed(sheet: Picture) -> Picture:
+def _framed(sheet: Sheet) -> Sheet:
     framed = viz.blank(sheet.shape[0] + 2 * GAP - GAP, sheet.shape[1] + 2 * GAP)
     framed[GAP : GAP + sheet.shape[0], GAP : GAP + sheet.shape[1]] = sheet
     return framed

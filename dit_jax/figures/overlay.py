@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from dit_jax import viz
 from dit_jax.predict import Segmentation
-from dit_jax.viz import CAPTION, GAP, PAPER, Picture
+from dit_jax.viz import CAPTION, GAP, PAPER, Sheet
 
 SIDE = 1280  # pixels of the longer side, at most
 NARROWEST = 240  # pixels, so that a legend can be read
@@ -31,14 +31,14 @@ def save(image: UInt8[np.ndarray, "H W 3"], answers: Sequence[Segmentation], pat
     viz.save(np.concatenate([drawn, *lines], axis=0), path)
 
 
-def _small(answer: Segmentation, small: Picture) -> np.ndarray:
+def _small(answer: Segmentation, small: Sheet) -> np.ndarray:
     mask = cv2.resize(
         answer.mask.view(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT
     )
     return mask.astype(bool) & (not answer.nothing)
 
 
-def _line(answer: Segmentation, colour: viz.Colour, *, width: int) -> Picture:
+def _line(answer: Segmentation, colour: viz.Colour, *, width: int) -> Sheet:
     share = 0.0 if answer.nothing else 100 * float(answer.mask.mean())
     said = "nothing" if answer.nothing else f"{share:.1f} % of the picture"
     strip = viz.caption(answer.text or "what is pointed at", said, width=width - CAPTION)

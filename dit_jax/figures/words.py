@@ -13,7 +13,7 @@ from jaxtyping import Float32, UInt8
 
 from dit_jax import viz
 from dit_jax.predict.explain import Explanation, Word
-from dit_jax.viz import CAPTION, GAP, INK, PAPER, Picture
+from dit_jax.viz import CAPTION, GAP, INK, PAPER, Picture, Sheet
 
 MASK = "mask"
 DELETED = (213, 94, 0)
@@ -60,7 +60,7 @@ def heated(picture: Picture, heat: Float32[np.ndarray, "h w"]) -> Picture:
     return (0.3 * grey + 0.7 * colours).astype(np.uint8)
 
 
-def _without(photo: Picture, explanation: Explanation, *, side: int) -> Picture:
+def _without(photo: Sheet, explanation: Explanation, *, side: int) -> Sheet:
     """The mask of all words, then the one without each."""
     whole = viz.overlay(photo, viz.fit_mask(explanation.answer.mask, side=side), viz.PREDICTED)
     cells = [_said(whole, MASK)]
@@ -68,14 +68,14 @@ def _without(photo: Picture, explanation: Explanation, *, side: int) -> Picture:
     return _under(_beside(cells, height=side))
 
 
-def _deleted(photo: Picture, word: Word, *, side: int) -> Picture:
+def _deleted(photo: Sheet, word: Word, *, side: int) -> Sheet:
     if word.without is None:
         return _said(photo // 3, "no word left")
     mask = viz.fit_mask(word.without.mask, side=side)
     return _said(viz.overlay(photo, mask, DELETED), f"without: IoU {100 * word.iou:.0f}")
 
 
-def _layer(photo: Picture, explanation: Explanation, layer: int, *, side: int) -> Picture:
+def _layer(photo: Sheet, explanation: Explanation, layer: int, *, side: int) -> Sheet:
     height, width = explanation.answer.height, explanation.answer.width
     ratio = side / max(height, width)
     size = dict(height=max(1, round(height * ratio)), width=max(1, round(width * ratio)))
@@ -92,7 +92,7 @@ def _layer(photo: Picture, explanation: Explanation, layer: int, *, side: int) -
     return _under(_beside(cells, height=side))
 
 
-def _said(cell: Picture, text: str) -> Picture:
+def _said(cell: Sheet, text: str) -> Sheet:
     """A cell with a line at its foot."""
     side = cell.shape[1]
     strip = viz.caption(
@@ -103,14 +103,14 @@ def _said(cell: Picture, text: str) -> Picture:
     return cell
 
 
-def _head(text: str, side: int) -> Picture:
+def _head(text: str, side: int) -> Sheet:
     return viz.caption(text, width=side, ink=PAPER, paper=INK)
 
 
-def _beside(cells: Sequence[Picture], *, height: int) -> Picture:
+def _beside(cells: Sequence[Sheet], *, height: int) -> Sheet:
     gap = viz.blank(height, GAP)
     return np.concatenate([gap, *(part for cell in cells for part in (cell, gap))], axis=1)
 
 
-def _under(line: Picture) -> Picture:
+def _under(line: Sheet) -> Sheet:
     return np.concatenate([line, viz.blank(GAP, line.shape[1])], axis=0)
