@@ -72,7 +72,7 @@ def test_failures_are_marked(tmp_path):
     red = (sheet == comparison.RED).all(axis=-1)
     marked = []
     for row in range(2):
-        top = comparison.height_of(row, side=100) - viz.GAP + viz.CAPTION
+        top = comparison.height_of(row, side=100) + viz.CAPTION
         for column in range(5):
             left = comparison.width_of(column - 2, side=100)
             marked.append(bool(red[top + 50, left : left + 3].all()))

@@ -1,5 +1,6 @@
 """`--mode=demo`: the page of one model, on this machine."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,16 @@ def make_server(segmenter: Segmenter, *, name: str, host: str, port: int) -> Any
         ) from error
     if not 0 <= port <= 65535:
         raise ValueError(f"--port is {port}; expected 1 to 65535, or 0 for any free one.")
+    listening = _listen(host, port)
     app = make_app(segmenter, name=name, host=host)
     limits = dict(max_request_body_size=LARGEST_UPLOAD + SLACK, connection_limit=64)
+    return waitress.create_server(app, sockets=[listening], threads=THREADS, **limits)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket of its own: waitress leaves one open where it cannot be bound."""
     try:
-        return waitress.create_server(app, host=host, port=port, threads=THREADS, **limits)
-    except (OSError, ValueError) as error:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
         raise OSError(f"cannot listen on {host} port {port}: {error}; try --port=0.") from error

@@ -35,7 +35,7 @@ def width_of(models: int, *, side: int) -> int:
 
 
 def height_of(rows: int, *, side: int) -> int:
-    return CAPTION + rows * (CAPTION + side + GAP) + 2 * GAP
+    return GAP + CAPTION + rows * (CAPTION + side + GAP)
 
 
 def _row(example: Example, masks: Sequence[np.ndarray], *, side: int) -> list[Sheet]:
@@ -92,6 +92,7 @@ def _beside(panels: Sequence[Sheet], *, height: int, ground: viz.Colour = viz.BA
 
 
 def _framed(sheet: Sheet) -> Sheet:
-    framed = viz.blank(sheet.shape[0] + 2 * GAP - GAP, sheet.shape[1] + 2 * GAP)
+    """With a margin; below the last row there is one already."""
+    framed = viz.blank(sheet.shape[0] + GAP, sheet.shape[1] + 2 * GAP)
     framed[GAP : GAP + sheet.shape[0], GAP : GAP + sheet.shape[1]] = sheet
     return framed
