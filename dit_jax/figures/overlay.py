@@ -11,15 +11,17 @@ from dit_jax import viz
 from dit_jax.predict import Segmentation
 from dit_jax.viz import CAPTION, GAP, PAPER, Sheet
 
-SIDE = 1280  # pixels of the longer side, at most
-NARROWEST = 240  # pixels, so that a legend can be read
+SIDES = (640, 1280)  # pixels of the longer side: smaller pictures are enlarged
+NARROWEST = 400  # pixels, so that a legend can be read
 
 
 def save(image: UInt8[np.ndarray, "H W 3"], answers: Sequence[Segmentation], path: Path) -> None:
-    """Write a PNG; at most `SIDE` pixels, and no larger than the picture but for the legend."""
-    ratio = min(1.0, SIDE / max(image.shape[:2]))
+    """Write a PNG whose picture has at least and at most `SIDES` pixels."""
+    longer = max(image.shape[:2])
+    ratio = min(max(longer, SIDES[0]), SIDES[1]) / longer
     height, width = (max(1, round(side * ratio)) for side in image.shape[:2])
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
+    small = cv2.resize(image, (width, height), interpolation=how)
     colours = [viz.COLOURS[i % len(viz.COLOURS)] for i in range(len(answers))]
     masks = [_small(answer, small) for answer in answers]
     drawn = viz.overlays(small, masks, colours)
