@@ -241,19 +241,16 @@ def test_launch(programs, model, photos, tmp_path):
     assert len(lines_of(tmp_path / "out")) == 4
     failed = launch(programs, "--mode=predict", f"--model={model}")
     assert failed.stderr == "error: --mode=predict expected --out; see --help.\n"
-    failed = launch(
-        programs, "--mode=predict", f"--model={photos}", "--out=x", "--images=x", "--text=y"
-    )
-    assert failed.stderr.startswith("error: no such picture: x.")
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory, programs):
     """The project as `pip install .` leaves it, and a folder that is not the project's."""
-    copy = tmp_path_factory.mktemp("source") / "project"
-    shutil.copytree(
-        ROOT, copy, ignore=shutil.ignore_patterns(".*", "tests", "build", "*.egg-info", "runs")
-    )
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("launch.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("configs", "convert", "dit_jax"):
+        shutil.copytree(ROOT / name, copy / name)
     target = tmp_path_factory.mktemp("target")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     pip += ["--no-index", "--disable-pip-version-check", f"--target={target}", str(copy)]
@@ -271,7 +268,6 @@ def test_installed(installed, model, photos, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert len(lines_of(tmp_path / "out")) == 3
-    assert "--pairs" in dit_jax("--help").stdout
     assert dit_jax("convert", "sam", "gone.pth", "out").stderr.startswith("convert sam: no such ch")
     unknown = dit_jax("predicd")
     assert unknown.stderr.startswith("error: --mode is 'predicd'; expected one of train, eval,")

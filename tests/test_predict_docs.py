@@ -15,6 +15,7 @@ from quickly import compiled_quickly, environment
 from small_models import PLAIN, write_model
 
 from dit_jax.data import shapes
+from dit_jax.eval import score
 from dit_jax.eval.prediction_files import encoded
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +80,7 @@ def test_python(place, monkeypatch):
     assert names["picture"].height == 128
 
 
-def test_commands(place, programs):
+def test_commands(place, programs, monkeypatch, capsys):
     commands = [part for block in blocks() for part in block.split("\n\n") if "python " in part]
     assert len(commands) == 3
     (place / "photos/pairs.jsonl").write_text(next(b for b in blocks() if b.startswith("{")))
@@ -93,4 +94,7 @@ def test_commands(place, programs):
     line = json.loads((place / "out/pairs/predictions.jsonl").read_text().splitlines()[0])
     line["truth"] = encoded(np.eye(128, dtype=bool))
     (place / "out/scored/predictions.jsonl").write_text(json.dumps(line) + "\n")
-    assert "original" in command(commands[2], place, programs)
+    assert commands[2].startswith("python -m dit_jax.eval.score ")
+    monkeypatch.chdir(place)
+    score.main(shlex.split(commands[2])[3:])
+    assert "original" in capsys.readouterr().out
