@@ -102,7 +102,7 @@ def model(variant: str, *, text_layer: int, image_size: int) -> dict:
         mask_padding=False,
         dtype="float32",
         dropout=True,
-        remat=False,
+        remat="none",
         init=dict(model="", sam="", bert=""),
         vocab_size=placeholder(int),
         vocab="",

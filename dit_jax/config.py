@@ -15,6 +15,7 @@ from dit_jax import variants
 from dit_jax.data import mix
 from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.ops import rematerialise
 from dit_jax.strict import build, flatten, one_of
 
 SCHEDULES = ("cosine", "steps")
@@ -83,7 +84,7 @@ class Model:
     mask_padding: bool
     dtype: str
     dropout: bool  # the paper's 0.1 in BERT and after the projections
-    remat: bool  # recompute encoder blocks in the backward pass: less memory, more time
+    remat: str  # what the backward pass recomputes: "none", "dots" (what is cheap), "full" (all)
     init: Init
     vocab_size: int | None  # word pieces the text encoder has rows for; None keeps the row's
     vocab: str  # "" takes the model directory's, BERT's, or the embedded one for shapes
@@ -221,6 +222,7 @@ class Config:
         row = variants.VARIANTS
         one_of("model.variant", self.model.variant, tuple(row))
         one_of("model.backbone", self.model.backbone, (None, *variants.BACKBONES))
+        one_of("model.remat", self.model.remat, rematerialise.POLICIES)
         one_of("model.injection", self.model.injection, (None, *map(str, Injection)))
         for encoder in self.model.freeze or ():
             one_of("model.freeze", encoder, ENCODERS)

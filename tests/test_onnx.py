@@ -61,7 +61,7 @@ def test_masks_are_those_of_the_python_api(exported, python, size):
         for i in range(len(texts)):
             assert iou(said["mask"][i], expected["mask"][i]) >= 0.999
         for name in ("probability", "score", "presence"):
-            np.testing.assert_allclose(said[name], expected[name], rtol=0, atol=0.01)
+            np.testing.assert_allclose(said[name], expected[name], rtol=0, atol=1e-4)
 
 
 def test_real_photographs(exported, python, shared):

@@ -5,10 +5,9 @@
     vocab.txt      of the text encoder
     run.py         runs it, with nothing but onnxruntime, numpy, tokenizers and Pillow
 
-jax2onnx translates the model. Resizing in and out of the canvas is ONNX's own `Resize`, written out
-below, for its sides are not known before there is a picture. Bytes are rounded from float32, not
-OpenCV's fixed point: they differ by one level at most. Above 2 GB, which is what protobuf holds,
-the parameters lie in `segment.onnx.data`.
+jax2onnx translates the model. Resizing into the canvas and back is written out below, for the sides
+are not known before there is a picture, and jax2onnx 0.17.1 translates no gather of unknown size.
+Above 2 GB, which is what protobuf holds, the parameters lie in `segment.onnx.data`.
 """
 
 import logging
@@ -36,15 +35,17 @@ PROGRAM, RUNNER = "segment.onnx", "run.py"
 OPSET, IR = 23, 10
 INSIDE = 1_900_000_000  # bytes of parameters
 
-# `letterbox.content_box` and `letterbox.letterbox`, for one picture; OUT: its place on the canvas.
+# `letterbox.content_box` and `letterbox.letterbox` of one picture, in the same whole numbers.
 BEFORE = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 before (uint8[H, W, 3] image, int32[b, l] input_ids)
     => (uint8[b, {size}, {size}, 3] canvas, int32[b, 4] content, int64[2] sides, int64[2] start,
         int64[2] extent, int64[1] rows)
 <int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] size = {{{size}}},
- int64[1] three = {{3}}, int64[3] ones = {{1, 1, 1}}, int64[1] four = {{4}},
- uint8 black = {{0}}>
+ int64[3] ones = {{1, 1, 1}}, int64[1] four = {{4}}, uint8 black = {{0}}, int64 none = {{0}},
+ int64 step = {{1}}, float bits = {{2048}}, int32 whole_bits = {{2048}}, int32 half_byte = {{16}},
+ int32 two_bytes = {{65536}}, int32 round = {{2}}, int32 quarter = {{4}}, int64 of_y = {{0}},
+ int64 of_x = {{1}}, int64[3] along_y = {{-1, 1, 1}}, int64[3] along_x = {{1, -1, 1}}>
 {{
     shape = Shape (image)
     sides = Slice (shape, zero, two)
@@ -65,15 +66,28 @@ before (uint8[H, W, 3] image, int32[b, l] input_ids)
     gap = Sub (size, extent)
     start = Div (gap, two)
     end = Sub (gap, start)
-    batched = Unsqueeze (image, zero)
-    wide = Cast <to = 1> (batched)
-    target = Concat <axis = 0> (one, extent, three)
-    resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
-        (wide, , , target)
-    levels = Round (resized)
+    {taps_y}
+    {taps_x}
+    values = Cast <to = 6> (image)
+    left = Gather <axis = 1> (values, low_x)
+    right = Gather <axis = 1> (values, high_x)
+    left_part = Mul (left, rest_x)
+    right_part = Mul (right, weight_x)
+    across = Add (left_part, right_part)
+    cut = Div (across, half_byte)
+    top = Gather <axis = 0> (cut, low_y)
+    bottom = Gather <axis = 0> (cut, high_y)
+    top_part = Mul (top, rest_y)
+    bottom_part = Mul (bottom, weight_y)
+    top_cut = Div (top_part, two_bytes)
+    bottom_cut = Div (bottom_part, two_bytes)
+    both = Add (top_cut, bottom_cut)
+    more = Add (both, round)
+    levels = Div (more, quarter)
     bytes = Cast <to = 2> (levels)
-    pads = Concat <axis = 0> (zero, start, zero, zero, end, zero)
-    picture = Pad (bytes, pads, black)
+    pads = Concat <axis = 0> (start, zero, end, zero)
+    padded = Pad (bytes, pads, black)
+    picture = Unsqueeze (padded, zero)
     text = Shape (input_ids)
     rows = Slice (text, zero, one)
     full = Concat <axis = 0> (rows, ones)
@@ -83,6 +97,34 @@ before (uint8[H, W, 3] image, int32[b, l] input_ids)
     every = Concat <axis = 0> (rows, four)
     content = Expand (place32, every)
 }}
+"""
+
+# `letterbox.taps` along one axis. A position before the first sample counts as the first sample.
+TAPS = """
+    n_@ = Gather (sides, of_@)
+    out_@ = Gather (extent, of_@)
+    index_@ = Range (none, out_@, step)
+    index2_@ = Mul (index_@, two)
+    centre_@ = Add (index2_@, one)
+    reach_@ = Mul (centre_@, n_@)
+    late_@ = Sub (reach_@, out_@)
+    twice_@ = Max (late_@, none)
+    double_@ = Mul (out_@, two)
+    below_@ = Div (twice_@, double_@)
+    base_@ = Mul (below_@, double_@)
+    over_@ = Sub (twice_@, base_@)
+    over1_@ = Cast <to = 1> (over_@)
+    double1_@ = Cast <to = 1> (double_@)
+    share_@ = Div (over1_@, double1_@)
+    bits_@ = Mul (share_@, bits)
+    level_@ = Round (bits_@)
+    level32_@ = Cast <to = 6> (level_@)
+    weight_@ = Reshape (level32_@, along_@)
+    rest_@ = Sub (whole_bits, weight_@)
+    last_@ = Sub (n_@, step)
+    low_@ = Min (below_@, last_@)
+    next_@ = Add (below_@, step)
+    high_@ = Min (next_@, last_@)
 """
 
 # `letterbox.restore` and the threshold. The number of rows comes from the text: from the model's
@@ -125,6 +167,7 @@ def make(arch: Architecture, flat: dict[str, np.ndarray], *, threshold: float = 
     onnx, jax2onnx = _packages()
     core = translate(jax2onnx, arch, flat)
     about = dict(ir=IR, opset=OPSET, size=arch.image_size, limit=logit(threshold))
+    about |= {f"taps_{axis}": TAPS.replace("@", axis) for axis in "yx"}
     before, after = (onnx.parser.parse_model(text.format(**about)) for text in (BEFORE, AFTER))
     parts = {"before/": before, "": core, "after/": after}
     graphs = [_prefixed(onnx, part, prefix).graph for prefix, part in parts.items()]
@@ -176,7 +219,7 @@ def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) ->
     ]
     names = ["logits", "score"] + ["presence"] * arch.presence
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a line for every constant's shape
-    with attention.computed_by(attention.plain), warnings.catch_warnings():
+    with attention.computed_by("plain"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # jax2onnx 0.17.1 with Flax 0.12.8
         return jax2onnx.to_onnx(
             model,

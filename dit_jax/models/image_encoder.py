@@ -17,6 +17,7 @@ from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, spl
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend, relative_terms
 from dit_jax.ops.gelu import gelu
+from dit_jax.ops.rematerialise import QKV, keep, rematerialised
 from dit_jax.ops.resize import resize, resize_rows
 
 EPSILON = 1e-6
@@ -57,7 +58,7 @@ class ImageEncoder(nnx.Module):
         text: Float[Array, "b l t"] | None = None,
         *,
         text_mask: Mask | None = None,
-        remat: bool = False,
+        remat: str = "none",
         rngs: Rng | None = None,
     ) -> Float[Array, "b h w c"]:
         x = self.embed(images)
@@ -72,7 +73,7 @@ class ImageEncoder(nnx.Module):
             tokens = self.inject(i, text, carried, x, mask=text_mask, rngs=rngs)
             run = functools.partial(block, text_mask=text_mask, carry=self.carries(i))
             with jax.named_scope(f"blocks.{i}"):
-                x, carried = (jax.checkpoint(run) if remat else run)(x, tokens)
+                x, carried = rematerialised(run, remat)(x, tokens)
         return self.neck(x)
 
     def embed(self, images: Float[Array, "b H W 3"]) -> Grid:
@@ -160,7 +161,10 @@ class Block(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention over `[text; image]` with relative positions on the image part."""
+    """Multi-head attention over image and text with relative positions on the image part.
+
+    The text goes behind the image here, where their order makes no difference.
+    """
 
     def __init__(self, width: int, heads: int, *, table_rows: int, dtype: str, rngs: Rng):
         self.qkv = linear(width, 3 * width, dtype=dtype, rngs=rngs)
@@ -180,17 +184,17 @@ class Attention(nnx.Module):
         key_mask = None
         if text is not None:
             tq, tk, tv = self.project_text(text, queries=carry)
-            k, v = jnp.concatenate([tk, k], axis=2), jnp.concatenate([tv, v], axis=2)
-            q = jnp.concatenate([tq, q], axis=2) if carry else q
+            k, v = jnp.concatenate([k, tk], axis=2), jnp.concatenate([v, tv], axis=2)
+            q = jnp.concatenate([q, tq], axis=2) if carry else q
             if text_mask is not None:
-                key_mask = jnp.pad(text_mask, ((0, 0), (0, h * w)), constant_values=True)
+                key_mask = jnp.pad(text_mask, ((0, 0), (h * w, 0)), constant_values=True)
         y = self.proj(merge_heads(attend(q, k, v, rel=rel, key_mask=key_mask)))
         if not carry:
             return y.reshape(b, h, w, d), None
-        return y[:, text.shape[1] :].reshape(b, h, w, d), y[:, : text.shape[1]]
+        return y[:, : h * w].reshape(b, h, w, d), y[:, h * w :]
 
     def project(self, x: Float[Array, "b n d"]) -> list[Float[Array, "b n d"]]:
-        return jnp.split(self.qkv(x), 3, axis=-1)
+        return jnp.split(keep(self.qkv(x), QKV), 3, axis=-1)
 
     def project_text(self, text: Text, *, queries: bool):
         """Keys and values of the text, and queries only where its rows live on."""
@@ -199,7 +203,8 @@ class Attention(nnx.Module):
         d = text.shape[-1]
         kernel = self.qkv.kernel[...][:, d:].astype(text.dtype)
         kv = text @ kernel + self.qkv.bias[...][d:].astype(text.dtype)[None, None]
-        return None, *(split_heads(y, self.heads) for y in jnp.split(kv, 2, axis=-1))
+        kv = jnp.split(keep(kv, QKV), 2, axis=-1)
+        return None, *(split_heads(y, self.heads) for y in kv)
 
     def relative(self, q: Float[Array, "b k n c"], grid: tuple[int, int]):
         tables = [

@@ -47,7 +47,7 @@ def losses(
     *,
     presence_weight: float,
     rngs: nnx.Rngs | None,
-    remat: bool = False,
+    remat: str = "none",
 ) -> Metrics:
     """`loss`, which is minimised: mean binary cross-entropy over all pixels, padding included
     (released code), also where the expression means nothing and every pixel is background.
@@ -82,7 +82,7 @@ def loss_and_grads(
     key: Array | None,
     *,
     presence_weight: float = 0.0,
-    remat: bool = False,
+    remat: str = "none",
 ) -> tuple[Metrics, Params]:
     """The losses, and the gradient of `loss` by the trainable parameters alone.
 
