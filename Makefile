@@ -1,13 +1,17 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
 # make demo         serve a page to try the quickstart's model on, or MODEL=DIR
-# make test         set up, run every test
+# make test         set up, run every test; JOBS=4 runs four files at once
 # make proof        the longer proofs: real photos, ViT-B at full size
+# make onnx         set up an environment that writes ONNX, run its tests
 # make lint         format and style
 PYTHON ?= python3
 VENV ?= .venv
+# Test files at once; each takes up to 4 GB.
+JOBS ?= 2
 RUN = $(VENV)/bin/python
+ONNX ?= .venv-onnx
 
-.PHONY: quickstart demo test proof lint format
+.PHONY: quickstart demo test proof onnx lint format
 
 quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -16,10 +20,13 @@ demo: $(VENV)/.demo
 	$(RUN) launch.py --mode=demo $(if $(MODEL),--model=$(MODEL))
 
 test: $(VENV)/.development
-	$(RUN) -m pytest -m "not proof"
+	$(RUN) -m pytest -m "not proof" --numprocesses=$(JOBS) --dist=loadfile
 
 proof: $(VENV)/.development
 	$(RUN) -m pytest -m proof
+
+onnx: $(ONNX)/.ready
+	$(ONNX)/bin/python -m pytest tests/test_onnx.py
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
@@ -42,3 +49,8 @@ $(VENV)/.demo: requirements-demo.txt $(VENV)/.runtime
 $(VENV)/.development: requirements-dev.txt requirements-demo.txt requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/.runtime
+
+$(ONNX)/.ready: requirements-onnx.txt
+	$(PYTHON) -m venv $(ONNX)
+	$(ONNX)/bin/pip install --quiet --disable-pip-version-check -r requirements-onnx.txt
+	touch $@

@@ -1,17 +1,20 @@
-"""Train, evaluate, probe or use a text-guided SAM.
+"""Train, evaluate, probe, plan, use or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
     python launch.py --mode=demo [--model=DIR] [--port=8000]
+    python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
-`--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on.
-Installed, `dit-jax MODE …` is the same, `dit-jax convert …` is `python -m convert …` and
-`dit-jax figures …` is `python -m dit_jax.figures …`.
+`--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
+`--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
+`--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
+`--mode=export` hands it on. Installed, `dit-jax MODE …` is the same, `dit-jax convert …` is
+`python -m convert …` and `dit-jax figures …` is `python -m dit_jax.figures …`.
 """
 
 import dataclasses
@@ -50,9 +53,24 @@ OVERWRITE = flags.DEFINE_bool(
 )
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
 PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
+FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
+BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
+LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
+SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0; found by itself on Cloud TPU, SLURM, Open MPI."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+HBM_GB = flags.DEFINE_float("hbm_gb", 80.0, "plan: memory of one device, in 10^9 bytes.")
+DEVICES = flags.DEFINE_integer("devices", 0, "plan: for how many devices; 0 = those that are here.")
+TARGET = flags.DEFINE_string(
+    "target", "", "plan: v5e, v5p, v6e, a100, h100 or h200, by its own compiler; none is needed."
+)
+COMPILE = flags.DEFINE_bool("compile", True, "plan: ask the compiler, or only count.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
@@ -68,13 +86,16 @@ class Mode:
     run: Callable[[], None]
     needs: tuple[str, ...]
     takes: tuple[str, ...] = ()
+    joins: bool = False  # the other processes of a cluster, before JAX starts
 
 
 def train() -> None:
-    from dit_jax.train import loop  # JAX and Orbax take seconds to import
+    from dit_jax.train import compile_cache, loop  # JAX and Orbax take seconds to import
 
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
-    loop.train(config(), Path(WORKDIR.value), **how)
+    settings, workdir = config(), Path(WORKDIR.value)
+    compile_cache.keep_compiled(settings.compile_cache, workdir)
+    loop.train(settings, workdir, **how)
 
 
 def evaluate() -> None:
@@ -109,9 +130,27 @@ def demo() -> None:
     server.serve(model_dir(), host=HOST.value, port=PORT.value)
 
 
+def export() -> None:
+    from dit_jax.export import formats
+
+    form, out = FORMAT.value, Path(OUT.value)
+    about = dict(base=folder(BASE), licence=LICENCE.value, scored=folder(SCORES))
+    noted = formats.export(Path(MODEL.value), out, form=form, **about)
+    print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
+
+
+def plan() -> None:
+    from dit_jax.train import plan
+
+    how = dict(hbm_gb=HBM_GB.value, devices=DEVICES.value, target=TARGET.value)
+    plan.plan(config(), **how, compiled=COMPILE.value)
+
+
 MODES = {
-    "train": Mode(train, needs=("config", "workdir"), takes=("overwrite", "allow_leak")),
-    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",)),
+    "train": Mode(
+        train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
+    ),
+    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
     "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
     "predict": Mode(
         predict,
@@ -119,6 +158,13 @@ MODES = {
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
     ),
     "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
+    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
+    # Also takes what a training command says, which may be asked about as it is.
+    "plan": Mode(
+        plan,
+        needs=("config",),
+        takes=("hbm_gb", "devices", "target", "compile", "workdir", "overwrite", "allow_leak"),
+    ),
 }
 
 
@@ -129,6 +175,11 @@ def main(argv: list[str]) -> None:
     mode = MODES[MODE.value]
     check_flags(mode)
     keep_freed_memory()
+    if mode.joins:
+        from dit_jax.train import cluster
+
+        where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
+        cluster.join(**where, process_id=PROCESS_ID.value)
     mode.run()
 
 
@@ -153,7 +204,11 @@ def config() -> Config:
 
 
 def model_dir() -> Path | None:
-    return Path(MODEL.value) if MODEL.value else None
+    return folder(MODEL)
+
+
+def folder(flag: flags.FlagHolder) -> Path | None:
+    return Path(flag.value) if flag.value else None
 
 
 def console() -> int:
@@ -187,7 +242,7 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
-    argv = [re.sub(r"^(--?(?:no)?)allow-leak\b", r"\1allow_leak", word) for word in argv]
+    argv = [argv[0], *map(underscored, argv[1:])]
     argv = [re.sub(r"^(--?config=)(configs/[^:]+)", _installed, word) for word in argv]
     try:
         return flags.FLAGS(argv)
@@ -206,9 +261,19 @@ def _installed(found: re.Match) -> str:
     return flag + (str(beside) if beside.is_file() and not Path(file).exists() else file)
 
 
+def underscored(word: str) -> str:
+    """`--allow-leak` for `--allow_leak`: both spellings of a flag's name are understood."""
+    name, equals, value = word.partition("=")
+    if name.startswith("-") and "." not in name:
+        name = name[:2] + name[2:].replace("-", "_")
+    return name + equals + value
+
+
 def sentence(error: Exception) -> str:
     """The message in one line; of the config library's report around it, the last line."""
     text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}."
     if "parsing config file" in text or text.startswith("Configuration is not available"):
         text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
     return " ".join(text.splitlines())

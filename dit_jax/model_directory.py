@@ -4,8 +4,9 @@
     model.safetensors    every parameter by its dotted path, float32
     vocab.txt            WordPiece vocabulary (absent from plain SAM and a BERT without one)
     unused.safetensors   tensors of a converted checkpoint that the model never reads, for `reverse`
+    manifest.json        size and SHA-256 of the files above: see `dit_jax.manifest`
 
-A directory is written whole or not at all.
+A directory is written whole or not at all, and read only if it is what its manifest says.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from dit_jax import manifest
 from dit_jax.models import initial
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
@@ -58,15 +60,21 @@ def save(
     vocab: Path | str | None = None,
     unused: dict[str, np.ndarray] | None = None,
     provenance: dict[str, Any] | None = None,
+    licence: str | None = None,
+    scores: manifest.Scores | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes a model directory.
+
+    Args:
+      licence, scores: what its manifest says of them, where they are known.
 
     Raises FileExistsError if `out_dir` holds anything and `overwrite` is False.
     """
     config = {"kind": "dit_sam", "architecture": to_json(arch)}
     tensors = params_lib.flatten(params)
-    _write(out_dir, config, tensors, vocab, unused, provenance, overwrite)
+    about = {"provenance": provenance or {}, "licence": licence, "scores": scores}
+    _write(out_dir, config, tensors, vocab, unused, about, overwrite)
 
 
 def save_text_encoder(
@@ -81,19 +89,21 @@ def save_text_encoder(
 ) -> None:
     """Writes a directory that holds only `text_encoder.*`: a part to assemble a model from."""
     config = {"kind": "text_encoder", "bert": dataclasses.asdict(bert)}
-    _write(out_dir, config, tensors, vocab, unused, provenance, overwrite)
+    about = {"provenance": provenance or {}}
+    _write(out_dir, config, tensors, vocab, unused, about, overwrite)
 
 
-def _write(out_dir, config, tensors, vocab, unused, provenance, overwrite) -> None:
+def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
     host = {k: np.ascontiguousarray(v) for k, v in jax.device_get(tensors).items()}
     with written_whole(Path(out_dir), overwrite=overwrite) as folder:
-        config = {"format": FORMAT, **config, "provenance": provenance or {}}
+        config = {"format": FORMAT, **config, "provenance": about["provenance"]}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         save_file(host, folder / WEIGHTS)
         if unused:
             save_file({k: np.ascontiguousarray(v) for k, v in unused.items()}, folder / UNUSED)
         if vocab is not None:
             shutil.copyfile(vocab, folder / VOCAB)
+        manifest.write(folder, **about)
 
 
 @contextlib.contextmanager
@@ -116,19 +126,23 @@ def written_whole(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def read_contents(model_dir: Path | str) -> Contents:
-    """Reads a directory's files; raises FileNotFoundError or ValueError in one sentence."""
+    """Reads a directory's files; raises FileNotFoundError or ValueError in one sentence.
+
+    A file that differs from the manifest is such an error: a flipped bit is no model.
+    """
     folder = Path(model_dir)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is no model directory: it has no {name}.")
+    manifest.verify(folder)
     config = _config(folder / CONFIG)
     unused = folder / UNUSED
     whole = config["kind"] == "dit_sam"
     return Contents(
         architecture=from_json(config["architecture"]) if whole else None,
         bert=None if whole else build(Bert, config["bert"], "bert."),
-        tensors=_tensors(folder / WEIGHTS),
-        unused=_tensors(unused) if unused.is_file() else {},
+        tensors=read_tensors(folder / WEIGHTS),
+        unused=read_tensors(unused) if unused.is_file() else {},
         provenance=config.get("provenance", {}),
     )
 
@@ -232,7 +246,8 @@ def _config(path: Path) -> dict:
     return config
 
 
-def _tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file; raises ValueError where it is not whole."""
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import reference_names
 import torch
 
 from convert import checkpoint, layout, names, transfer
@@ -163,6 +164,25 @@ def test_reverse_fills_what_the_released_code_declares(tmp_path):
     state = torch.load(tmp_path / "out.pth", weights_only=True)
     assert state.keys() == state_of(arch).keys()
     assert not state["self_attention.in_proj_weight"].any()
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_reverse_loads_strictly_by_the_reference_names(tmp_path, wrap):
+    """Names and shapes written down from the reference, in a module that has them and no others."""
+    vit = dataclasses.replace(VIT, width=64)  # BERT's width, as in ViT-B: no projection W
+    arch = Architecture(vit, BERT, Injection.LAYER_WISE, text_layer=1)
+    params = params_lib.init(arch, seed=5)
+    model_directory.save(tmp_path / "model", arch, params)
+    options = ["--wrap"] if wrap else []
+    reverse = ("reverse", "--format=dit", tmp_path / "model", tmp_path / "out.pth", *options)
+    assert run(*reverse) == 0
+    state = torch.load(tmp_path / "out.pth", weights_only=True)
+    module = reference_names.module_of(reference_names.ldit(arch))
+    module.load_state_dict(state["state_dict"] if wrap else state, strict=True)
+    assert not any(value.isnan().any() for value in module.state_dict().values())
+    qkv = module.visual_encoder.blocks.get_submodule("1").attn.qkv.weight.detach().numpy()
+    ours = params["image_encoder"]["blocks"]["1"]["attn"]["qkv"]["kernel"]
+    np.testing.assert_array_equal(qkv, ours.T)
 
 
 def test_sam_part_of_a_dit_model(tmp_path, capsys):

@@ -53,9 +53,12 @@ def test_train(trained):
     scores = json.loads((workdir / "eval" / "shapes-val-dit.json").read_text())
     assert scores["n"] == 8
     assert scores["protocol"] == "dit"
-    assert {"config.json", "model.safetensors", "vocab.txt"} == {
+    assert {"config.json", "manifest.json", "model.safetensors", "vocab.txt"} == {
         path.name for path in (workdir / "model").iterdir()
     }
+    noted = json.loads((workdir / "model" / "manifest.json").read_text())["scores"]
+    assert noted["shapes-val-dit"]["oIoU"] == scores["oIoU"]
+    assert noted["shapes-testA-original"]["n"] == 8
     with Image.open(workdir / "pictures" / "step_000003.png") as picture:
         assert picture.width > 1000
     assert "oIoU" in said

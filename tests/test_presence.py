@@ -216,6 +216,7 @@ def test_an_older_directory_has_no_head(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architecture"].pop("presence") is False
     (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "manifest.json").unlink()  # older still
     contents = model_directory.read_contents(tmp_path)
     assert contents.architecture == arch
     extended = model_directory.with_presence(contents, seed=5)

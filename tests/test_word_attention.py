@@ -32,16 +32,16 @@ def probabilities(q, k, *, rel=None, key_mask=None):
 def test_attended_is_what_attend_uses(relative, masked):
     rng = np.random.default_rng(0)
     q = jnp.asarray(rng.standard_normal((2, 3, 6, 8)), jnp.float32)
-    k = jnp.asarray(rng.standard_normal((2, 3, 5 + 6, 8)), jnp.float32)
+    k = jnp.asarray(rng.standard_normal((2, 3, 6 + 5, 8)), jnp.float32)
     rel, mask = None, None
     if relative:
         parts = (rng.standard_normal((2, 3, 6, side)) for side in (2, 3))
         rel = tuple(jnp.asarray(part, jnp.float32) for part in parts)
     if masked:
         mask = jnp.asarray(rng.random((2, 11)) > 0.4).at[:, -1].set(True)
-    found = attended(q, k, keys=slice(0, 5), rel=rel, key_mask=mask)
+    found = attended(q, k, keys=slice(6, 11), rel=rel, key_mask=mask)
     expected = probabilities(q, k, rel=rel, key_mask=mask)
-    np.testing.assert_allclose(found, expected[..., :5], atol=1e-6)
+    np.testing.assert_allclose(found, expected[..., 6:], atol=1e-6)
     whole = attended(q, k, keys=slice(None), rel=rel, key_mask=mask)
     np.testing.assert_allclose(whole.sum(axis=-1), 1.0, atol=1e-5)
 
@@ -85,7 +85,7 @@ def test_maps_are_of_the_forward_pass(monkeypatch, injection):
         embedding = model.image_encoder(images, features, text_mask=text_mask)
         model.decode(embedding, text=model.text_proj(features), text_mask=text_mask)
         patches = SIDE * SIDE
-        encoder = [_probabilities(one)[:, -patches:, :LENGTH] for one in noted["encoder"]]
+        encoder = [_probabilities(one)[:, :patches, patches:] for one in noted["encoder"]]
         image_to_token = [one for one in noted["decoder"] if one[0].shape[2] == patches]
         decoder = [_probabilities(one)[..., -LENGTH:] for one in image_to_token]
         return found, (encoder, decoder), (embedding, again)

@@ -23,10 +23,11 @@ ENDING = 64  # bytes of padding that may follow
 LARGEST = 200_000_000  # pixels: the largest sensors of phones; 600 MB as RGB
 # What both OpenCV decodes and Pillow reads the header of.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-# What Pillow's readers raise where a header is broken.
+# What Pillow's readers raise where a header is broken; warnings, where somebody makes them errors.
 BROKEN = (
     *(SyntaxError, IndexError, TypeError, struct.error),
     *(OSError, ValueError, KeyError, EOFError, OverflowError, MemoryError, RuntimeError),
+    Warning,
 )
 
 

@@ -23,7 +23,7 @@ Rgb = UInt8[np.ndarray, "H W 3"]
 LARGEST_FILE = 6 * LARGEST + 2**20  # bytes: as many pixels of 16 bits, uncompressed
 EXPECTED = "a path, encoded bytes, a PIL picture or a uint8 NumPy array [H, W, 3]"
 # What Pillow raises for damaged data, as far as it is known.
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error)
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, Warning)
 
 
 def rgb(image: Any, *, name: str = "the picture") -> Rgb:

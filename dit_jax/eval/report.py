@@ -94,6 +94,35 @@ def breakdown_markdown(protocol: str, row: Scores) -> str:
     return _markdown_table((f"part (`{protocol}`)", "class", *metrics, "n"), lines, words=2)
 
 
+def headlines(dataset: str, split: str, scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
+    """`"<dataset>-<split>-<protocol>"` → the figures that the protocol's papers report, and n."""
+    return {
+        f"{dataset}-{split}-{protocol}": {
+            "dataset": dataset,
+            "split": split,
+            "protocol": protocol,
+            "n": row["n"],
+            **rounded({name: row[name] for name in row["reported"]}),
+        }
+        for protocol, row in scores.items()
+    }
+
+
+def read_headlines(folder: Path) -> dict[str, dict[str, Any]]:
+    """The headlines of all scores that `write_scores` wrote into `<folder>/eval`.
+
+    Raises FileNotFoundError where there are none.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((folder / "eval").glob("*-*.json")):
+        row = json.loads(path.read_text(encoding="utf-8"))
+        if {"dataset", "split", "reported"} <= row.keys():  # older files do not say
+            found |= headlines(row["dataset"], row["split"], {row["protocol"]: row})
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no scores; expected {folder}/eval/*.json.")
+    return found
+
+
 def rounded(value: Any) -> Any:
     """Floats to four digits, at any depth."""
     if isinstance(value, float):

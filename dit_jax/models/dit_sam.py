@@ -63,7 +63,7 @@ class DitSam(nnx.Module):
         input_ids: Ids,
         attention_mask: Ids,
         *,
-        remat: bool = False,
+        remat: str = "none",
         rngs: Rng | None = None,
     ) -> Prediction:
         """One mask an (image, expression) pair.
@@ -71,7 +71,8 @@ class DitSam(nnx.Module):
         Args:
           images: normalised; see `dit_jax.data.transforms`.
           input_ids, attention_mask: WordPiece ids `[CLS] … [SEP]` and 1 where there is a token.
-          remat: recompute each encoder block in the backward pass instead of keeping it.
+          remat: what the backward pass computes again instead of keeping it: "none", "dots" or
+            "full"; see `dit_jax.ops.rematerialise`.
         """
         features = self.encode_text(input_ids, attention_mask, rngs=rngs)
         text_mask = self.text_mask(attention_mask)

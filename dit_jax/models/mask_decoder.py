@@ -41,6 +41,7 @@ class MaskDecoder(nnx.Module):
             ThreeLayers(width, 1, dtype="float32", rngs=rngs) if arch.presence else None
         )
 
+    @jax.named_scope("mask_decoder")
     def __call__(
         self,
         embedding: Float[Array, "b h w c"],

@@ -75,11 +75,11 @@ def block_map(block: Block, x: Grid, text: Text, *, text_mask: Bool[Array, "b l"
     _, text_keys, _ = attn.project_text(block.norm1(text), queries=False)
     key_mask = None
     if text_mask is not None:
-        key_mask = jnp.pad(text_mask, ((0, 0), (0, h * w)), constant_values=True)
+        key_mask = jnp.pad(text_mask, ((0, 0), (h * w, 0)), constant_values=True)
     found = attended(
         q,
-        jnp.concatenate([text_keys, k], axis=2),
-        keys=slice(0, length),
+        jnp.concatenate([k, text_keys], axis=2),
+        keys=slice(h * w, h * w + length),
         rel=attn.relative(q, (h, w)),
         key_mask=key_mask,
     )

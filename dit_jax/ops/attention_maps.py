@@ -39,7 +39,7 @@ def attended(
 
 
 def _add_relative(scores, rel_h, rel_w):
-    """To the last h·w queries and keys, which are the image's."""
+    """To the first h·w queries and keys, which are the image's."""
     b, image, h = rel_h.shape
     bias = (rel_h[..., :, None] + rel_w[..., None, :]).reshape(b, image, h * rel_w.shape[-1])
-    return scores.at[:, -image:, -bias.shape[-1] :].add(bias.astype(jnp.float32))
+    return scores.at[:, :image, : bias.shape[-1]].add(bias.astype(jnp.float32))

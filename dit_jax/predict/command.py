@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 from tqdm import tqdm
 
 from dit_jax.data import pictures
@@ -33,6 +34,7 @@ def predict(
     Names, texts and the model are checked before anything is written. `skip_broken` leaves pictures
     out that cannot be read, and says which.
     """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our sentence is enough
     tasks = _tasks(images, texts, pairs_file)
     segmenter = Segmenter.from_pretrained(model_dir)
     for task in tasks:

@@ -20,7 +20,7 @@ from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.picture import Letterbox, Picture
 from dit_jax.predict.programs import Rows, bucket, filled, programs_of
-from dit_jax.predict.prompts import MOST_POINTS, Prompt, place
+from dit_jax.predict.prompts import MOST_POINTS, Prompt, on_canvas
 from dit_jax.predict.words import Vocabulary, Words
 
 KEPT = 16  # embeddings: 1 MB each at 512 pixels, 4 MB at 1024
@@ -108,9 +108,9 @@ class Engine:
         for rows, said in started.parts:
             logits, iou = np.asarray(said.logits, np.float32), np.asarray(said.iou, np.float32)
             presence = None if said.presence is None else np.asarray(said.presence, np.float32)
-            for place_, row in enumerate(rows):
-                there = None if presence is None else float(presence[place_])
-                answers[row] = Answer(logits[place_], iou[place_], there)
+            for i, row in enumerate(rows):
+                there = None if presence is None else float(presence[i])
+                answers[row] = Answer(logits[i], iou[i], there)
         return [answers[row] for row in range(len(started.asked))]
 
     def attention(self, picture: Picture, text: str) -> WordAttention:
@@ -151,7 +151,7 @@ class Engine:
         """What the decoder is told of rows that are alike in what they have."""
         prompts = [one.prompt for one in asked]
         longest = max(len(prompt.points) for prompt in prompts)
-        placed = place(
+        placed = on_canvas(
             prompts,
             [one.picture for one in asked],
             letterbox=self._letterbox,
@@ -170,7 +170,7 @@ def _gathered(places: Sequence[Place], *, count: int) -> jax.Array | np.ndarray:
     through the host, which costs less than a program for each way of picking them.
     """
     source = places[0][0]
-    together = all(place_[0] is source for place_ in places) and len(source) == count
+    together = all(place[0] is source for place in places) and len(source) == count
     if together and [row for _, row in places] == list(range(len(places))):
         return source
     return filled(np.stack([np.asarray(source)[row] for source, row in places]), count)

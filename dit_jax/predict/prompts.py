@@ -43,7 +43,7 @@ class Placed:
     boxes: Float32[np.ndarray, "b 4"] | None
 
 
-def place(
+def on_canvas(
     prompts: Sequence[Prompt], pictures: Sequence[Picture], *, letterbox: Letterbox, count: int
 ) -> Placed:
     """`count` points a row (0: none); all rows have a box, or none has."""

@@ -30,16 +30,16 @@ class Question:
 
     image: Any
     name: str  # of the picture, in messages
-    text: str | None = None
+    text: Any = None
     points: Any = None
     box: Any = None
 
 
 def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:
-    """Raises ValueError where the lists do not fit each other or a text is no text."""
+    """Raises ValueError where the lists do not fit each other."""
     if isinstance(image, ONE_PICTURE):
         about, several = (image, name_of(image)), isinstance(texts, (list, tuple))
-        asked = [Question(*about, checked(t), points, box) for t in (texts if several else [texts])]
+        asked = [Question(*about, t, points, box) for t in (texts if several else [texts])]
         return asked
     if not isinstance(image, Iterable):
         raise ValueError(
@@ -49,7 +49,7 @@ def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:
     images = list(image)
     count = len(images)
     return [
-        Question(one, name_of(one, number), checked(text), *pointed)
+        Question(one, name_of(one, number), text, *pointed)
         for number, (one, text, *pointed) in enumerate(
             zip(
                 images,
@@ -63,10 +63,8 @@ def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:
     ]
 
 
-def checked(text: Any) -> str | None:
-    """The text; raises ValueError for what is none, or cannot be written down."""
-    if text is None:
-        return None
+def check_text(text: Any) -> None:
+    """Raise ValueError for what is no text, or cannot be written down."""
     if not isinstance(text, str):
         raise ValueError(f"a text is of type {type(text).__name__}; expected words in a str.")
     if len(text) > LONGEST_TEXT:
@@ -75,7 +73,6 @@ def checked(text: Any) -> str | None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"the text {text[:80]!r} holds half a character.") from error
-    return text
 
 
 def name_of(image: Any, number: int | None = None) -> str:

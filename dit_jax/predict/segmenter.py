@@ -26,7 +26,7 @@ from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.engine import Answer, Asked, Engine, Started
 from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
-from dit_jax.predict.requests import Question, name_of, questions
+from dit_jax.predict.requests import Question, check_text, name_of, questions
 from dit_jax.predict.segmentation import Segmentation
 
 CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
@@ -167,6 +167,7 @@ class Segmenter:
         name, text = question.name, question.text
         pointed = question.box is not None or _any(question.points)
         if text is not None:
+            check_text(text)
             if self._engine.vocabulary is None:
                 raise ValueError(
                     f"this model is plain SAM, which reads no text ({text[:80]!r}); give points or"

@@ -1,0 +1,88 @@
+"""`--mode=export`: a model in a form that others take it in; one row of `FORMATS` a form.
+
+Whatever the form, the folder is written whole or not at all, its manifest says what is in it, and
+its model card is there to be finished.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from dit_jax import manifest, model_card, model_directory, packs
+from dit_jax.eval import report
+from dit_jax.export import source
+from dit_jax.export.source import Source
+from dit_jax.models import params as params_lib
+from dit_jax.strict import one_of
+
+Writer = Callable[[Source, Path], None]
+
+
+def safetensors(found: Source, folder: Path) -> None:
+    """A model directory once more, now with manifest and card; of a pack, the whole model."""
+    about = dict(vocab=found.vocab, unused=found.unused, provenance=found.provenance)
+    model_directory.save(folder, found.arch, found.params, **about, overwrite=True)
+
+
+def later(name: str) -> Writer:
+    """`write` of a module that takes long to import, or packages that few people need."""
+    return lambda found, folder: importlib.import_module(name).write(found, folder)
+
+
+FORMATS: dict[str, Writer] = {
+    "safetensors": safetensors,
+    "stablehlo": later("dit_jax.export.stablehlo"),
+    "onnx": later("dit_jax.export.onnx"),
+}
+PACK = "pack"
+
+
+def export(
+    model_dir: Path,
+    out: Path,
+    *,
+    form: str,
+    base: Path | None = None,
+    licence: str | None = None,
+    scored: Path | None = None,
+) -> manifest.Manifest:
+    """Writes the folder `out`, and returns its manifest.
+
+    Args:
+      model_dir: a model directory; or a pack, with its `base`.
+      base: of `form` "pack", the model that `model_dir` was trained from.
+      licence: under which the model may be used; None keeps what is known.
+      scored: workdir whose `eval/*.json` are this model's scores; None keeps what is known.
+
+    Raises FileExistsError if `out` holds anything, ValueError or OSError where something is wrong
+    with what is given.
+    """
+    one_of("--format", form, (*FORMATS, PACK))
+    if form == PACK and base is None:
+        raise ValueError("--format=pack expected --base=DIR, the model that it was trained from.")
+    scores = {} if scored is None else report.read_headlines(scored)
+    with model_directory.written_whole(out) as folder:
+        if form == PACK:
+            found = source.read(model_dir)
+            pack = packs.make(model_dir, base)
+            packs.write(pack, folder)
+            found = dataclasses.replace(found, provenance=pack.provenance)
+        else:
+            found = source.read(model_dir, base=base)
+            FORMATS[form](found, folder)
+        found = dataclasses.replace(
+            found, licence=licence or found.licence, scores={**found.scores, **scores}
+        )
+        return describe(found, folder, name=out.name, form=form)
+
+
+def describe(found: Source, folder: Path, *, name: str, form: str) -> manifest.Manifest:
+    """Writes manifest and model card into a folder."""
+    noted = manifest.write(
+        folder, provenance=found.provenance, licence=found.licence, scores=found.scores
+    )
+    count = sum(leaf.size for leaf in params_lib.flatten(found.params).values())
+    card = model_card.fill(noted, name=name, form=form, arch=found.arch, parameters=int(count))
+    (folder / manifest.CARD).write_text(card, encoding="utf-8")
+    return noted

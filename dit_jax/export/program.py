@@ -1,0 +1,55 @@
+"""Everything between a picture's bytes and its mask as one function that other machines can run.
+
+    resize → letterbox → normalise → text encoder, image encoder, decoder → un-letterbox → threshold
+
+Pictures of any size lie in the top left corner of an array, which may be larger: one program, and
+one compilation for all pictures in arrays of one size. What it computes is `original` of
+`dit_jax.eval.protocols` around the model of a directory.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dit_jax.eval.protocols import THRESHOLD, logit
+from dit_jax.models import params as params_lib
+from dit_jax.models.architecture import Architecture
+from dit_jax.models.params import Params
+from dit_jax.ops import letterbox
+from dit_jax.ops.pixels import normalize
+
+Program = Callable[..., dict[str, jax.Array]]
+INPUTS = ("images", "size", "input_ids", "attention_mask")
+
+
+def make(arch: Architecture, *, threshold: float = THRESHOLD) -> Program:
+    """`(params, images, size, input_ids, attention_mask) → {mask, probability, score[, presence]}`.
+
+    `images` is uint8 `[b,H,W,3]`, `size` int32 `[b,2]` each picture's height and width inside it,
+    the text int32 `[b,l]`. `mask` is bool and `probability` float32 `[b,H,W]`, False and 0 outside
+    the picture; `score` is the predicted IoU `[b]`; `presence`, of a model that says it, the
+    probability `[b]` that the words mean anything in the picture.
+
+    Args:
+      threshold: probability above which a pixel is in the mask.
+    """
+    graph, limit = params_lib.structure(arch)[0], logit(threshold)
+
+    def segment(params: Params, images, size, input_ids, attention_mask) -> dict[str, jax.Array]:
+        content = letterbox.content_box(size, arch.image_size)
+        canvas = letterbox.letterbox(images, size, content, arch.image_size)
+        model = params_lib.merge(graph, params)
+        answer = model(normalize(canvas, content), input_ids, attention_mask)
+        logits = answer.logits.astype(jnp.float32)
+        logits, within = letterbox.restore(logits, size, content, images.shape[1:3])
+        said = {
+            "mask": within & (logits > limit),
+            "probability": jnp.where(within, jax.nn.sigmoid(logits), 0.0),
+            "score": answer.iou.astype(jnp.float32),
+        }
+        if answer.presence is None:
+            return said
+        return said | {"presence": jax.nn.sigmoid(answer.presence)}
+
+    return segment

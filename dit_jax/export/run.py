@@ -1,0 +1,67 @@
+"""Segment a picture by words with the program beside this file.
+
+    python run.py photo.jpg "the man on the left" "a red cup"
+
+Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs jax,
+numpy and tokenizers; and Pillow, but only to read the picture and to write the masks.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import export
+from PIL import Image, ImageOps
+from tokenizers import BertWordPieceTokenizer
+
+STEP = 256  # pixels: arrays whose sides are the same multiples of it share one compilation
+
+
+class Segmenter:
+    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts]."""
+
+    def __init__(self, folder: Path):
+        program = export.deserialize(bytearray((folder / "segment.stablehlo").read_bytes()))
+        self.weights = jax.device_put(weights(folder / "weights.safetensors"))
+        self.run, length = jax.jit(program.call), program.in_avals[-1].shape[1]
+        self.words = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
+        self.words.enable_truncation(length)
+        self.words.enable_padding(length=length)
+
+    def __call__(self, image: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
+        (height, width), count = image.shape[:2], len(texts)
+        padded = np.pad(image, ((0, -height % STEP), (0, -width % STEP), (0, 0)))
+        pictures = np.broadcast_to(padded, (count, *padded.shape))
+        sizes = np.full((count, 2), (height, width), np.int32)
+        pieces = self.words.encode_batch(texts)
+        ids = np.array([piece.ids for piece in pieces], np.int32)
+        mask = np.array([piece.attention_mask for piece in pieces], np.int32)
+        if mask.sum(1).min() < 3:  # [CLS], a word, [SEP]
+            raise ValueError(f"an expression of {texts} is empty, expected at least one word.")
+        said = jax.device_get(self.run(self.weights, pictures, sizes, ids, mask))
+        return {k: v[:, :height, :width] if v.ndim == 3 else v for k, v in said.items()}
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    """Float32 parameters (safetensors) of a program that is too large to hold them."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        rows = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = np.memmap(path, np.uint8, "r", offset=file.tell())
+    rows.pop("__metadata__", None)
+    part = {name: data[slice(*row["data_offsets"])].view(np.float32) for name, row in rows.items()}
+    return {name: part[name].reshape(row["shape"]) for name, row in rows.items()}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    picture, texts = Path(sys.argv[1]), sys.argv[2:]
+    image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
+    said = Segmenter(Path(__file__).resolve().parent)(image, texts)
+    for i, text in enumerate(texts):
+        Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")
+        print(f"{picture.stem}-{i + 1}.png: {text}, predicted IoU {said['score'][i]:.2f}")

@@ -1,0 +1,75 @@
+"""What is exported: a model directory, or a pack on its base."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dit_jax import manifest, model_directory, packs
+from dit_jax.models.architecture import Architecture
+from dit_jax.models.params import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A whole model on the host, with what is known about it."""
+
+    folder: Path
+    arch: Architecture
+    params: Params
+    vocab: Path | None
+    unused: dict[str, np.ndarray]
+    provenance: dict[str, Any]
+    licence: str | None = None
+    scores: manifest.Scores = dataclasses.field(default_factory=dict)
+
+    def vocabulary(self) -> Path:
+        """Raises ValueError where the model reads no text, FileNotFoundError without vocabulary."""
+        if self.arch.bert is None:
+            raise ValueError(
+                f"{self.folder} is plain SAM, which reads no text; expected a model with a text"
+                " encoder."
+            )
+        if self.vocab is None:
+            raise FileNotFoundError(
+                f"{self.folder} has no {model_directory.VOCAB}; copy the vocabulary of its text"
+                " encoder there."
+            )
+        return self.vocab
+
+
+def read(model_dir: Path, *, base: Path | None = None) -> Source:
+    """A model directory, or a pack with its `base`; raises as `model_directory.read` does."""
+    if packs.is_pack(model_dir):
+        return _packed(model_dir, base)
+    if base is not None:
+        raise ValueError(f"{model_dir} is a whole model, which needs no base; expected a pack.")
+    arch, params = model_directory.read(model_dir)
+    contents = model_directory.read_contents(model_dir)
+    about = _about(model_dir, vocab=model_dir)
+    return Source(model_dir, arch, params, unused=contents.unused, **about)
+
+
+def _packed(pack_dir: Path, base: Path | None) -> Source:
+    if base is None:
+        raise ValueError(f"{pack_dir} is a pack; give the model that it was trained from: --base.")
+    arch, params = packs.Base.open(base).params(pack_dir)
+    about = _about(pack_dir, vocab=base)
+    return Source(pack_dir, arch, jax.device_get(params), unused={}, **about)
+
+
+def _about(folder: Path, *, vocab: Path) -> dict[str, Any]:
+    path, noted = vocab / model_directory.VOCAB, manifest.read(folder)
+    about: dict[str, Any] = {"vocab": path if path.is_file() else None}
+    if noted is None:
+        return about | {"provenance": read_provenance(folder)}
+    return about | dict(provenance=noted.provenance, licence=noted.licence, scores=noted.scores)
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Of a model directory or a pack without a manifest."""
+    if packs.is_pack(folder):
+        return packs.read(folder).provenance
+    return model_directory.read_provenance(folder)

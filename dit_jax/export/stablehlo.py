@@ -1,0 +1,73 @@
+"""One file that JAX runs on a CPU, an NVIDIA GPU or a TPU without this package: `jax.export`.
+
+    segment.stablehlo    the program (see `program.py`), with every parameter that it reads inside
+    weights.safetensors  only of models above `INSIDE` bytes: the parameters, by their dotted paths
+    vocab.txt            of the text encoder
+    run.py               runs it, with nothing but jax, numpy, tokenizers and Pillow
+
+Height, width and number of the pictures are symbols in the program: no size is compiled in.
+"""
+
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from safetensors.numpy import save_file
+
+from dit_jax.export import program, run
+from dit_jax.export.source import Source
+from dit_jax.model_directory import VOCAB
+from dit_jax.models import params as params_lib
+from dit_jax.models.architecture import Architecture
+from dit_jax.ops import attention
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PROGRAM, WEIGHTS, RUNNER = "segment.stablehlo", "weights.safetensors", "run.py"
+INSIDE = 1_900_000_000  # bytes: `jax.export` keeps its file in a FlatBuffer, which ends at 2 GiB
+
+
+def write(source: Source, folder: Path) -> None:
+    """Writes the files above into a folder."""
+    vocab, flat = source.vocabulary(), params_lib.flatten(source.params)
+    inside = sum(leaf.nbytes for leaf in flat.values()) <= INSIDE
+    (folder / PROGRAM).write_bytes(make(source.arch, flat, inside=inside).serialize())
+    if not inside:
+        save_file(flat, folder / WEIGHTS)
+    shutil.copyfile(vocab, folder / VOCAB)
+    shutil.copyfile(run.__file__, folder / RUNNER)
+
+
+def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> export.Exported:
+    """`(weights, images, size, input_ids, attention_mask)`, for every platform.
+
+    Args:
+      flat: parameters by path.
+      inside: they become part of the program, and `weights` is {}; else `weights` is `flat`.
+    """
+    segment = program.make(arch)
+    params = jax.tree.map(jnp.asarray, flat) if inside else {}
+
+    def whole(weights, *inputs):
+        return segment(params_lib.unflatten(params or weights), *inputs)
+
+    weights = {} if inside else jax.tree.map(_shape, flat)
+    with attention.computed_by("anywhere"):
+        return export.export(jax.jit(whole), platforms=PLATFORMS)(weights, *inputs(arch))
+
+
+def inputs(arch: Architecture) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The program's inputs; b, h and w are symbols."""
+    scope = export.SymbolicScope()
+    text = f"b, {arch.text_tokens}"
+    rows = (("b, h, w, 3", jnp.uint8), ("b, 2", jnp.int32), (text, jnp.int32), (text, jnp.int32))
+    return tuple(
+        jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
+        for shape, dtype in rows
+    )
+
+
+def _shape(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

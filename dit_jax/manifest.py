@@ -1,0 +1,166 @@
+"""`manifest.json`: what a folder that is handed on holds, byte for byte, and where it is from.
+
+    format       version of this file
+    files        size and SHA-256 of every file but the manifest and the model card
+    provenance   where the parameters come from
+    licence      under which they may be used; null where nobody said
+    scores       of each data set, split and protocol, where the model was scored
+    packages     versions that wrote the folder
+
+A folder without one, as dit_jax wrote them before, is taken as it is.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dit_jax.strict import build
+from dit_jax.version import VERSION
+
+FORMAT = 1
+MANIFEST, CARD = "manifest.json", "README.md"
+UNLISTED = (MANIFEST, CARD)  # a model card is written on by people
+PACKAGES = ("flax", "jax", "numpy", "safetensors")
+REMEDY = f"copy the folder again, or remove {MANIFEST} if the change is yours."
+
+Scores = Mapping[str, Mapping[str, Any]]  # "refcoco-val-original" → figures of that score
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """See the fields of the file above."""
+
+    files: dict[str, File]
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    licence: str | None = None
+    scores: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    packages: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files.values())
+
+
+def write(
+    folder: Path,
+    *,
+    provenance: Mapping[str, Any],
+    licence: str | None = None,
+    scores: Scores | None = None,
+) -> Manifest:
+    """Describes the files that lie in and below `folder` now, and writes `manifest.json`."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): describe(path) for path in paths}
+    manifest = Manifest(
+        files={name: file for name, file in files.items() if name not in UNLISTED},
+        provenance=dict(provenance),
+        licence=licence,
+        scores={name: dict(row) for name, row in (scores or {}).items()},
+        packages=versions(),
+    )
+    _write(folder, manifest)
+    return manifest
+
+
+def read(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None where it has none.
+
+    Raises ValueError where it is damaged, of another format, or names a file outside the folder.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text at all
+        raise ValueError(f"{path} is damaged: it is not JSON; {REMEDY}") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{path} is no manifest of format {FORMAT}; {REMEDY}")
+    try:
+        return _from_json(values)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {str(error).rstrip('.')}; {REMEDY}") from error
+
+
+def verify(folder: Path) -> Manifest | None:
+    """Raises ValueError naming the first file that is not what the manifest says.
+
+    Sizes are compared before anything is hashed. Returns the manifest, or None without one.
+    """
+    manifest = read(folder)
+    if manifest is None:
+        return None
+    for name, file in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing, and {MANIFEST} lists it; {REMEDY}")
+        found = path.stat().st_size
+        if found != file.bytes:
+            raise ValueError(
+                f"{path} is damaged: it has {found} bytes, expected {file.bytes}; {REMEDY}"
+            )
+    for name, file in manifest.files.items():
+        found = sha256(folder / name)
+        if found != file.sha256:
+            raise ValueError(
+                f"{folder / name} is damaged: its SHA-256 is {found[:12]}…, expected"
+                f" {file.sha256[:12]}…; {REMEDY}"
+            )
+    return manifest
+
+
+def note_scores(folder: Path, scores: Scores) -> None:
+    """Adds scores to the manifest of a folder that has one."""
+    manifest = read(folder)
+    if manifest is not None:
+        merged = manifest.scores | {name: dict(row) for name, row in scores.items()}
+        _write(folder, dataclasses.replace(manifest, scores=merged))
+
+
+def describe(path: Path) -> File:
+    return File(bytes=path.stat().st_size, sha256=sha256(path))
+
+
+def sha256(path: Path) -> str:
+    """Reads the file in pieces: the memory used does not grow with it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that decide what is written."""
+    return {"dit_jax": VERSION} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    values = {"format": FORMAT, **dataclasses.asdict(manifest)}
+    unfinished = folder / f"{MANIFEST}.tmp"
+    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, folder / MANIFEST)
+
+
+def _from_json(values: dict[str, Any]) -> Manifest:
+    fields = {field.name: field.type for field in dataclasses.fields(Manifest)}
+    unknown, missing = values.keys() - fields.keys() - {"format"}, fields.keys() - values.keys()
+    if unknown or missing:
+        listed = ", ".join(sorted(unknown | missing))
+        raise ValueError(f"expected the keys {', '.join(fields)}, and {listed} differ")
+    for name in ("files", "provenance", "scores", "packages"):
+        if not isinstance(values[name], dict):
+            raise ValueError(f"{name} is {values[name]!r}, expected keys and values")
+    for name in values["files"]:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{name!r} lies outside the folder")
+    files = {name: build(File, row, f"files.{name}.") for name, row in values["files"].items()}
+    return Manifest(files, *(values[name] for name in fields if name != "files"))
