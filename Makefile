@@ -1,4 +1,5 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
+# make demo         serve a page to try the quickstart's model on, or MODEL=DIR
 # make test         set up, run every test; JOBS=4 runs four files at once
 # make proof        the longer proofs: real photos, ViT-B at full size
 # make onnx         set up an environment that writes ONNX, run its tests
@@ -10,10 +11,13 @@ JOBS ?= 2
 RUN = $(VENV)/bin/python
 ONNX ?= .venv-onnx
 
-.PHONY: quickstart test proof onnx lint format
+.PHONY: quickstart demo test proof onnx lint format
 
 quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+demo: $(VENV)/.demo
+	$(RUN) launch.py --mode=demo $(if $(MODEL),--model=$(MODEL))
 
 test: $(VENV)/.development
 	$(RUN) -m pytest -m "not proof" --numprocesses=$(JOBS) --dist=loadfile
@@ -38,7 +42,11 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.development: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/.demo: requirements-demo.txt $(VENV)/.runtime
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-demo.txt
+	touch $@
+
+$(VENV)/.development: requirements-dev.txt requirements-demo.txt requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/.runtime
 

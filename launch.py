@@ -4,6 +4,7 @@
     python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=demo [--model=DIR] [--port=8000]
     python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
@@ -11,11 +12,13 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
-`--mode=predict` writes masks of your own pictures, `--mode=export` hands a model on. Installed,
-`dit-jax MODE …` is the same, and `dit-jax convert …` is `python -m convert …`.
+`--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
+`--mode=export` hands it on. Installed, `dit-jax MODE …` is the same, `dit-jax convert …` is
+`python -m convert …` and `dit-jax figures …` is `python -m dit_jax.figures …`.
 """
 
 import dataclasses
+import importlib
 import re
 import signal
 import sys
@@ -48,6 +51,8 @@ SKIP_BROKEN = flags.DEFINE_bool(
 OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Continue a run under a config that changed; write into a full --out."
 )
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
+PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
 FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
 LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
@@ -71,6 +76,7 @@ TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
 HINTS = {"model": "; to train from one, use --config.model.init.model=DIR"}
 HELP = ("--help", "-help", "-h")
+PROGRAMS = {"convert": "convert.__main__", "figures": "dit_jax.figures.__main__"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +124,12 @@ def predict() -> None:
     )
 
 
+def demo() -> None:
+    from dit_jax.demo import server
+
+    server.serve(model_dir(), host=HOST.value, port=PORT.value)
+
+
 def export() -> None:
     from dit_jax.export import formats
 
@@ -145,6 +157,7 @@ MODES = {
         needs=("model", "out"),
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
     ),
+    "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
     "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
     # Also takes what a training command says, which may be asked about as it is.
     "plan": Mode(
@@ -199,12 +212,10 @@ def folder(flag: flags.FlagHolder) -> Path | None:
 
 
 def console() -> int:
-    """The command `dit-jax`: `dit-jax MODE …`, or `dit-jax convert …`."""
+    """The command `dit-jax`: `dit-jax MODE …`, or one of the `PROGRAMS`."""
     name, *words = sys.argv
-    if words and words[0] == "convert":
-        from convert.__main__ import main as convert
-
-        return convert(words[1:])
+    if words and words[0] in PROGRAMS:
+        return importlib.import_module(PROGRAMS[words[0]]).main(words[1:])
     if words and not words[0].startswith("-"):
         words[0] = f"--mode={words[0]}"
     return run([name, *(words or HELP[:1])])

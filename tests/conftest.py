@@ -17,3 +17,9 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"reference data are not here: {folder} (set DIT_JAX_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> Path:
+    """Folder of compiled programs, for `quickly`."""
+    return tmp_path_factory.mktemp("programs")

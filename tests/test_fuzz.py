@@ -18,6 +18,7 @@ from broken import PIXELS
 from hostile import CASES, answered_or_refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from quickly import compiled_quickly
 from runs import config_of
 from small_models import write_model
 
@@ -36,6 +37,12 @@ from dit_jax.train import checkpoint
 ROOT = Path(__file__).resolve().parents[1]
 AT_LEAST = 2000  # cases of all tests together
 OFTEN = 20  # times as many in a proof
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(programs):
+    with compiled_quickly(programs):
+        yield
 
 
 @pytest.fixture(scope="module")

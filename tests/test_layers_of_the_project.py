@@ -1,4 +1,4 @@
-"""Arrows point one way: ops ← models ← train, eval ← predict, export ← launch.
+"""Arrows point one way: ops ← models ← train, eval ← predict ← figures, demo, export ← launch.
 
 Only `convert` knows PyTorch.
 """
@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # Those that stand on models and data, each beside the others; launch.py stands on them.
-USES = ("dit_jax.predict", "dit_jax.export", "dit_jax.packs", "launch")
+USES = (
+    *("dit_jax.predict", "dit_jax.export", "dit_jax.packs"),
+    *("dit_jax.figures", "dit_jax.demo", "launch"),
+)
 # part of the project → what its modules never import
 FORBIDDEN = {
     "dit_jax/ops": (
@@ -25,8 +28,19 @@ FORBIDDEN = {
     "dit_jax/models": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "dit_jax.config", "optax"),
     "dit_jax/data": ("dit_jax.models", "dit_jax.train", "dit_jax.eval", "jax", "flax", "optax"),
     "dit_jax/eval": ("dit_jax.train", "dit_jax.models", "convert", "optax"),
-    "dit_jax/train": ("launch", "dit_jax.predict", "dit_jax.export"),
-    "dit_jax/predict": ("launch", "convert", "dit_jax.train", "dit_jax.config", "optax"),
+    "dit_jax/train": USES,
+    "dit_jax/predict": (
+        *("launch", "convert", "dit_jax.train", "dit_jax.config"),
+        *("dit_jax.export", "dit_jax.figures", "dit_jax.demo", "optax"),
+    ),
+    "dit_jax/figures": (
+        *("launch", "convert", "dit_jax.train", "dit_jax.config"),
+        *("dit_jax.export", "dit_jax.demo", "optax"),
+    ),
+    "dit_jax/demo": (
+        *("launch", "convert", "dit_jax.train", "dit_jax.config"),
+        *("dit_jax.export", "dit_jax.figures", "optax"),
+    ),
     "dit_jax/export": ("launch", "convert", "dit_jax.train", "optax"),
     "convert": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "optax"),
 }

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from quickly import compiled_quickly
 from runs import config_of
 from small_models import architecture, random_params, write_model
 
@@ -19,6 +20,12 @@ from dit_jax.models.architecture import Injection
 from dit_jax.train import scoring, sources
 
 STAR, SQUARE = "the red star", "the large square"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(programs):
+    with compiled_quickly(programs):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +189,8 @@ def test_nothing_compiles_twice(folder, compiled):
     segmenter(images[:4], SQUARE)
     segmenter(images[0], [STAR, SQUARE, STAR])
     assert len(compiled) == first
+    segmenter(images[0], STAR, points=[(3, 4, 1)] * 17)  # more points than any test before
+    assert len(compiled) == first + 1
 
 
 def test_other_parameters_change_the_answers(folder, tmp_path):

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from quickly import compiled_quickly, environment
 from small_models import PLAIN, write_model
 
 from dit_jax.data import shapes
+from dit_jax.eval import score
 from dit_jax.eval.prediction_files import encoded
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,12 @@ def blocks():
     return ["\n".join(block).strip() for block in found if block]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick(programs):
+    with compiled_quickly(programs):
+        yield
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Where a reader would stand: models, pictures, and the file of pairs that the page shows."""
@@ -45,12 +53,12 @@ def place(tmp_path_factory):
     return folder
 
 
-def command(line, place):
+def command(line, place, programs):
     """A line for a shell, under this Python and with this project."""
     words = shlex.split(line.replace("\\\n", " "))
     assert words[0] == "python"
     files = [str(ROOT / word) if word == "launch.py" else word for word in words[1:]]
-    env = {"PYTHONPATH": str(ROOT), "PATH": "", "JAX_PLATFORMS": "cpu"}
+    env = environment(programs) | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, *files], cwd=place, env=env, capture_output=True, text=True, timeout=240
     )
@@ -72,18 +80,21 @@ def test_python(place, monkeypatch):
     assert names["picture"].height == 128
 
 
-def test_commands(place):
+def test_commands(place, programs, monkeypatch, capsys):
     commands = [part for block in blocks() for part in block.split("\n\n") if "python " in part]
     assert len(commands) == 3
     (place / "photos/pairs.jsonl").write_text(next(b for b in blocks() if b.startswith("{")))
     pairs = (place / "photos/pairs.jsonl").read_text().split("\n\n")[0]
     (place / "photos/pairs.jsonl").write_text(pairs + "\n")
-    assert command(commands[0], place) == "4 masks of 2 pictures are in out/stars.\n"
+    assert command(commands[0], place, programs) == "4 masks of 2 pictures are in out/stars.\n"
     for shown in next(block for block in blocks() if block.startswith("masks/")).splitlines():
         assert (place / "out/stars" / shown.split()[0]).is_file()
-    assert command(commands[1], place) == "3 masks of 2 pictures are in out/pairs.\n"
+    assert command(commands[1], place, programs) == "3 masks of 2 pictures are in out/pairs.\n"
     (place / "out/scored").mkdir()
     line = json.loads((place / "out/pairs/predictions.jsonl").read_text().splitlines()[0])
     line["truth"] = encoded(np.eye(128, dtype=bool))
     (place / "out/scored/predictions.jsonl").write_text(json.dumps(line) + "\n")
-    assert "original" in command(commands[2], place)
+    assert commands[2].startswith("python -m dit_jax.eval.score ")
+    monkeypatch.chdir(place)
+    score.main(shlex.split(commands[2])[3:])
+    assert "original" in capsys.readouterr().out

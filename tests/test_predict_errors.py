@@ -7,11 +7,18 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from quickly import compiled_quickly
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
 
 STAR, PHOTO = "the red star", np.zeros((30, 40, 3), np.uint8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(programs):
+    with compiled_quickly(programs):
+        yield
 
 
 @pytest.fixture(scope="module")

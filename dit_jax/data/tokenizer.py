@@ -44,6 +44,12 @@ class Tokenizer:
         """How many word pieces of `text` do not fit into `length`."""
         return max(0, len(self._encode(text)) - self.length)
 
+    def places(self, text: str) -> dict[int, tuple[int, int]]:
+        """Token → where in `text` it starts and ends, without [CLS], [SEP] and what is cut off."""
+        encoding = self._pieces.encode(text)
+        last = min(len(encoding.ids), self.length) - 1
+        return {i: encoding.offsets[i] for i in range(1, last)}
+
     def uncut(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """The token ids of each text, [CLS] and [SEP] included, before it is cut or padded.
 

@@ -17,6 +17,7 @@ from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
+from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.picture import Letterbox, Picture
 from dit_jax.predict.programs import Rows, bucket, filled, programs_of
 from dit_jax.predict.prompts import MOST_POINTS, Prompt, on_canvas
@@ -112,6 +113,12 @@ class Engine:
                 answers[row] = Answer(logits[i], iou[i], there)
         return [answers[row] for row in range(len(started.asked))]
 
+    def attention(self, picture: Picture, text: str) -> WordAttention:
+        """Where the patches of one picture look in one text; NumPy arrays, with b = 1."""
+        with self._lock:
+            rows = _rows([picture]) | _text([self.vocabulary.look_up([text])[text]])
+            return jax.device_get(self.programs.attention(self._params, rows))
+
     def _features(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         rows = {"input_ids": input_ids, "attention_mask": attention_mask}
         rows = filled(rows, bucket(len(input_ids), most=self.batch_size))
@@ -133,10 +140,7 @@ class Engine:
         return places
 
     def _embed(self, asked: Sequence[Asked], words: dict[str, Words]) -> jax.Array:
-        rows: Rows = {
-            "image": np.stack([one.picture.canvas for one in asked]),
-            "content": np.array([one.picture.content for one in asked], np.int32),
-        }
+        rows = _rows([one.picture for one in asked])
         if self.programs.injects:
             rows |= _text([words[one.text] for one in asked])
         return self.programs.embed(
@@ -170,6 +174,13 @@ def _gathered(places: Sequence[Place], *, count: int) -> jax.Array | np.ndarray:
     if together and [row for _, row in places] == list(range(len(places))):
         return source
     return filled(np.stack([np.asarray(source)[row] for source, row in places]), count)
+
+
+def _rows(pictures: Sequence[Picture]) -> Rows:
+    return {
+        "image": np.stack([picture.canvas for picture in pictures]),
+        "content": np.array([picture.content for picture in pictures], np.int32),
+    }
 
 
 def _text(words: Sequence[Words]) -> Rows:

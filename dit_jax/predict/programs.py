@@ -16,6 +16,7 @@ from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
+from dit_jax.models.word_attention import WordAttention, word_attention
 from dit_jax.ops.pixels import normalize
 
 Rows = dict[str, Any]  # arrays with one row a question, or None where the question has no such part
@@ -36,6 +37,7 @@ class Programs:
         self.features = jax.jit(self._features)
         self.embed = jax.jit(self._embed)
         self.decode = jax.jit(self._decode, static_argnames="multimask")
+        self.attention = jax.jit(self._attention)
 
     def _features(
         self, params: Params, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
@@ -72,6 +74,12 @@ class Programs:
             text_mask=text_mask,
             multimask=multimask,
         )
+
+    def _attention(self, params: Params, rows: Rows) -> WordAttention:
+        """`image`, `content`, `features`, `attention_mask`: where each patch looks."""
+        model = parameters.merge(self._graph, params)
+        images = normalize(rows["image"], rows["content"])
+        return word_attention(model, images, rows["features"], rows["attention_mask"])
 
 
 def bucket(count: int, *, most: int) -> int:

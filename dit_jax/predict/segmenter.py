@@ -22,6 +22,7 @@ from dit_jax.data.transforms import inside
 from dit_jax.eval.protocols import PRESENCE_THRESHOLD, logit
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
+from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.engine import Answer, Asked, Engine, Started
 from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
@@ -146,6 +147,16 @@ class Segmenter:
             return image
         name = name_of(image) if name is None else name
         return self._letterbox.open(image, size=self.arch.image_size, name=name)
+
+    def attention(self, picture: Picture, text: str) -> WordAttention:
+        """How strongly each patch of an opened picture attends to each text token, layer by layer;
+        NumPy arrays, with b = 1. For words instead of tokens see `explain`."""
+        self.check(Question(picture, picture.name, text))
+        return self._engine.attention(picture, text)
+
+    def token_places(self, text: str) -> dict[int, tuple[int, int]]:
+        """Where in `text` each text token that the model reads starts and ends."""
+        return self._engine.vocabulary.token_places(text)
 
     def replace_params(self, params: Params) -> None:
         """Answer with other parameters of the same architecture from now on, without compiling."""

@@ -51,6 +51,10 @@ class Vocabulary:
             self._known.popitem(last=False)
         return found
 
+    def token_places(self, text: str) -> dict[int, tuple[int, int]]:
+        """Token → where it starts and ends in `text`, of all tokens that are part of it."""
+        return self._tokenizer.places(text)
+
     def forget(self) -> None:
         """Drop all features, because the parameters that made them changed."""
         self._known.clear()

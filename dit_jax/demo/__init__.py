@@ -1,0 +1,8 @@
+"""A local web page for one model: `--mode=demo`, docs/see.md.
+
+page/*.html|css|js ◀─▶ app (routes, behind `guard`) ─▶ rooms (what stays open) ─▶ Segmenter, explain
+                                                  └─▶ replies (JSON of an answer, of a word map)
+
+Needs Flask and waitress, the extra `demo`. Everything the page loads lies in `page/`: it works
+without a network. No request can name a file of this machine.
+"""

@@ -1,0 +1,82 @@
+"""What the page is told, as plain dicts for JSON."""
+
+import base64
+import dataclasses
+import math
+import re
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool
+
+from dit_jax.demo.rooms import Answered, Shown
+from dit_jax.predict.explain import Explanation
+
+Json = dict[str, Any]
+
+
+def of_picture(key: str, shown: Shown, *, texts: tuple[str, ...] = ()) -> Json:
+    """`texts` are expressions to try."""
+    return {
+        "id": key,
+        "width": shown.picture.width,
+        "height": shown.picture.height,
+        "view": list(shown.view),
+        "texts": list(texts),
+    }
+
+
+def of_answer(key: str, answered: Answered) -> Json:
+    """The mask as a data URL, at the size that the page shows."""
+    found = answered.segmentation
+    width, height = answered.shown.view
+    mask = dataclasses.replace(found, height=height, width=width).mask
+    return {
+        "id": key,
+        "mask": "data:image/png;base64," + base64.b64encode(png(mask)).decode(),
+        "share": float(mask.mean()),
+        "score": found.score if math.isfinite(found.score) else None,
+        "presence": found.presence,
+        "nothing": found.nothing,
+    }
+
+
+def of_words(explanation: Explanation) -> Json:
+    """Maps as base64 of bytes `[layers, words, h, w]`, of which 255 is the layer's `top`."""
+    maps = explanation.maps
+    tops = np.maximum(maps.max(axis=(1, 2, 3)), 1e-9)
+    levels = np.rint(255 * maps / tops[:, None, None, None]).astype(np.uint8)
+    return {
+        "words": [
+            {"text": word.text, "iou": word.iou, "read": bool(word.tokens)}
+            for word in explanation.words
+        ],
+        "layers": list(explanation.layers),
+        "shares": explanation.shares.tolist(),
+        "tops": tops.tolist(),
+        "grid": list(maps.shape[2:]),
+        "content": list(explanation.content),
+        "canvas": explanation.canvas,
+        "maps": base64.b64encode(levels.tobytes()).decode(),
+        "remark": explanation.remark,
+    }
+
+
+def own_size(answered: Answered) -> bytes:
+    """The mask as a PNG of 0 and 255, at the picture's own size.
+
+    Made of a copy: the answer would keep such a mask, and there may be many.
+    """
+    return png(dataclasses.replace(answered.segmentation).mask)
+
+
+def file_name(answered: Answered) -> str:
+    """What the download is called: letters and digits of the words."""
+    words = re.sub(r"[^a-z0-9]+", "-", (answered.segmentation.text or "").lower())[:40].strip("-")
+    return f"mask-{words or 'points'}.png"
+
+
+def png(mask: Bool[np.ndarray, "h w"]) -> bytes:
+    _, data = cv2.imencode(".png", mask.view(np.uint8) * np.uint8(255))
+    return data.tobytes()

@@ -1,0 +1,66 @@
+"""`--mode=demo`: the page of one model, on this machine."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from dit_jax.demo.guard import is_loopback
+from dit_jax.predict import Segmenter
+
+QUICKSTART = Path("runs/quickstart/model")
+HOST, PORT = "127.0.0.1", 8000
+THREADS = 4
+SLACK = 4096  # bytes beyond the largest upload, so that Flask says in words that it is too large
+
+
+def serve(model_dir: Path | None, *, host: str = HOST, port: int = PORT) -> None:
+    """Serve the page until Ctrl-C; without a model, the quickstart's, where it was made."""
+    folder = chosen(model_dir)
+    segmenter = Segmenter.from_pretrained(folder, batch_size=1)  # one shape to compile, not four
+    server = make_server(segmenter, name=str(folder), host=host, port=port)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"The demo of {folder} is at http://{shown}:{server.effective_port} (Ctrl-C ends it).")
+    if not is_loopback(host):
+        print(f"warning: {host} can be reached from other machines, and nobody is asked who it is.")
+    print("The first mask takes longer: the model is compiled for it.", flush=True)
+    server.run()
+
+
+def chosen(model_dir: Path | None) -> Path:
+    """The model directory; raises FileNotFoundError where there is none to choose."""
+    if model_dir is not None:
+        return model_dir
+    if not QUICKSTART.is_dir():
+        raise FileNotFoundError(
+            f"no --model is given and {QUICKSTART} is not there; `make quickstart` makes it in ten"
+            " minutes."
+        )
+    return QUICKSTART
+
+
+def make_server(segmenter: Segmenter, *, name: str, host: str, port: int) -> Any:
+    """A waitress server that listens already; port 0 is any free one."""
+    try:
+        import waitress
+
+        from dit_jax.demo.app import LARGEST_UPLOAD, make_app
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the demo needs {error.name}; expected the packages of requirements-demo.txt, which"
+            " pip install 'dit_jax[demo]' brings."
+        ) from error
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port is {port}; expected 1 to 65535, or 0 for any free one.")
+    listening = _listen(host, port)
+    app = make_app(segmenter, name=name, host=host)
+    limits = dict(max_request_body_size=LARGEST_UPLOAD + SLACK, connection_limit=64)
+    return waitress.create_server(app, sockets=[listening], threads=THREADS, **limits)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket of its own: waitress leaves one open where it cannot be bound."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host} port {port}: {error}; try --port=0.") from error

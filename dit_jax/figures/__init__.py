@@ -1,0 +1,5 @@
+"""Figures of trained models: `python -m dit_jax.figures compare|curves|words|overlay`, docs/see.md.
+
+answers (models asked) ─▶ comparison, words, overlay (sheets of panels, drawn with `viz`)
+metrics.jsonl ─▶ curves
+"""
