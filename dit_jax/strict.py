@@ -40,7 +40,7 @@ def build(cls: type, values: Any, prefix: str) -> Any:
         if key not in kinds:
             near = difflib.get_close_matches(str(key), list(kinds), n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"unknown key {prefix}{_printed(key)}; the nearest valid key is {prefix}{near}."
+                f"unknown key {prefix}{printed(key)}; the nearest valid key is {prefix}{near}."
             )
     missing = [prefix + name for name in kinds if name not in values]
     if missing:
@@ -68,7 +68,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     return value
 
 
-def _printed(key: Any) -> str:
+def printed(key: Any) -> str:
     """A key of a file, which may be anything, as part of a sentence."""
     return str(key) if str(key).isprintable() else repr(key)
 

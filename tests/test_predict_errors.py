@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from quickly import compiled_quickly
-from small_models import PLAIN, write_model
+from small_models import PLAIN, architecture, random_params, write_model
 
 from dit_jax import Segmenter
 
@@ -126,6 +126,11 @@ def test_settings(folder, segmenter):
     other = write_model(folder.parent / "sam", **PLAIN | dict(image_size=128))
     picture = load(other).open(PHOTO)
     refused("opened for a canvas of 128 pixels; expected 64", segmenter, picture, STAR)
+
+
+def test_other_parameters(folder, segmenter):
+    params = random_params(architecture(decoder_mlp_width=32))
+    refused("what is given does not fit the model: of another", segmenter.replace_params, params)
 
 
 def changed(folder, tmp_path, change):

@@ -27,7 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 BROKEN = (
     *(SyntaxError, IndexError, TypeError, struct.error),
     *(OSError, ValueError, KeyError, EOFError, OverflowError, MemoryError, RuntimeError),
-    Warning,
+    *(Warning, Image.DecompressionBombError),  # of a frame larger than its picture
 )
 
 

@@ -154,7 +154,7 @@ def to_json(architecture: Architecture) -> dict:
     return dataclasses.asdict(architecture)
 
 
-def from_json(values: dict) -> Architecture:
+def from_json(values: Any) -> Architecture:
     """Inverse of `to_json`; fills in `YOUNGER` fields.
 
     Raises ValueError naming an unknown or missing key or a wrong value.

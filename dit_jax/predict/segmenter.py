@@ -20,6 +20,7 @@ from dit_jax.data import pictures
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.data.transforms import inside
 from dit_jax.eval.protocols import PRESENCE_THRESHOLD, logit
+from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention
@@ -159,7 +160,12 @@ class Segmenter:
         return self._engine.vocabulary.token_places(text)
 
     def replace_params(self, params: Params) -> None:
-        """Answer with other parameters of the same architecture from now on, without compiling."""
+        """Answer with other parameters of the same architecture from now on, without compiling.
+
+        Raises ValueError, and goes on as before, where they are those of another architecture.
+        """
+        expected = parameters.flatten(parameters.structure(self.arch)[1])
+        model_directory.check(parameters.flatten(params), expected, source="what is given")
         self._engine.replace(params)
 
     def check(self, question: Question, *, multimask: bool = False) -> None:

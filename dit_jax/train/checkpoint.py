@@ -17,7 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from dit_jax import config as configs
 from dit_jax.models.params import Params
-from dit_jax.strict import flatten
+from dit_jax.strict import flatten, printed
 from dit_jax.train import hosts, optim, seal
 from dit_jax.train.state import TrainState
 
@@ -196,7 +196,7 @@ def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] =
         return
     saved = FORMER | {RENAMED.get(key, key): value for key, value in _read_json(path).items()}
     changed = [
-        f"{key}: {_shown(saved, key)} → {_shown(flat, key)}"
+        f"{printed(key)}: {_shown(saved, key)} → {_shown(flat, key)}"
         for key in sorted(saved.keys() | flat.keys())
         if _shown(saved, key) != _shown(flat, key)
         if key.startswith(only) and not key.startswith(FREE)
