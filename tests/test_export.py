@@ -25,7 +25,7 @@ from dit_jax.eval.protocols import Answer, original
 from dit_jax.export import formats, stablehlo
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection
-from dit_jax.ops import attention
+from dit_jax.ops import attention, attention_anywhere
 from dit_jax.ops.pixels import normalize
 
 
@@ -206,7 +206,7 @@ def test_weights_beside_a_program_that_cannot_hold_them(
 @pytest.mark.parametrize("text", [0, 5])
 def test_long_attention_for_any_platform(monkeypatch, text):
     """Head by head on a CPU, at once elsewhere; the batch is a symbol."""
-    monkeypatch.setattr(attention, "LONG", 1)
+    monkeypatch.setattr(attention_anywhere, "LONG", 1)
     rng = np.random.default_rng(0)
     shapes = [(2, 3, 16, 8), (2, 3, 16 + text, 8), (2, 3, 16 + text, 8), (2, 3, 16, 4)]
     q, k, v, rel = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
