@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType
-from runs import config_of, shallow, shrink
+from runs import shallow
 
 from configs import base
 from dit_jax import variants
@@ -20,11 +20,11 @@ from dit_jax.config import Config
 from dit_jax.models import params as parameters
 from dit_jax.ops import attention
 from dit_jax.ops.platform import planned_for
-from dit_jax.train import abstract, compiling, flops, memory, plan, sharding, suggest, targets
+from dit_jax.train import compiling, flops, memory, plan, sharding, suggest, targets
 
 ROOT = Path(__file__).resolve().parents[1]
 # A CPU's compiler orders work for speed, not for memory, and keeps what a fusion could recompute.
-CPU_FACTOR = 2.5
+CPU_FACTOR = 2
 
 
 def mesh_of(data=1, fsdp=1, tensor=1):
@@ -49,22 +49,22 @@ def one_cpu():
     return targets.Devices(jax.devices()[:1], "cpu", {}, simulated=False)
 
 
-def test_counted_state_is_exact(monkeypatch):
-    """What is counted is what the compiler is given, on every mesh."""
-    shrink(monkeypatch)
-    small = config_of()
-    made = compiling.compile_step(small, one_cpu())
-    counted = memory.estimate(small, mesh_of(), attention="fused")
-    state = abstract.bytes_per_device(abstract.state(small, mesh_of()))
-    assert counted.state == state - 4  # the count of steps
-    assert abs(made.arguments - counted.state - counted.batch) <= 64  # these, the key, padding
-
-
-@pytest.mark.parametrize("changes", [dict(), dict(image_size=256, batch_size=8, accumulate=2)])
-def test_counted_temporaries_are_near_the_compilers(changes):
-    large = config(**(dict(batch_size=4) | changes))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(image_size=256, batch_size=8),
+        pytest.param(dict(image_size=512, batch_size=4), marks=pytest.mark.proof),
+        pytest.param(dict(image_size=256, accumulate=2), marks=pytest.mark.proof),
+    ],
+)
+def test_the_count_against_the_compiler(monkeypatch, changes):
+    """The state is exact; what else a step takes is within a factor."""
+    # No BERT layer that is never read: a CPU's compiler writes out even their zero gradients.
+    monkeypatch.setitem(variants.TEXT_ENCODERS, "base", variants.Bert(vocab=512, depth=1))
+    large = config(**(dict(batch_size=8) | changes))
     counted = memory.estimate(large, mesh_of(), attention=memory.ATTENTION["cpu"])
     found = compiling.compile_step(large, one_cpu())
+    assert abs(found.arguments - counted.state - counted.batch) <= 64  # step, key, padding
     assert counted.temporary / CPU_FACTOR < found.temporary < counted.temporary * CPU_FACTOR
 
 
@@ -181,7 +181,7 @@ def test_the_cheapest_change_that_fits():
 
 
 def launch(*arguments):
-    env = os.environ | {"JAX_PLATFORMS": "", "XLA_FLAGS": ""}
+    env = os.environ | {"JAX_PLATFORMS": "", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     how = dict(cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     small = ["--config.model.image_size=64", "--config.eval.batch_size=8"]
     small += ["--config.optim.batch_size=8", "--config.optim.warmup_epochs=0.0"]

@@ -1,5 +1,6 @@
 """What a step takes, as shapes, dtypes and places: enough to compile it, nothing is allocated."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from dit_jax import config as configs
 from dit_jax.models import params as parameters
+from dit_jax.models.architecture import Architecture
 from dit_jax.train import sharding
 from dit_jax.train import state as states
 from dit_jax.train.state import TrainState
@@ -17,8 +19,18 @@ Abstract = jax.ShapeDtypeStruct
 
 def state(config: configs.Config, mesh: Mesh | AbstractMesh) -> TrainState:
     """The state of a run."""
-    make = functools.partial(states.create, freeze=config.freeze(), rules=config.optim)
-    shapes = jax.eval_shape(make, parameters.structure(config.architecture())[1])
+    # Neither the dtype of the arithmetic nor the batch changes it: one answer for many configs.
+    arch = dataclasses.replace(config.architecture(), dtype="float32")
+    rules = dataclasses.replace(config.optim, batch_size=1, accumulate=1)
+    return _state(arch, config.freeze(), rules, mesh)
+
+
+@functools.lru_cache(maxsize=32)
+def _state(
+    arch: Architecture, freeze: tuple[str, ...], rules: configs.Optim, mesh: Mesh | AbstractMesh
+) -> TrainState:
+    make = functools.partial(states.create, freeze=freeze, rules=rules)
+    shapes = jax.eval_shape(make, parameters.structure(arch)[1])
     places = sharding.shardings(shapes, mesh)
     return jax.tree.map(lambda x, at: Abstract(x.shape, x.dtype, sharding=at), shapes, places)
 
