@@ -1,10 +1,12 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
-# make test         set up, run every test
+# make test         set up, run every test; JOBS=4 runs four files at once
 # make proof        the longer proofs: real photos, ViT-B at full size
 # make onnx         set up an environment that writes ONNX, run its tests
 # make lint         format and style
 PYTHON ?= python3
 VENV ?= .venv
+# Test files at once; each takes up to 4 GB.
+JOBS ?= 2
 RUN = $(VENV)/bin/python
 ONNX ?= .venv-onnx
 
@@ -14,7 +16,7 @@ quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.development
-	$(RUN) -m pytest -m "not proof"
+	$(RUN) -m pytest -m "not proof" --numprocesses=$(JOBS) --dist=loadfile
 
 proof: $(VENV)/.development
 	$(RUN) -m pytest -m proof

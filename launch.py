@@ -1,17 +1,18 @@
-"""Train, evaluate, probe or export a text-guided SAM.
+"""Train, evaluate, probe, plan, use or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe] \\
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
         [--config.key=value …]
+    python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
-`--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`.
-
-    python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors --out=DIR
-    python launch.py --mode=export --model=DIR --format=pack --base=DIR --out=DIR
-
-hand a model on: docs/deploy.md.
+`--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
+`--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
+`--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
+`--mode=predict` writes masks of your own pictures, `--mode=export` hands a model on. Installed,
+`dit-jax MODE …` is the same, and `dit-jax convert …` is `python -m convert …`.
 """
 
 import dataclasses
@@ -33,15 +34,38 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. conf
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
 MODE = flags.DEFINE_string("mode", "train", "What to do.")
 MODEL = flags.DEFINE_string("model", None, "Model directory to look at, instead of the run's best.")
-OUT = flags.DEFINE_string("out", None, "Folder to write; it must be empty or not there.")
+OUT = flags.DEFINE_string("out", None, "Folder to write into.")
+IMAGES = flags.DEFINE_multi_string(
+    "images", [], "A picture, a folder of pictures or a pattern like 'a/*.jpg'; may be repeated."
+)
+TEXT = flags.DEFINE_multi_string("text", [], "What to look for in every picture; may be repeated.")
+PAIRS = flags.DEFINE_string(
+    "pairs", None, 'File of lines {"image": …, "text": …}, instead of --images and --text.'
+)
+SKIP_BROKEN = flags.DEFINE_bool(
+    "skip_broken", False, "Leave out pictures that cannot be read, and say which."
+)
+OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Continue a run under a config that changed; write into a full --out."
+)
 FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
 LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
 SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Continue a run under a config that changed.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0; found by itself on Cloud TPU, SLURM, Open MPI."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+HBM_GB = flags.DEFINE_float("hbm_gb", 80.0, "plan: memory of one device, in 10^9 bytes.")
+DEVICES = flags.DEFINE_integer("devices", 0, "plan: for how many devices; 0 = those that are here.")
+TARGET = flags.DEFINE_string(
+    "target", "", "plan: v5e, v5p, v6e, a100, h100 or h200, by its own compiler; none is needed."
+)
+COMPILE = flags.DEFINE_bool("compile", True, "plan: ask the compiler, or only count.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
@@ -56,13 +80,16 @@ class Mode:
     run: Callable[[], None]
     needs: tuple[str, ...]
     takes: tuple[str, ...] = ()
+    joins: bool = False  # the other processes of a cluster, before JAX starts
 
 
 def train() -> None:
-    from dit_jax.train import loop  # JAX and Orbax take seconds to import
+    from dit_jax.train import compile_cache, loop  # JAX and Orbax take seconds to import
 
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
-    loop.train(config(), Path(WORKDIR.value), **how)
+    settings, workdir = config(), Path(WORKDIR.value)
+    compile_cache.keep_compiled(settings.compile_cache, workdir)
+    loop.train(settings, workdir, **how)
 
 
 def evaluate() -> None:
@@ -77,6 +104,20 @@ def probe() -> None:
     probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
 
 
+def predict() -> None:
+    from dit_jax.predict import command
+
+    command.predict(
+        Path(MODEL.value),
+        Path(OUT.value),
+        images=IMAGES.value,
+        texts=TEXT.value,
+        pairs_file=Path(PAIRS.value) if PAIRS.value else None,
+        skip_broken=SKIP_BROKEN.value,
+        overwrite=OVERWRITE.value,
+    )
+
+
 def export() -> None:
     from dit_jax.export import formats
 
@@ -86,11 +127,31 @@ def export() -> None:
     print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
 
 
+def plan() -> None:
+    from dit_jax.train import plan
+
+    how = dict(hbm_gb=HBM_GB.value, devices=DEVICES.value, target=TARGET.value)
+    plan.plan(config(), **how, compiled=COMPILE.value)
+
+
 MODES = {
-    "train": Mode(train, needs=("config", "workdir"), takes=("overwrite", "allow_leak")),
-    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",)),
+    "train": Mode(
+        train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
+    ),
+    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
     "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+    "predict": Mode(
+        predict,
+        needs=("model", "out"),
+        takes=("images", "text", "pairs", "skip_broken", "overwrite"),
+    ),
     "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
+    # Also takes what a training command says, which may be asked about as it is.
+    "plan": Mode(
+        plan,
+        needs=("config",),
+        takes=("hbm_gb", "devices", "target", "compile", "workdir", "overwrite", "allow_leak"),
+    ),
 }
 
 
@@ -101,6 +162,11 @@ def main(argv: list[str]) -> None:
     mode = MODES[MODE.value]
     check_flags(mode)
     keep_freed_memory()
+    if mode.joins:
+        from dit_jax.train import cluster
+
+        where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
+        cluster.join(**where, process_id=PROCESS_ID.value)
     mode.run()
 
 
@@ -132,11 +198,23 @@ def folder(flag: flags.FlagHolder) -> Path | None:
     return Path(flag.value) if flag.value else None
 
 
+def console() -> int:
+    """The command `dit-jax`: `dit-jax MODE …`, or `dit-jax convert …`."""
+    name, *words = sys.argv
+    if words and words[0] == "convert":
+        from convert.__main__ import main as convert
+
+        return convert(words[1:])
+    if words and not words[0].startswith("-"):
+        words[0] = f"--mode={words[0]}"
+    return run([name, *(words or HELP[:1])])
+
+
 def run(argv: list[str]) -> int:
     """The exit status; a user's mistake is one sentence on standard error."""
     logging.set_verbosity(logging.WARNING)
     if any(word in HELP for word in argv[1:]):
-        print(f"{__doc__}\n{flags.FLAGS.main_module_help()}")
+        print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
     try:
         main(parse(argv))
@@ -153,7 +231,8 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
-    argv = [re.sub(r"^(--?(?:no)?)allow-leak\b", r"\1allow_leak", word) for word in argv]
+    argv = [argv[0], *map(underscored, argv[1:])]
+    argv = [re.sub(r"^(--?config=)(configs/[^:]+)", _installed, word) for word in argv]
     try:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
@@ -164,9 +243,26 @@ def parse(argv: list[str]) -> list[str]:
         raise ValueError(f"unknown key {unknown!r} in {' '.join(named)}{hint}.") from error
 
 
+def _installed(found: re.Match) -> str:
+    """`--config=configs/…` names a file here, or one that was installed beside this module."""
+    flag, file = found.groups()
+    beside = Path(__file__).resolve().parent / file
+    return flag + (str(beside) if beside.is_file() and not Path(file).exists() else file)
+
+
+def underscored(word: str) -> str:
+    """`--allow-leak` for `--allow_leak`: both spellings of a flag's name are understood."""
+    name, equals, value = word.partition("=")
+    if name.startswith("-") and "." not in name:
+        name = name[:2] + name[2:].replace("-", "_")
+    return name + equals + value
+
+
 def sentence(error: Exception) -> str:
     """The message in one line; of the config library's report around it, the last line."""
     text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}."
     if "parsing config file" in text or text.startswith("Configuration is not available"):
         text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
     return " ".join(text.splitlines())

@@ -44,6 +44,9 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
     full_length = name == "paper" or variant.startswith(("ldit_vit_b", "edit_vit_b"))
     return ConfigDict(
         dict(
+            seed=0,
+            profile_steps="",
+            compile_cache="",
             model=model(variant, text_layer=rules["text_layer"], image_size=512),
             data=refcoco(scales=rules["scales"], blur_p=rules["blur_p"]),
             optim=dict(
@@ -79,7 +82,7 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
             ),
             probe=dict(limit=500, seed=0),
             checkpoint=dict(every_steps=1000, keep_latest=1, asynchronous=True),
-            train=dict(seed=0, minutes=0.0, log_every=20, pictures=12),
+            train=dict(minutes=0.0, log_every=20, max_nonfinite=10, pictures=12),
         )
     )
 
@@ -99,7 +102,7 @@ def model(variant: str, *, text_layer: int, image_size: int) -> dict:
         mask_padding=False,
         dtype="float32",
         dropout=True,
-        remat=False,
+        remat="none",
         init=dict(model="", sam="", bert=""),
         vocab_size=placeholder(int),
         vocab="",

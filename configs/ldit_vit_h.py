@@ -6,7 +6,7 @@
 Recipe `paper` or `official` (released code).
 Expected oIoU on RefCOCO val / testA / testB, as the paper reports: 76.18 / 78.13 / 73.27.
 Hardware, estimated as in `ldit_vit_b`: about 360 GiB at batch 64 in bfloat16, or 45 GiB with
-`--config.model.remat=true`; `--config.optim.accumulate=8` as well brings that to about 21 GiB, most
+`--config.model.remat=full`; `--config.optim.accumulate=8` as well brings that to about 21 GiB, most
 of it parameters, gradients and Adam's moments, which `--config.mesh.fsdp=8` spreads over devices.
 """
 

@@ -6,7 +6,7 @@
 Recipe `paper` or `official` (released code).
 Expected oIoU on RefCOCO val / testA / testB, as the paper reports: none reported.
 Hardware, estimated as in `ldit_vit_b`: about 250 GiB at batch 64 in bfloat16, or 35 GiB with
-`--config.model.remat=true`; `--config.optim.accumulate=8` as well brings that to about 13 GiB.
+`--config.model.remat=full`; `--config.optim.accumulate=8` as well brings that to about 13 GiB.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,17 @@
 """Deep Instruction Tuning for Segment Anything, in JAX and Flax."""
 
+from typing import Any
+
 from dit_jax.model_directory import load
 from dit_jax.models.dit_sam import DitSam, Prediction
 
-__all__ = ["DitSam", "Prediction", "load"]
+__all__ = ["DitSam", "Prediction", "Segmentation", "Segmenter", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """What brings OpenCV and the tokenizers comes when it is asked for."""
+    if name in ("Segmentation", "Segmenter"):
+        from dit_jax import predict
+
+        return getattr(predict, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

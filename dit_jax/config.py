@@ -5,6 +5,7 @@ missing key or a value of another type is an error that names the key and what w
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from dit_jax import variants
 from dit_jax.data import mix
 from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.ops import rematerialise
 from dit_jax.strict import build, flatten, one_of
 
 SCHEDULES = ("cosine", "steps")
@@ -26,7 +28,7 @@ RANGES: tuple[Range, ...] = (
         lambda x: x > 0,
         (
             *("optim.lr", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
-            *("checkpoint.keep_latest", "train.log_every"),
+            *("checkpoint.keep_latest", "train.log_every", "train.max_nonfinite"),
         ),
     ),
     (
@@ -36,7 +38,14 @@ RANGES: tuple[Range, ...] = (
             *("data.train_limit", "data.eval_limit", "data.workers"),
             *("optim.warmup_epochs", "optim.epochs", "optim.max_steps", "optim.clip"),
             *("eval.every_epochs", "eval.every_steps", "checkpoint.every_steps"),
-            *("train.minutes", "train.pictures", "eval.bootstrap", "probe.limit", "probe.seed"),
+            *(
+                "train.minutes",
+                "train.pictures",
+                "eval.bootstrap",
+                "probe.limit",
+                "probe.seed",
+                "seed",
+            ),
             "optim.presence_weight",
         ),
     ),
@@ -75,7 +84,7 @@ class Model:
     mask_padding: bool
     dtype: str
     dropout: bool  # the paper's 0.1 in BERT and after the projections
-    remat: bool  # recompute encoder blocks in the backward pass: less memory, more time
+    remat: str  # what the backward pass recomputes: "none", "dots" (what is cheap), "full" (all)
     init: Init
     vocab_size: int | None  # word pieces the text encoder has rows for; None keeps the row's
     vocab: str  # "" takes the model directory's, BERT's, or the embedded one for shapes
@@ -187,9 +196,9 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    seed: int
     minutes: float  # stop cleanly after this much wall-clock time; 0 = no limit
     log_every: int
+    max_nonfinite: int  # steps in a row without a finite loss and gradient that end the run
     pictures: int  # predictions drawn at each evaluation
 
 
@@ -197,6 +206,9 @@ class Train:
 class Config:
     """Everything that decides a run."""
 
+    seed: int  # of first weights, order of the data, augmentation, dropout
+    profile_steps: str  # "10:13" traces steps 10, 11 and 12; "" none
+    compile_cache: str  # where compiled programs are kept; "" in the workdir, "off" nowhere
     model: Model
     data: Data
     optim: Optim
@@ -210,11 +222,13 @@ class Config:
         row = variants.VARIANTS
         one_of("model.variant", self.model.variant, tuple(row))
         one_of("model.backbone", self.model.backbone, (None, *variants.BACKBONES))
+        one_of("model.remat", self.model.remat, rematerialise.POLICIES)
         one_of("model.injection", self.model.injection, (None, *map(str, Injection)))
         for encoder in self.model.freeze or ():
             one_of("model.freeze", encoder, ENCODERS)
         one_of("optim.name", self.optim.name, ("adam",))
         one_of("optim.schedule", self.optim.schedule, SCHEDULES)
+        self.profiled()
         self._check_data()
         if not self.eval.protocols:
             raise ValueError(f"eval.protocols is empty; expected some of {', '.join(PROTOCOLS)}.")
@@ -260,6 +274,17 @@ class Config:
         """From a dict or ConfigDict of sections; raises ValueError as described above."""
         plain = values.to_dict() if isinstance(values, ConfigDict) else values
         return build(Config, plain, "")
+
+    def profiled(self) -> range:
+        """The steps, counted from 1, that `profile_steps` says; raises ValueError."""
+        found = re.fullmatch(r"(\d+):(\d+)", self.profile_steps)
+        steps = range(*map(int, found.groups())) if found else range(0)
+        if self.profile_steps and not (steps and steps.start > 0):
+            raise ValueError(
+                f"profile_steps is {self.profile_steps!r}; expected FIRST:END with"
+                " 1 ≤ FIRST < END, e.g. 10:13."
+            )
+        return steps
 
     def variant(self) -> variants.Variant:
         """The row with this run's overrides."""

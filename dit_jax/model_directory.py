@@ -14,7 +14,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
+from dit_jax.strict import build
 
 FORMAT = 1
 PRESENCE_HEAD = "mask_decoder.presence_head."
@@ -139,16 +140,16 @@ def read_contents(model_dir: Path | str) -> Contents:
     whole = config["kind"] == "dit_sam"
     return Contents(
         architecture=from_json(config["architecture"]) if whole else None,
-        bert=None if whole else Bert(**config["bert"]),
+        bert=None if whole else build(Bert, config["bert"], "bert."),
         tensors=read_tensors(folder / WEIGHTS),
         unused=read_tensors(unused) if unused.is_file() else {},
-        provenance=config["provenance"],
+        provenance=config.get("provenance", {}),
     )
 
 
 def read_provenance(model_dir: Path | str) -> dict[str, Any]:
     """Where a directory's parameters come from, as `save` was told."""
-    return _config(Path(model_dir) / CONFIG)["provenance"]
+    return _config(Path(model_dir) / CONFIG).get("provenance", {})
 
 
 def read(model_dir: Path | str) -> tuple[Architecture, Params]:
@@ -156,8 +157,10 @@ def read(model_dir: Path | str) -> tuple[Architecture, Params]:
     contents = read_contents(model_dir)
     if contents.architecture is None:
         raise ValueError(f"{model_dir} holds only a text encoder; expected a whole model.")
+    source = str(Path(model_dir) / WEIGHTS)
+    check_depths(contents.architecture, contents.tensors, source=source)
     _, expected = params_lib.structure(contents.architecture)
-    check(contents.tensors, params_lib.flatten(expected), source=str(Path(model_dir) / WEIGHTS))
+    check(contents.tensors, params_lib.flatten(expected), source=source)
     return contents.architecture, params_lib.unflatten(contents.tensors)
 
 
@@ -189,8 +192,35 @@ def vocab_path(model_dir: Path | str) -> Path:
     return path
 
 
+def check_depths(arch: Architecture, tensors: dict[str, np.ndarray], *, source: str) -> None:
+    """Raises ValueError where the file has other numbers of layers than the architecture says.
+
+    `check` would find it too, after building the structure of as many layers as a file claims.
+    """
+    for prefix, depth in depths(arch).items():
+        if (found := layers(tensors, prefix)) != depth:
+            raise ValueError(
+                f"{source} does not fit the model: it has {found} of {prefix}*, and {CONFIG} says"
+                f" {depth}."
+            )
+
+
+def depths(arch: Architecture) -> dict[str, int]:
+    """How many layers an architecture claims, by what their parameters' paths begin with."""
+    return {
+        "image_encoder.blocks.": arch.vit.depth,
+        "mask_decoder.transformer.layers.": arch.decoder_depth,
+        "text_encoder.layer.": 0 if arch.bert is None else arch.bert.depth,
+    }
+
+
+def layers(paths: Iterable[str], prefix: str) -> int:
+    """Of how many layers there are parameters."""
+    return len({p[len(prefix) :].split(".")[0] for p in paths if p.startswith(prefix)})
+
+
 def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> None:
-    """Raises ValueError listing every missing, unexpected or wrongly shaped tensor."""
+    """Raises ValueError listing every missing or unexpected tensor, and other shapes and types."""
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     shapes = [
@@ -198,7 +228,13 @@ def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> 
         for name in sorted(expected.keys() & tensors.keys())
         if tensors[name].shape != expected[name].shape
     ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    types = [
+        f"{name} {tensors[name].dtype}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].dtype != np.float32
+    ]
+    problems = {"missing": missing, "unexpected": unexpected}
+    problems |= {"of another shape": shapes, "not float32": types}
     if any(problems.values()):
         listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in problems.items() if v)
         raise ValueError(f"{source} does not fit the model: {listed}.")
@@ -207,11 +243,13 @@ def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> 
 def _config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from error
     kinds = {"dit_sam": "architecture", "text_encoder": "bert"}
     kind = config.get("kind") if isinstance(config, dict) else None
-    if kind not in kinds or kinds[kind] not in config or config.get("format") != FORMAT:
+    known = isinstance(kind, str) and kind in kinds and kinds[kind] in config
+    noted = isinstance(config, dict) and isinstance(config.get("provenance", {}), dict)
+    if not known or not noted or config.get("format") != FORMAT:
         raise ValueError(f"{path} is no model configuration of format {FORMAT}.")
     return config
 

@@ -39,7 +39,9 @@ def build(cls: type, values: Any, prefix: str) -> Any:
     for key in values:
         if key not in kinds:
             near = difflib.get_close_matches(str(key), list(kinds), n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown key {prefix}{key}; the nearest valid key is {prefix}{near}.")
+            raise ValueError(
+                f"unknown key {prefix}{_printed(key)}; the nearest valid key is {prefix}{near}."
+            )
     missing = [prefix + name for name in kinds if name not in values]
     if missing:
         raise ValueError(f"missing keys: {', '.join(missing)}.")
@@ -64,6 +66,11 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             f"{path} is {value!r} of type {type(value).__name__}; expected {kind.__name__}."
         )
     return value
+
+
+def _printed(key: Any) -> str:
+    """A key of a file, which may be anything, as part of a sentence."""
+    return str(key) if str(key).isprintable() else repr(key)
 
 
 def _words(value: Any) -> Any:

@@ -156,7 +156,7 @@ def test_skipping_replaces_broken_rows_and_leaves_the_others(tokenizer, caplog):
     assert len(logged) == 4
 
 
-def test_skipping_in_a_mix_is_the_same_for_processes_shards_and_after_resuming(tokenizer):
+def test_skipping_in_a_mix_is_the_same_for_processes_hosts_and_after_resuming(tokenizer):
     mix = dict(parts=(3, 9), weights=(2.0, 1.0), batch_size=6)
     reference = skipping(tokenizer, **mix)
     expected = take(reference, 6)
@@ -169,16 +169,12 @@ def test_skipping_in_a_mix_is_the_same_for_processes_shards_and_after_resuming(t
     resumed.set_state(state)
     assert_same(take(resumed, 2), expected[4:])
     assert iterator.skipped_rows + resumed.skipped_rows == reference.skipped_rows > 0
-    shards = [
-        skipping(tokenizer, **(mix | {"batch_size": 3}), shard_index=i, shard_count=2)
-        for i in (0, 1)
-    ]
-    parts = [take(shard, 6) for shard in shards]
-    for step, batch in enumerate(expected):
-        for key, value in batch.items():
-            np.testing.assert_array_equal(parts[0][step][key], value[0::2])
-            np.testing.assert_array_equal(parts[1][step][key], value[1::2])
-    assert sum(shard.skipped_rows for shard in shards) == reference.skipped_rows
+    halves = [np.array([0, 1, 2]), np.array([3, 4, 5])]
+    hosts = [skipping(tokenizer, **mix, own=own) for own in halves]
+    for host, own in zip(hosts, halves, strict=True):
+        part = [{key: value[own] for key, value in batch.items()} for batch in expected]
+        assert_same(take(host, 6), part)
+    assert sum(host.skipped_rows for host in hosts) == reference.skipped_rows
 
 
 def test_skipping_stays_within_the_part_of_a_mix(tokenizer):

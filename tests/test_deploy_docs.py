@@ -98,6 +98,6 @@ def test_every_program(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", [*sys.path])
     programs = [block for block in blocks("deploy.md") if re.match(r"(import|from) ", block)]
-    assert len(programs) == 3
+    assert len(programs) == 4
     for program in programs:
         exec(compile(program, "deploy.md", "exec"), {})

@@ -7,6 +7,8 @@ import pytest
 from closeness import assert_close
 from goldens import VARIANTS, Golden, channels_last
 
+from dit_jax.ops import attention
+
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def golden(request, shared, tmp_path_factory):
@@ -89,11 +91,14 @@ def test_prediction(golden):
     np.testing.assert_array_equal(mask, ref["pred_mask"].astype(bool))
 
 
-def test_remat_and_head_by_head_agree(golden, monkeypatch):
-    """Neither recomputation nor the attention path changes a result."""
+@pytest.mark.parametrize(
+    ("back_end", "remat"), [("by_head", "full"), ("by_head", "dots"), ("pallas", "none")]
+)
+def test_back_ends_and_remat_agree(golden, monkeypatch, back_end, remat):
+    """Neither recomputation nor how attention is computed changes a result."""
     plain = golden.model(golden.images(), *golden.text()).logits
-    monkeypatch.setattr("dit_jax.ops.attention.SCORES_AT_ONCE", 0)
-    other = golden.model(golden.images(), *golden.text(), remat=True).logits
+    monkeypatch.setenv(attention.FORCE, back_end)
+    other = golden.model(golden.images(), *golden.text(), remat=remat).logits
     assert_close(other, plain, "logits", tolerance=1e-5)
 
 

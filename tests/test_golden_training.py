@@ -91,14 +91,16 @@ def test_five_steps(golden, run):
     recorded = run.recorded
     rate = optim.schedule(run.rules, steps_per_epoch=recorded["steps_per_epoch"])
     update = jax.jit(
-        lambda s, grads: step.apply_gradients(s, grads, rules=run.rules, rate=rate(s.step))
+        lambda s, grads, loss: step.apply_gradients(
+            s, grads, loss=loss, rules=run.rules, rate=rate(s.step)
+        )
     )
     now = run.start()
     for entry in recorded["log"]:
         loss, grads = run.gradients(now.trainable, now.frozen, run.inputs)
         assert_close(loss, entry["loss"], f"loss of step {entry['step']}")
         assert_close(rate(now.step), entry["lr"], f"lr of step {entry['step']}")
-        now, norm = update(now, grads)
+        now, norm = update(now, grads, loss)
         assert_close(norm, entry["grad_norm"], f"gradient norm of step {entry['step']}")
     compare(golden, optim.combine(now.trainable, now.frozen), recorded["param_projection"])
     compare(golden, now.ema, recorded["ema_projection"])

@@ -1,4 +1,7 @@
-"""Arrows point one way: ops ← models ← train, eval ← export ← launch; PyTorch is for `convert`."""
+"""Arrows point one way: ops ← models ← train, eval ← predict, export ← launch.
+
+Only `convert` knows PyTorch.
+"""
 
 import ast
 from pathlib import Path
@@ -7,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Those that stand on models and data, each beside the others; launch.py stands on them.
+USES = ("dit_jax.predict", "dit_jax.export", "dit_jax.packs", "launch")
 # part of the project → what its modules never import
 FORBIDDEN = {
     "dit_jax/ops": (
@@ -20,10 +25,13 @@ FORBIDDEN = {
     "dit_jax/models": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "dit_jax.config", "optax"),
     "dit_jax/data": ("dit_jax.models", "dit_jax.train", "dit_jax.eval", "jax", "flax", "optax"),
     "dit_jax/eval": ("dit_jax.train", "dit_jax.models", "convert", "optax"),
-    "dit_jax/export": ("dit_jax.train", "convert", "launch", "optax"),
-    "dit_jax/train": ("launch",),
+    "dit_jax/train": ("launch", "dit_jax.predict", "dit_jax.export"),
+    "dit_jax/predict": ("launch", "convert", "dit_jax.train", "dit_jax.config", "optax"),
+    "dit_jax/export": ("launch", "convert", "dit_jax.train", "optax"),
     "convert": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "optax"),
 }
+for low in ("dit_jax/ops", "dit_jax/models", "dit_jax/data", "dit_jax/eval", "convert"):
+    FORBIDDEN[low] += USES
 EVERYWHERE = ("tensorflow", "clu")
 NOT_IN_THE_PACKAGE = ("torch", "transformers")
 

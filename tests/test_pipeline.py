@@ -120,7 +120,7 @@ def test_a_mix_shows_each_part_as_often_as_its_weight_says(tokenizer):
     assert len(set(seen)) == len(seen) > 1  # varied anew every time
 
 
-def test_a_mix_is_the_same_for_shards_and_after_resuming(tokenizer):
+def test_a_mix_is_the_same_for_hosts_and_after_resuming(tokenizer):
     iterator = mixed(tokenizer)
     reference = take(iterator, 3)
     state = json.loads(json.dumps(iterator.get_state()))
@@ -128,11 +128,8 @@ def test_a_mix_is_the_same_for_shards_and_after_resuming(tokenizer):
     resumed = mixed(tokenizer)
     resumed.set_state(state)
     assert_same(take(resumed, 3), reference[3:])
-    shards = [take(mixed(tokenizer, batch_size=3, shard_index=i, shard_count=2), 6) for i in (0, 1)]
-    for step, batch in enumerate(reference):
-        for key, value in batch.items():
-            for shard in (0, 1):
-                np.testing.assert_array_equal(shards[shard][step][key], value[shard::2])
+    for own in ([0, 1, 2], [3, 4, 5]):
+        assert_same(take(mixed(tokenizer, own=np.array(own)), 6), rows(reference, own))
 
 
 def test_another_mix_is_another_stream(tokenizer):
@@ -164,16 +161,19 @@ def test_present_says_where_anything_is_meant(tokenizer):
         assert (batch["mask"].any(axis=(1, 2)) == batch["present"]).all()
 
 
-def test_shards_together_are_the_whole_batch(tokenizer):
+@pytest.mark.parametrize("own", [[0, 1], [4, 5], [1, 2, 5], [3]])
+def test_a_host_makes_its_rows_of_the_whole_batch(tokenizer, own):
     whole = take(training(Noise(), tokenizer, batch_size=6), 4)
-    shards = [
-        take(training(Noise(), tokenizer, batch_size=2, shard_index=i, shard_count=3), 4)
-        for i in range(3)
-    ]
-    for step, batch in enumerate(whole):
-        for key, value in batch.items():
-            for shard in range(3):
-                np.testing.assert_array_equal(shards[shard][step][key], value[shard::3])
+    part = training(Noise(), tokenizer, batch_size=6, own=np.array(own))
+    assert_same(take(part, 4), rows(whole, own))
+    state = part.get_state()
+    resumed = training(Noise(), tokenizer, batch_size=6)  # on one host
+    resumed.set_state(state)
+    assert resumed.get_state() == state
+
+
+def rows(batches, own):
+    return [{key: value[own] for key, value in batch.items()} for batch in batches]
 
 
 def test_evaluation_yields_every_expression_once_in_order(tokenizer):
@@ -215,7 +215,8 @@ def test_expression_table():
     [
         ({"source": Noise(length=0)}, "the data set is empty"),
         ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
-        ({"shard_index": 2, "shard_count": 2}, "shard_index is 2, expected 0 to 1"),
+        ({"own": np.array([3, 4])}, r"own is \[3, 4\], expected ascending rows of a batch, 0 to 3"),
+        ({"own": np.array([2, 1])}, r"own is \[2, 1\], expected ascending rows"),
         ({"on_error": "ignore"}, "on_error is 'ignore', expected stop or skip"),
         ({"parts": (3, 3)}, r"parts is \(3, 3\), expected positive lengths of sum 7"),
         ({"weights": (1.0,)}, r"parts is \(\), expected positive lengths of sum 7"),

@@ -1,7 +1,9 @@
-"""Meshes: every parameter has a place, and eight devices compute what one does."""
+"""Meshes: every parameter has a place; eight devices, in one process or two, equal one."""
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +13,25 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
-from runs import config_of, shallow, shrink, train_step_of
+from runs import config_of, shallow
 
 from dit_jax import config as configs
 from dit_jax.models import params as parameters
+from dit_jax.models.architecture import Injection
 from dit_jax.train import sharding
 
-# (data, fsdp, tensor): what the parameters must be split along
-MESHES = {"data": (8, 1, 1), "fsdp": (2, 4, 1), "tensor": (2, 2, 2)}
-ROOT = Path(__file__).resolve().parents[1]
+TREES = Path(__file__).with_name("trees")
+WORKER = Path(__file__).with_name("mesh_worker.py")
+# Strategies, as (data, fsdp, tensor). Programs for several processes take long to compile, so
+# three methods that share little run on their product; `make proof` runs every pair.
+MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (4, 1, 2), "product": (2, 2, 2)}
+COMPILES_FASTER = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+ACROSS = ("layer_wise-across", "layer_wise", (1, 1, 8))  # tensor reaches across processes
+STRATEGIES = [(f"layer_wise-{name}", "layer_wise", shape) for name, shape in MESHES.items()]
+METHODS = [
+    (f"{injection}-product", injection, MESHES["product"])
+    for injection in (Injection.LAYER_WISE, Injection.E2E_STATIC, Injection.CROSS_ATTENTION_FFN)
+]
 
 
 def mesh_of(data, fsdp, tensor):
@@ -68,82 +80,110 @@ def test_meshes_that_do_not_fit():
         sharding.check_batches(config_of(), mesh_of(16, 1, 1))
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 4, 2)])
+@pytest.mark.parametrize("tree", sorted(TREES.glob("*.txt")), ids=lambda path: path.stem)
+def test_no_large_parameter_of_any_row_stays_whole(tree, shape):
+    """At real size: nothing falls back to a copy on every device."""
+    mesh, whole = mesh_of(*shape), []
+    for line in tree.read_text().splitlines()[1:]:
+        name, extents, *_ = line.split()
+        extents = tuple(map(int, extents.split("×")))
+        spec = sharding.spec(name, extents, mesh, whole=whole)
+        assert np.prod(extents) < sharding.SMALLEST_SHARDED or "fsdp" in spec, name
+    assert not whole
+
+
 @pytest.fixture(scope="module")
-def on_eight_devices(tmp_path_factory):
-    """The results of this file, run as a program that sees eight devices."""
-    out = tmp_path_factory.mktemp("eight")
-    flags = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+def eight(tmp_path_factory):
+    """The methods on one device, and the strategies on eight, in one process."""
+    alone = [(f"one-{injection}", injection, (1, 1, 1)) for _, injection, _ in METHODS]
+    return work(tmp_path_factory.mktemp("eight"), [*alone, *STRATEGIES], processes=1)
+
+
+@pytest.fixture(scope="module")
+def two_by_four(tmp_path_factory):
+    """The methods on eight devices of two processes."""
+    return work(tmp_path_factory.mktemp("two"), [*METHODS, ACROSS], processes=2)
+
+
+@pytest.fixture(scope="module")
+def every_pair(tmp_path_factory):
+    """Every method under every strategy, in two processes."""
+    alone = [(f"one-{injection}", injection, (1, 1, 1)) for injection in Injection]
+    pairs = [(f"{i}-{name}", i, shape) for i in Injection for name, shape in MESHES.items()]
+    out = work(tmp_path_factory.mktemp("pairs"), alone, processes=1)
+    return work(out, pairs, processes=2)
+
+
+def work(out, cases, *, processes):
+    """Run `mesh_worker.py`, in so many processes that have eight devices together."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    count = f"--xla_force_host_platform_device_count={8 // processes}"
+    env = os.environ | {
+        "XLA_FLAGS": f"{count} {COMPILES_FASTER}",
+        "PYTHONPATH": f"{WORKER.parent}:{WORKER.parents[1]}",
         "JAX_PLATFORMS": "cpu",
     }
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    command = [sys.executable, __file__, str(out)]
-    subprocess.run(command, env=os.environ | flags | paths, cwd=ROOT, check=True, timeout=300)
+    start = [sys.executable, str(WORKER), str(out), json.dumps(cases)]
+    several = [[str(port), str(processes), str(rank)] for rank in range(processes)]
+    pipes = dict(env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = [
+        subprocess.Popen(start + (more if processes > 1 else []), **pipes) for more in several
+    ]
+    said = [one.communicate(timeout=3600)[0] for one in started]
+    assert [one.returncode for one in started] == [0] * processes, said
     return out
 
 
+@pytest.mark.parametrize("case", [name for name, _, _ in STRATEGIES])
+def test_eight_devices_compute_what_one_does(eight, case):
+    assert_equal(eight / "one-layer_wise.npz", eight / f"{case}.npz")
+
+
+@pytest.mark.parametrize(("case", "injection", "shape"), [*METHODS, ACROSS])
+def test_two_processes_compute_what_one_device_does(eight, two_by_four, case, injection, shape):
+    assert_equal(eight / f"one-{injection}.npz", two_by_four / f"{case}.npz")
+    assert_split(two_by_four, case, shape)
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("mesh", MESHES)
-def test_eight_devices_compute_what_one_does(on_eight_devices, mesh):
-    one, many = (dict(np.load(on_eight_devices / f"{name}.npz")) for name in ("one", mesh))
-    # By tree, not by tensor: the key biases' true gradient is 0, so theirs is rounding alone.
-    scales = {tree: largest(one, tree) for tree in ("loss", "grad_norm", "params", "mu")}
+@pytest.mark.parametrize("injection", Injection)
+def test_every_method_under_every_strategy(every_pair, injection, mesh):
+    assert_equal(every_pair / f"one-{injection}.npz", every_pair / f"{injection}-{mesh}.npz")
+    assert_split(every_pair, f"{injection}-{mesh}", MESHES[mesh])
+
+
+def assert_equal(one, many):
+    """By tree, not by tensor: the key biases' true gradient is 0, so theirs is rounding alone."""
+    one, many = dict(np.load(one)), dict(np.load(many))
+    assert one.keys() == many.keys()
+    scales: dict[str, float] = {}
+    for key, value in one.items():
+        tree = key.split(".")[0]
+        scales[tree] = max(scales.get(tree, 0.0), float(np.abs(value).max()))
     for key, value in one.items():
         limit = 1e-5 * scales[key.split(".")[0]]
         np.testing.assert_allclose(many[key], value, rtol=0, atol=limit, err_msg=key)
 
 
-def largest(values, tree):
-    return max(np.abs(v).max() for key, v in values.items() if key.split(".")[0] == tree)
+@pytest.mark.parametrize(("case", "injection", "shape"), STRATEGIES)
+def test_parameters_are_split(eight, case, injection, shape):
+    assert_split(eight, case, shape)
 
 
-@pytest.mark.parametrize("mesh", MESHES)
-def test_parameters_are_split(on_eight_devices, mesh):
-    placed = json.loads((on_eight_devices / f"{mesh}.json").read_text())
-    _, fsdp, tensor = MESHES[mesh]
-    for tree in ("trainable", "mu", "ema"):
-        share = placed[f"{tree}.image_encoder.blocks.0.mlp.lin1.kernel"]
-        assert share == 1 / (fsdp * tensor)
-        assert placed[f"{tree}.image_encoder.blocks.0.norm1.scale"] == 1.0
-    assert placed["batch"] == 1 / (MESHES[mesh][0] * fsdp)
-
-
-def three_steps(shape, devices, out: Path, name: str) -> None:
-    """What three steps come to, and the share of each array that a device holds."""
-    from dit_jax.train import step as steps
-    from dit_jax.train.run import Run
-
+def assert_split(folder, case, shape):
+    """Every array lies as the table says, which leaves nothing large whole."""
+    shares = json.loads((folder / f"{case}.json").read_text())
     data, fsdp, tensor = shape
-    # A key's bias has no gradient; with Adam's usual ε, rounding noise would take full steps.
-    settings = dict(optim__eps=1e-4, model__presence=True)
-    config = config_of(mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor, **settings)
-    run = Run.of(config, out, devices=devices)
-    placement, train_step = train_step_of(run)
-    state = run.first_state(placement)
-    for _ in range(3):
-        batch = steps.place_batch(next(run.batches), run.model.mesh)
-        state, metrics = train_step(state, batch, jax.random.key(0))
-    run.batches.close()
-    values = {f"params.{k}": v for k, v in parameters.flatten(state.trainable).items()}
-    values |= {f"mu.{k}": v for k, v in parameters.flatten(state.opt_state.mu).items()}
-    values |= {key: metrics[key] for key in ("loss", "grad_norm")}
-    np.savez(out / f"{name}.npz", **jax.device_get(values))
-    trees = {"trainable": state.trainable, "mu": state.opt_state.mu, "ema": state.ema}
-    arrays = {
-        f"{t}.{k}": v for t, tree in trees.items() for k, v in parameters.flatten(tree).items()
-    }
-    shares = {k: share(v) for k, v in (arrays | {"batch": batch["image"]}).items()}
-    (out / f"{name}.json").write_text(json.dumps(shares))
-
-
-def share(array: jax.Array) -> float:
-    return array.addressable_shards[0].data.size / array.size
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        sharding.SMALLEST_SHARDED = 2**10  # the test's parameters are small
-        three_steps((1, 1, 1), jax.devices()[:1], folder, "one")
-        for mesh_name, mesh_shape in MESHES.items():
-            three_steps(mesh_shape, jax.devices(), folder, mesh_name)
+    assert shares.pop("batch") == 1 / (data * fsdp)
+    sizes = {key: value.shape for key, value in np.load(folder / f"{case}.npz").items()}
+    for key, share in shares.items():
+        tree, _, name = key.partition(".")
+        if tree not in ("params", "mu", "ema"):
+            continue
+        large = np.prod(sizes[key]) >= 2**10
+        split = tensor if re.search(rf"\.{sharding.LAYERS_IN}\.|attn\.proj\.kernel", name) else 1
+        assert share <= 1 / (split * (fsdp if large else 1)), key

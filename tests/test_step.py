@@ -82,7 +82,7 @@ def test_accumulation_is_one_large_batch(tmp_path):
         about = dict(config=config, mesh=run.model.mesh)
         return steps.accumulated(run.model.graph, state, batch, None, **about)
 
-    in_parts = config_of(optim__accumulate=2, model__remat=True)
+    in_parts = config_of(optim__accumulate=2, model__remat="dots")
     whole, parts = grads(state, batch, run.config), grads(state, batch, in_parts)
     assert whole[0].keys() == {"loss", "presence_loss", "presence_accuracy"}
     assert float(whole[0]["presence_accuracy"]) == pytest.approx(5 / 8)  # all "something" so far

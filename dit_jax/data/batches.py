@@ -65,6 +65,10 @@ class TrainBatches(Iterator[Batch]):
         self.close()
         self._next = state["next_batch"]
 
+    def name(self, index: int) -> str:
+        """The id of a record, by its `index` in a batch."""
+        return self._reader.name(index)
+
     def close(self) -> None:
         """Stop the threads and worker processes; the next batch starts them again."""
         if self._iterator is not None:

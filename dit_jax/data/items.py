@@ -78,11 +78,11 @@ class Reader:
             )
         except ValueError as error:
             text = str(error)
-        name = self._name(index)
+        name = self.name(index)
         return name, text if name in text else f"{name}: {text}"
 
-    def _name(self, index: int) -> str:
-        """Of a record that failed, where at least that can be read."""
+    def name(self, index: int) -> str:
+        """A record's id, where at least that can be read."""
         try:
             return self.source.truth(index).id
         except ValueError:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dit_jax.data.batches import EvalBatches, TrainBatches
-from dit_jax.data.items import Batch, Collate, EvaluationRow, Reader, TrainingRow
+from dit_jax.data.items import Batch, Collate, EvaluationRow, Reader, Row, TrainingRow
 from dit_jax.data.referent import Source
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.data.transforms import Augmentation
@@ -36,21 +36,21 @@ def train_batches(
     batch_size: int,
     augmentation: Augmentation,
     seed: int,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    own: Int[np.ndarray, " rows"] | None = None,
     workers: int = 0,
     parts: Sequence[int] = (),
     weights: Sequence[float] = (),
     on_error: str = "stop",
 ) -> TrainBatches:
-    """Endless batches of `batch_size` referents for this shard (host), one expression each.
+    """Endless batches of `batch_size` referents, one expression each, or one host's part of them.
 
     Every epoch is a new permutation of all referents. The stream is cut into batches across the
-    ends of epochs: no batch is short and no referent is dropped. The shards' batches together are
-    the batch that one host with `shard_count * batch_size` rows would see. `index` is the
-    referent's. `workers` = 0 prepares batches in threads, otherwise in that many processes.
+    ends of epochs: no batch is short and no referent is dropped. `index` is the referent's.
+    `workers` = 0 prepares batches in threads, otherwise in that many processes.
 
     Args:
+      own: the rows of each batch that this host makes, the same ones that a host alone would make
+        there; None is all of them.
       parts: where the source is several data sets one after another, the length of each.
       weights: how often each part is seen an epoch, if an epoch is the sum of weights[i] * parts[i]
         rows: part i's share of the stream is weights[i] * parts[i] of that, to within 1 %. Each
@@ -58,7 +58,8 @@ def train_batches(
       on_error: "stop" raises ValueError at a broken record, naming it. "skip" takes another record
         of the same part, logs what is wrong, and counts it; it stops where 100 fail in a row.
     """
-    _check(len(source), batch_size, shard_index, shard_count)
+    own = np.arange(batch_size) if own is None else own
+    _check_rows(len(source), batch_size, own)
     if on_error not in TRIES:
         raise ValueError(f"on_error is {on_error!r}, expected {' or '.join(TRIES)}.")
     _check_parts(len(source), parts, weights)
@@ -70,19 +71,35 @@ def train_batches(
         tries=TRIES[on_error],
     )
     order = _mixed(parts, weights, seed) if weights else _permuted(0, len(source), seed)
-    rows = order.random_map(row)[shard_index::shard_count]
+    rows = order.random_map(row)
+    if len(own) < batch_size:
+        rows = grain.MapDataset.source(Portion(rows, batch_size=batch_size, own=own))
     mix = {"parts": [*parts], "weights": [*weights]} if weights else {}
     return TrainBatches(
-        rows.batch(batch_size, drop_remainder=True, batch_fn=Collate(size)),
+        rows.batch(len(own), drop_remainder=True, batch_fn=Collate(size)),
         reader=reader,
         workers=workers,
         identity={
             "seed": seed,
             "referents": len(source),
-            "global_batch_size": batch_size * shard_count,
+            "global_batch_size": batch_size,
             **mix,
         },
     )
+
+
+class Portion:
+    """Of every batch of a stream, the rows that one host makes: a random-access source of them."""
+
+    def __init__(self, rows: grain.MapDataset, *, batch_size: int, own: Int[np.ndarray, " rows"]):
+        self._rows, self._batch_size, self._own = rows, batch_size, own.tolist()
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._batch_size * len(self._own)
+
+    def __getitem__(self, number: int) -> Row:
+        batch, place = divmod(int(number), len(self._own))
+        return self._rows[batch * self._batch_size + self._own[place]]
 
 
 def eval_batches(
@@ -133,11 +150,23 @@ def _mixed(parts: Sequence[int], weights: Sequence[float], seed: int) -> grain.M
     return grain.MapDataset.mix(streams, shares).seed(seed)
 
 
-def _check(items: int, batch_size: int, shard_index: int, shard_count: int) -> None:
+def _check_rows(items: int, batch_size: int, own: Int[np.ndarray, " rows"]) -> None:
+    _check_sizes(items, batch_size)
+    if not len(own) or own.min() < 0 or own.max() >= batch_size or np.any(np.diff(own) <= 0):
+        raise ValueError(
+            f"own is {own.tolist()}, expected ascending rows of a batch, 0 to {batch_size - 1}."
+        )
+
+
+def _check_sizes(items: int, batch_size: int) -> None:
     if items < 1:
         raise ValueError("the data set is empty, expected at least one expression.")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
+
+
+def _check(items: int, batch_size: int, shard_index: int, shard_count: int) -> None:
+    _check_sizes(items, batch_size)
     if not 0 <= shard_index < shard_count:
         raise ValueError(
             f"shard_index is {shard_index}, expected 0 to {shard_count - 1} (shard_count - 1)."

@@ -73,14 +73,18 @@ class Source(Protocol):
         ...
 
 
-def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode an encoded picture to RGB, exactly as its pixels are stored; `name` is for errors.
+def decode_image(data: bytes, *, name: str, upright: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode an encoded picture to RGB; `name` is for errors.
 
-    EXIF orientation is ignored: the masks of COCO are drawn on the unrotated pixels. Grey, CMYK
-    and 16-bit pictures come out as 8-bit RGB.
+    Pixels come as they are stored: EXIF orientation is ignored, because the masks of COCO are drawn
+    on the unrotated pixels. `upright` turns them as viewers do. Grey, CMYK and 16-bit pictures come
+    out as 8-bit RGB; transparency is left out.
     """
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # it claims to be larger than OpenCV decodes
+        image = None
     if image is None:
         raise ValueError(
             f"{name}: the picture ({len(data)} bytes) cannot be decoded; expected a complete JPEG,"

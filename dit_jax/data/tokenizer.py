@@ -58,6 +58,11 @@ class Tokenizer:
         """The id of [UNK], which stands for a word that the vocabulary cannot spell."""
         return self._pieces.token_to_id("[UNK]")
 
+    @property
+    def size(self) -> int:
+        """How many rows an embedding table needs: the largest id, and one more."""
+        return 1 + max(self._pieces.get_vocab().values())
+
     def _encode(self, text: str) -> list[int]:
         ids = self._pieces.encode(text).ids
         if len(ids) <= 2:  # [CLS] and [SEP] alone
@@ -74,7 +79,10 @@ def check_vocabulary(path: Path) -> None:
     first."""
     if not path.is_file():
         raise ValueError(f"{path}: no such vocabulary file; expected BERT's vocab.txt.")
-    words = path.read_text(encoding="utf-8").split("\n")
+    try:
+        words = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text; expected one word piece per line.") from error
     if not any(words):
         raise ValueError(f"{path}: the vocabulary is empty; expected one word piece per line.")
     missing = [token for token in SPECIAL if token not in words]

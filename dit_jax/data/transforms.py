@@ -88,7 +88,13 @@ def restore(
     width: int,
 ) -> np.ndarray:
     """The letterbox's inverse for logits, probabilities or masks: crop, then resize bilinearly."""
-    picture = inside(canvas, content)
+    return stretch(inside(canvas, content), height=height, width=width)
+
+
+def stretch(
+    picture: UInt8[np.ndarray, "h w"] | Float32[np.ndarray, "h w"], *, height: int, width: int
+) -> np.ndarray:
+    """Resize what was cropped bilinearly, without antialiasing; always a new array."""
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

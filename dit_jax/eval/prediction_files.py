@@ -22,6 +22,7 @@ from jaxtyping import Bool
 from pycocotools import mask as rle
 
 from dit_jax.data import run_lengths
+from dit_jax.data.picture_size import check_pixels
 
 MASK_KEYS = ("mask", "prediction", "rle")
 
@@ -106,6 +107,7 @@ class Line:
                 f"{self.where}: {key!r} has no size, expected"
                 ' {"size": [height, width], "counts": …}.'
             )
+        check_pixels(*size, name=f"{self.where}: the picture of {key!r}")
         try:
             return _from_runs(runs.get("counts"), *size)
         except ValueError as error:
@@ -116,14 +118,14 @@ def read(path: str | os.PathLike[str]) -> Iterator[Line]:
     """The lines of a file; masks are decoded when they are asked for."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is no file; expected predictions as JSON lines.")
-    with Path(path).open(encoding="utf-8") as file:
-        for number, text in enumerate(file, start=1):
+    with Path(path).open("rb") as file:
+        for number, data in enumerate(file, start=1):
             where = f"{path} line {number}"
-            if not text.strip():
+            if not data.strip():
                 continue
             try:
-                values = json.loads(text)
-            except ValueError as error:
+                values = json.loads(data.decode())
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{where} is no JSON: {error}.") from error
             if not isinstance(values, dict):
                 raise ValueError(f"{where} is {type(values).__name__}, expected an object {{…}}.")

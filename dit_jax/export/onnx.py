@@ -219,7 +219,7 @@ def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) ->
     ]
     names = ["logits", "score"] + ["presence"] * arch.presence
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a line for every constant's shape
-    with attention.computed_by(attention.plain), warnings.catch_warnings():
+    with attention.computed_by("plain"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # jax2onnx 0.17.1 with Flax 0.12.8
         return jax2onnx.to_onnx(
             model,

@@ -54,7 +54,7 @@ def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> ex
         return segment(params_lib.unflatten(params or weights), *inputs)
 
     weights = {} if inside else jax.tree.map(_shape, flat)
-    with attention.computed_by(attention.anywhere):
+    with attention.computed_by("anywhere"):
         return export.export(jax.jit(whole), platforms=PLATFORMS)(weights, *inputs(arch))
 
 

@@ -6,10 +6,14 @@ Training choices (what is frozen, learning rates, data) live in `dit_jax.config`
 
 import dataclasses
 import enum
+from typing import Any
 
 from dit_jax.strict import build, one_of
 
 PATCH = 16  # pixels; SAM never uses another patch size
+HEAD_WIDTH = 32  # of the mask decoder: 8 heads at SAM's width of 256
+# What a damaged file must not make us allocate: no layer of any published model comes near.
+LARGEST, LARGEST_IMAGE = 1 << 20, 4096
 YOUNGER = {"presence": False}  # fields that an older config.json lacks, and what it means by that
 
 
@@ -38,6 +42,7 @@ class Vit:
     grid: int = 64  # patches a side in pre-training (1024 px)
 
     def __post_init__(self):
+        _check_sizes(self, "vit.")
         if self.width % self.heads:
             raise ValueError(f"ViT width {self.width} is not a multiple of its {self.heads} heads.")
         outside = [i for i in self.global_blocks if not 0 <= i < self.depth]
@@ -62,6 +67,7 @@ class Bert:
     types: int = 2
 
     def __post_init__(self):
+        _check_sizes(self, "bert.")
         if self.width % self.heads:
             raise ValueError(
                 f"BERT width {self.width} is not a multiple of its {self.heads} heads."
@@ -89,10 +95,14 @@ class Architecture:
 
     def __post_init__(self):
         object.__setattr__(self, "injection", Injection(self.injection))
-        if self.image_size <= 0 or self.text_tokens <= 0:
+        _check_sizes(self, "")
+        if self.image_size > LARGEST_IMAGE:
             raise ValueError(
-                f"image_size is {self.image_size} and text_tokens {self.text_tokens}; expected both"
-                " above 0."
+                f"image_size is {self.image_size}; expected at most {LARGEST_IMAGE} pixels."
+            )
+        if self.decoder_width % HEAD_WIDTH:
+            raise ValueError(
+                f"decoder_width is {self.decoder_width}; expected a multiple of {HEAD_WIDTH}."
             )
         self._check_text()
         if self.dtype not in ("float32", "bfloat16"):
@@ -122,6 +132,20 @@ class Architecture:
         if self.bert is not None and not 1 <= self.text_layer <= self.bert.depth:
             raise ValueError(
                 f"text_layer is {self.text_layer}; this BERT has layers 1 … {self.bert.depth}."
+            )
+        if self.bert is not None and self.text_tokens > self.bert.positions:
+            raise ValueError(
+                f"text_tokens is {self.text_tokens}; this BERT has {self.bert.positions} positions."
+            )
+
+
+def _check_sizes(part: Any, prefix: str) -> None:
+    """Raise ValueError unless every whole number of a dataclass can be a size or a count."""
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if type(value) is int and not 1 <= value <= LARGEST:
+            raise ValueError(
+                f"{prefix}{field.name} is {value}; expected a number from 1 to {LARGEST}."
             )
 
 

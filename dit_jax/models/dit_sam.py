@@ -63,7 +63,7 @@ class DitSam(nnx.Module):
         input_ids: Ids,
         attention_mask: Ids,
         *,
-        remat: bool = False,
+        remat: str = "none",
         rngs: Rng | None = None,
     ) -> Prediction:
         """One mask an (image, expression) pair.
@@ -71,7 +71,8 @@ class DitSam(nnx.Module):
         Args:
           images: normalised; see `dit_jax.data.transforms`.
           input_ids, attention_mask: WordPiece ids `[CLS] … [SEP]` and 1 where there is a token.
-          remat: recompute each encoder block in the backward pass instead of keeping it.
+          remat: what the backward pass computes again instead of keeping it: "none", "dots" or
+            "full"; see `dit_jax.ops.rematerialise`.
         """
         features = self.encode_text(input_ids, attention_mask, rngs=rngs)
         text_mask = self.text_mask(attention_mask)
@@ -111,6 +112,7 @@ class DitSam(nnx.Module):
         embedding: Embedding,
         *,
         points: tuple[Float[Array, "b p 2"], Int[Array, "b p"]] | None = None,
+        point_mask: Bool[Array, "b p"] | None = None,
         boxes: Float[Array, "b 4"] | None = None,
         masks: Float[Array, "b H4 W4 1"] | None = None,
         text: Float[Array, "b l c"] | None = None,
@@ -121,6 +123,7 @@ class DitSam(nnx.Module):
 
         Args:
           points: pixel coordinates (x, y) of the input image and labels, 1 object / 0 background.
+          point_mask: False hides a point entirely, so that rows of different counts share a batch.
           boxes: x0, y0, x1, y1 in pixels of the input image.
           masks: logits of an earlier prediction.
           text: `text_proj` of BERT features.
@@ -128,7 +131,7 @@ class DitSam(nnx.Module):
         """
         check_labels(points)
         grid = embedding.shape[1:3]
-        sparse, mask = self.sparse_prompts(embedding, points, boxes, text, text_mask)
+        sparse, mask = self.sparse_prompts(embedding, points, point_mask, boxes, text, text_mask)
         low_res, iou, presence = self.mask_decoder(
             embedding,
             self.prompt_encoder.image_positions(grid),
@@ -143,17 +146,21 @@ class DitSam(nnx.Module):
         logits = resize(channels_last, size, method="linear", align_corners=text is not None)
         return Prediction(jnp.moveaxis(logits, -1, 1), low_res, iou, presence)
 
-    def sparse_prompts(self, embedding, points, boxes, text, text_mask):
+    def sparse_prompts(self, embedding, points, point_mask, boxes, text, text_mask):
         """Points and boxes, then text; and which of these tokens may be attended to."""
         geometric = self.prompt_encoder.sparse(points, boxes, grid=embedding.shape[1:3])
         parts = [part for part in (geometric, text) if part is not None]
         if not parts:
             parts = [jnp.zeros((embedding.shape[0], 0, embedding.shape[-1]), embedding.dtype)]
         sparse = jnp.concatenate(parts, axis=1)
-        if text is None or text_mask is None:
+        if point_mask is None and (text is None or text_mask is None):
             return sparse, None
-        geometric_count = sparse.shape[1] - text.shape[1]
-        return sparse, jnp.pad(text_mask, ((0, 0), (geometric_count, 0)), constant_values=True)
+        mask = jnp.ones(sparse.shape[:2], bool)
+        if point_mask is not None:
+            mask = mask.at[:, : point_mask.shape[1]].set(point_mask)
+        if text is not None and text_mask is not None:
+            mask = mask.at[:, sparse.shape[1] - text.shape[1] :].set(text_mask)
+        return sparse, mask
 
 
 def check_labels(points) -> None:

@@ -17,6 +17,7 @@ from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, spl
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend, relative_terms
 from dit_jax.ops.gelu import gelu
+from dit_jax.ops.rematerialise import QKV, keep, rematerialised
 from dit_jax.ops.resize import resize, resize_rows
 
 EPSILON = 1e-6
@@ -50,13 +51,14 @@ class ImageEncoder(nnx.Module):
         self.blocks = nnx.List(Block(arch, i, rngs=rngs) for i in range(vit.depth))
         self.neck = Neck(vit.width, arch.decoder_width, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("image_encoder")
     def __call__(
         self,
         images: Float[Array, "b H W 3"],
         text: Float[Array, "b l t"] | None = None,
         *,
         text_mask: Mask | None = None,
-        remat: bool = False,
+        remat: str = "none",
         rngs: Rng | None = None,
     ) -> Float[Array, "b h w c"]:
         x = self.embed(images)
@@ -70,7 +72,8 @@ class ImageEncoder(nnx.Module):
         for i, block in enumerate(self.blocks):
             tokens = self.inject(i, text, carried, x, mask=text_mask, rngs=rngs)
             run = functools.partial(block, text_mask=text_mask, carry=self.carries(i))
-            x, carried = (jax.checkpoint(run) if remat else run)(x, tokens)
+            with jax.named_scope(f"blocks.{i}"):
+                x, carried = rematerialised(run, remat)(x, tokens)
         return self.neck(x)
 
     def embed(self, images: Float[Array, "b H W 3"]) -> Grid:
@@ -93,7 +96,8 @@ class ImageEncoder(nnx.Module):
         if self.injector is None:
             return None
         image = x.reshape(x.shape[0], -1, x.shape[-1])
-        return self.injector(layer, text, carried, image, mask=mask, rngs=rngs)
+        with jax.named_scope(f"injector.{layer}"):
+            return self.injector(layer, text, carried, image, mask=mask, rngs=rngs)
 
     def carries(self, layer: int) -> bool:
         """Whether anything reads the text rows that leave block `layer`."""
@@ -108,6 +112,7 @@ class PatchEmbed(nnx.Module):
             3, width, (PATCH, PATCH), strides=PATCH, padding="VALID", dtype=dtype, rngs=rngs
         )
 
+    @jax.named_scope("patch_embed")
     def __call__(self, images: Float[Array, "b H W 3"]) -> Grid:
         b, height, width, _ = images.shape
         if height % PATCH or width % PATCH:
@@ -156,7 +161,10 @@ class Block(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention over `[text; image]` with relative positions on the image part."""
+    """Multi-head attention over image and text with relative positions on the image part.
+
+    The text goes behind the image here, where their order makes no difference.
+    """
 
     def __init__(self, width: int, heads: int, *, table_rows: int, dtype: str, rngs: Rng):
         self.qkv = linear(width, 3 * width, dtype=dtype, rngs=rngs)
@@ -166,6 +174,7 @@ class Attention(nnx.Module):
         self.rel_pos_w = nnx.Param(jnp.zeros(table))
         self.heads = heads
 
+    @jax.named_scope("attn")
     def __call__(
         self, x: Grid, text: Text | None, *, text_mask: Mask | None = None, carry: bool = False
     ) -> tuple[Grid, Text | None]:
@@ -175,17 +184,17 @@ class Attention(nnx.Module):
         key_mask = None
         if text is not None:
             tq, tk, tv = self.project_text(text, queries=carry)
-            k, v = jnp.concatenate([tk, k], axis=2), jnp.concatenate([tv, v], axis=2)
-            q = jnp.concatenate([tq, q], axis=2) if carry else q
+            k, v = jnp.concatenate([k, tk], axis=2), jnp.concatenate([v, tv], axis=2)
+            q = jnp.concatenate([q, tq], axis=2) if carry else q
             if text_mask is not None:
-                key_mask = jnp.pad(text_mask, ((0, 0), (0, h * w)), constant_values=True)
+                key_mask = jnp.pad(text_mask, ((0, 0), (h * w, 0)), constant_values=True)
         y = self.proj(merge_heads(attend(q, k, v, rel=rel, key_mask=key_mask)))
         if not carry:
             return y.reshape(b, h, w, d), None
-        return y[:, text.shape[1] :].reshape(b, h, w, d), y[:, : text.shape[1]]
+        return y[:, : h * w].reshape(b, h, w, d), y[:, h * w :]
 
     def project(self, x: Float[Array, "b n d"]) -> list[Float[Array, "b n d"]]:
-        return jnp.split(self.qkv(x), 3, axis=-1)
+        return jnp.split(keep(self.qkv(x), QKV), 3, axis=-1)
 
     def project_text(self, text: Text, *, queries: bool):
         """Keys and values of the text, and queries only where its rows live on."""
@@ -194,7 +203,8 @@ class Attention(nnx.Module):
         d = text.shape[-1]
         kernel = self.qkv.kernel[...][:, d:].astype(text.dtype)
         kv = text @ kernel + self.qkv.bias[...][d:].astype(text.dtype)[None, None]
-        return None, *(split_heads(y, self.heads) for y in jnp.split(kv, 2, axis=-1))
+        kv = jnp.split(keep(kv, QKV), 2, axis=-1)
+        return None, *(split_heads(y, self.heads) for y in kv)
 
     def relative(self, q: Float[Array, "b k n c"], grid: tuple[int, int]):
         tables = [
@@ -214,6 +224,7 @@ class Neck(nnx.Module):
         self.conv2 = nnx.Conv(out, out, (3, 3), **make)
         self.norm2 = layer_norm(out, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("neck")
     def __call__(self, x: Grid) -> Float[Array, "b h w c"]:
         return self.norm2(self.conv2(self.norm1(self.conv1(x))))
 

@@ -5,13 +5,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float
 
-from dit_jax.models.architecture import Architecture
+from dit_jax.models.architecture import HEAD_WIDTH, Architecture
 from dit_jax.models.layers import CrossAttention, Mlp, Rng, layer_norm, linear
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.gelu import gelu
 
 MASK_TOKENS = 4  # one for a single mask, three for ambiguous prompts
-HEAD_WIDTH = 32  # 8 heads at SAM's width of 256
 DOWNSAMPLE = 2  # `attention_downsample_rate` of the cross-attentions
 TRANSFORMER_EPSILON, UPSCALER_EPSILON = 1e-5, 1e-6
 
@@ -42,6 +41,7 @@ class MaskDecoder(nnx.Module):
             ThreeLayers(width, 1, dtype="float32", rngs=rngs) if arch.presence else None
         )
 
+    @jax.named_scope("mask_decoder")
     def __call__(
         self,
         embedding: Float[Array, "b h w c"],

@@ -4,6 +4,7 @@ Labels: 1 foreground, 0 background, −1 padding. Coordinates are (x, y), pixels
 input.
 """
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float, Int
@@ -31,6 +32,7 @@ class PromptEncoder(nnx.Module):
         self.mask_downscaling = MaskDownscaling(width, dtype=dtype, rngs=rngs)
         self.dtype = dtype
 
+    @jax.named_scope("prompt_encoder")
     def image_positions(self, grid: Size) -> Float[Array, "1 h w c"]:
         """Fourier features of every patch centre."""
         h, w = grid
@@ -38,6 +40,7 @@ class PromptEncoder(nnx.Module):
         unit = jnp.stack(jnp.meshgrid(x, y, indexing="xy"), axis=-1)
         return self.pe_layer(unit)[None].astype(self.dtype)
 
+    @jax.named_scope("prompt_encoder")
     def sparse(
         self,
         points: tuple[Float[Array, "b p 2"], Int[Array, "b p"]] | None,
@@ -71,6 +74,7 @@ class PromptEncoder(nnx.Module):
         width_height = jnp.asarray([grid[1] * PATCH, grid[0] * PATCH], jnp.float32)
         return self.pe_layer((coords.astype(jnp.float32) + 0.5) / width_height[None, None])
 
+    @jax.named_scope("prompt_encoder")
     def dense(
         self, masks: Float[Array, "b H4 W4 1"] | None
     ) -> Float[Array, "b h w c"] | Float[Array, "1 1 1 c"]:

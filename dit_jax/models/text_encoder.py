@@ -33,6 +33,7 @@ class TextEncoder(nnx.Module):
         self.layer = nnx.List(Layer(bert, dtype=dtype, rngs=rngs) for _ in range(bert.depth))
         self.output_layer = output_layer
 
+    @jax.named_scope("text_encoder")
     def __call__(
         self,
         input_ids: Int[Array, "b l"],
@@ -42,8 +43,9 @@ class TextEncoder(nnx.Module):
     ) -> Float[Array, "b l t"]:
         x = self.embeddings(input_ids, rngs=rngs)
         mask = attention_mask.astype(bool)
-        for layer in list(self.layer)[: self.output_layer]:
-            x = layer(x, mask, rngs=rngs)
+        for i, layer in enumerate(list(self.layer)[: self.output_layer]):
+            with jax.named_scope(f"layer.{i}"):
+                x = layer(x, mask, rngs=rngs)
         return x
 
 

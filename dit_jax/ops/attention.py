@@ -1,40 +1,79 @@
-"""One attention for every block: text rows, padding masks and decomposed relative positions.
+"""One attention for every block, and the choice of how this device computes it.
 
-Queries and keys are sequences `[text; image]` in which the text part may be absent. A relative
-position biases only the image-image part: `rel_h[i, row(j)] + rel_w[i, column(j)]` (MViTv2,
-Li et al. 2022), computed from the *unscaled* query. Softmax runs in float32 whatever the inputs.
+Queries and keys are sequences `[image; text]` in which the text part may be absent (attention does
+not care for their order). A relative position biases only the image-image part:
+`rel_h[i, row(j)] + rel_w[i, column(j)]` (MViTv2, Li et al. 2022), computed from the *unscaled*
+query; no back end but "plain" ever holds it for all pairs. Softmax runs in float32 whatever the
+inputs.
 """
 
 import contextlib
+import dataclasses
+import functools
+import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jaxtyping import Bool, Float
 
+from dit_jax.ops import attention_folded, attention_pallas
 from dit_jax.ops.arrays import Array
+from dit_jax.ops.attention_anywhere import attend_anywhere
+from dit_jax.ops.attention_cpu import attend_by_head
+from dit_jax.ops.attention_plain import Rel, attend_plain
+from dit_jax.ops.platform import platform
+from dit_jax.strict import one_of
 
-# Above this many scores a CPU runs head by head: fresh pages for [b, k, m, n] cost more than they
-# save (measured on ViT-B at 512 px: 1.1 s against 1.9 s for a forward pass).
+# Up to this many scores in all, whole arrays of them are the fastest way on every device.
 SCORES_AT_ONCE = 1 << 22
-LONG = 1 << 19  # scores of one head above which a program of unknown batch size does so
+# An environment variable that names the back end of attention with relative positions itself: for
+# a new device on which the choice below fails or is slow.
+FORCE = "DIT_JAX_ATTENTION"
 
-Attend = Callable[..., jax.Array]  # (q, k, v, rel, key_mask)
-_CHOSEN: ContextVar[Attend | None] = ContextVar("attention", default=None)
+BACK_ENDS: dict[str, Callable] = {
+    "plain": attend_plain,  # scores in memory
+    "by_head": attend_by_head,  # CPU
+    "cudnn": attention_folded.attend_cudnn,  # NVIDIA, 16 bits
+    "splash": attention_folded.attend_splash,  # one TPU
+    "pallas": attention_pallas.attend_pallas,  # TPU, GPU
+    "anywhere": attend_anywhere,  # one program for all of them
+}
+_CHOSEN: ContextVar[str | None] = ContextVar("attention", default=None)
 
 
 @contextlib.contextmanager
-def computed_by(chosen: Attend) -> Iterator[None]:
-    """Programs traced inside use this computation, not the best one for the device at hand.
+def computed_by(name: str) -> Iterator[None]:
+    """Programs traced inside use this back end, not the best one for the device at hand.
 
-    A program that is written for other machines needs `anywhere` or `plain`.
+    A program that is written for other machines needs "anywhere" or "plain".
     """
-    token = _CHOSEN.set(chosen)
+    one_of("attention", name, tuple(BACK_ENDS))
+    token = _CHOSEN.set(name)
     try:
         yield
     finally:
         _CHOSEN.reset(token)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What decides about a back end: one attention's sizes."""
+
+    b: int
+    heads: int
+    m: int
+    n: int
+    c: int
+    grid: tuple[int, int] | None
+    masked: bool
+    dtype: str
+
+    def folded(self) -> int:
+        """Channels of a query that carries its relative terms (and the mask)."""
+        return attention_folded.width(self.c, self.grid, masked=self.masked)
 
 
 def attend(
@@ -42,73 +81,84 @@ def attend(
     k: Float[Array, "b k n c"],
     v: Float[Array, "b k n c"],
     *,
-    rel: tuple[Float[Array, "b k hw h"], Float[Array, "b k hw w"]] | None = None,
+    rel: Rel | None = None,
     key_mask: Bool[Array, "b n"] | None = None,
 ) -> Float[Array, "b k m c"]:
     """softmax(q·k / √c + bias)·v.
 
     Args:
-      rel: bias of the last h·w queries towards the last h·w keys, per row and per column.
-      key_mask: False hides a key from every query.
+      rel: bias of the first h·w queries towards the first h·w keys, per row and per column.
+      key_mask: False hides a key from every query; at least one key must be left.
     """
-    chosen = _CHOSEN.get() or best(q, k)
-    return chosen(q, k, v, rel, key_mask)
+    if chosen := _CHOSEN.get():
+        return BACK_ENDS[chosen](q, k, v, rel, key_mask)
+    b, heads, m, c = q.shape
+    grid = None if rel is None else (rel[0].shape[3], rel[1].shape[3])
+    problem = Problem(b, heads, m, k.shape[2], c, grid, key_mask is not None, str(q.dtype))
+    name = os.environ.get(FORCE) if rel is not None else None
+    if name:
+        one_of(FORCE, name, tuple(BACK_ENDS))
+    elif platform() != "cpu" and platform() != jax.default_backend():
+        name = "plain"  # of a device that is elsewhere no candidate can be tried
+    else:
+        name = choose(problem, platform(), jax.device_count())
+    return BACK_ENDS[name](q, k, v, rel, key_mask)
 
 
-def best(q, k) -> Attend:
-    """The fastest computation for these sizes on JAX's default device."""
-    b, heads, m, n = *q.shape[:3], k.shape[2]
-    if jax.default_backend() != "cpu" or b * heads * m * n <= SCORES_AT_ONCE:
-        return plain
-    return by_head
+@functools.lru_cache(maxsize=256)
+def choose(problem: Problem, platform: str, devices: int) -> str:
+    """The back end of a problem, decided and logged once: the first candidate that compiles."""
+    if problem.b * problem.heads * problem.m * problem.n <= SCORES_AT_ONCE:
+        return "plain"
+    if platform == "cpu":
+        return "by_head"
+    refusals = []
+    for name in candidates(problem, platform, devices):
+        reason = failure(name, problem)
+        if reason is None:
+            logging.info("attention: %s for %s", name, problem)
+            return name
+        refusals.append(f"{name}: {reason}")
+    logging.warning(
+        "attention: the slow plain path, scores in memory, for %s (%s)",
+        problem,
+        "; ".join(refusals) or f"no fused one fits on {platform}",
+    )
+    return "plain"
 
 
-def anywhere(q, k, v, rel, key_mask):
-    """One program for several kinds of devices: on a CPU head by head, on others all at once.
+def candidates(problem: Problem, platform: str, devices: int) -> list[str]:
+    """Fused back ends that can state this problem, the one that should be fastest first.
 
-    The number of rows need not be known.
+    Folding is cheap while a head's channels and both sides of the grid fit into 128, the width of a
+    TPU's matrix unit, or 144, ViT-H's at 512 px; beyond that it adds a third of all arithmetic.
     """
-    if q.shape[2] * k.shape[2] <= LONG:
-        return plain(q, k, v, rel, key_mask)
-    operands, static = jax.tree.flatten((q, k, v, rel, key_mask))
-
-    def of(implementation):
-        return lambda *leaves: implementation(*jax.tree.unflatten(static, leaves))
-
-    return jax.lax.platform_dependent(*operands, cpu=of(by_head), default=of(plain))
+    if problem.grid is None or platform not in ("gpu", "tpu"):
+        return []
+    half = problem.dtype in ("bfloat16", "float16")
+    fused = {"gpu": ["cudnn"] * half, "tpu": ["splash"] * (devices == 1)}[platform]
+    free = problem.folded() <= {"gpu": 144, "tpu": 128}[platform]
+    return [*fused, "pallas"] if free else ["pallas", *fused]
 
 
-def by_head(q, k, v, rel, key_mask):
-    """Head after head, so that only one head's scores are in memory."""
+def failure(name: str, problem: Problem) -> str | None:
+    """Why a back end cannot run on this device; None where it compiles, forward and backward."""
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=problem.dtype)
+    b, heads, c, (h, w) = problem.b, problem.heads, problem.c, problem.grid
+    keys = shape((b, heads, problem.n, c))
+    arrays = [shape((b, heads, problem.m, c)), keys, keys]
+    rel = tuple(shape((b, heads, h * w, side)) for side in (h, w))
+    mask = jax.ShapeDtypeStruct((b, problem.n), bool) if problem.masked else None
 
-    @jax.checkpoint
-    def one_head(head):
-        q, k, v, rel = jax.tree.map(lambda x: x[:, None], head)
-        return plain(q, k, v, rel, key_mask)[:, 0]
+    def both(q, k, v, rel, mask):
+        out, back = jax.vjp(lambda *x: BACK_ENDS[name](*x, mask), q, k, v, rel)
+        return out, back(out)
 
-    heads_first = jax.tree.map(lambda x: x.swapaxes(0, 1), (q, k, v, rel))
-    return jax.lax.map(one_head, heads_first).swapaxes(0, 1)
-
-
-def plain(q, k, v, rel, key_mask):
-    """All scores at once, in matrix products that every compiler knows."""
-    scores = jnp.einsum("bkmc,bknc->bkmn", q, k, preferred_element_type=jnp.float32)
-    scores = scores * q.shape[-1] ** -0.5
-    if rel is not None:
-        scores = _add_relative(scores, *rel)
-    if key_mask is not None:
-        scores = jnp.where(key_mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkmn,bknc->bkmc", weights, v)
-
-
-def _add_relative(scores, rel_h, rel_w):
-    b, heads, image, h = rel_h.shape
-    w = rel_w.shape[-1]
-    bias = rel_h[..., :, None] + rel_w[..., None, :]
-    bias = bias.reshape(b, heads, image, h * w).astype(jnp.float32)
-    text_rows, text_columns = scores.shape[2] - image, scores.shape[3] - h * w
-    return scores + jnp.pad(bias, ((0, 0), (0, 0), (text_rows, 0), (text_columns, 0)))
+    try:
+        jax.jit(both).lower(*arrays, rel, mask).compile()
+    except Exception as error:  # whatever a compiler says: the next candidate may do
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+    return None
 
 
 def relative_terms(

@@ -5,8 +5,10 @@ stream) and meta. Orbax writes to a temporary folder and renames it, so a killed
 half a checkpoint. What an evaluation gave is in `<workdir>/scores.json`, by step.
 """
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,24 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 from dit_jax import config as configs
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten
-from dit_jax.train import optim
+from dit_jax.train import hosts, optim, seal
 from dit_jax.train.state import TrainState
 
 CONFIG, SCORES = "config.json", "scores.json"
+TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
 UNSCORED = -1.0  # of a checkpoint that was not evaluated; real scores are percentages
-# Keys that change no training step: a run may be continued with other values of them.
+# Keys that change no training step (but for rounding): a run may be continued with other values.
 FREE = (
-    *("train.minutes", "train.log_every", "train.pictures", "data.workers", "checkpoint."),
-    *("probe.", "eval.bootstrap", "eval.predictions"),
+    "mesh.",
+    *(
+        "train.minutes",
+        "train.log_every",
+        "train.pictures",
+        "train.max_nonfinite",
+        "data.workers",
+        "checkpoint.",
+    ),
+    *("probe.", "eval.bootstrap", "eval.predictions", "profile_steps", "compile_cache"),
 )
 # Keys that runs of dit_jax 0.1 may lack, and what those runs did.
 FORMER = {
@@ -37,29 +48,37 @@ FORMER = {
     "optim.presence_weight": 0.1,
     "eval.presence_threshold": 0.5,
 }
+RENAMED = {"train.seed": "seed"}
 
 
 class Checkpoints:
     """The checkpoints of one run; use as a context manager, which waits for the last write."""
 
     def __init__(self, workdir: Path, rules: configs.Checkpoint):
-        self._path = workdir / SCORES
+        self._path, self._folder = workdir / SCORES, (workdir / "checkpoints").resolve()
+        self._asynchronous = rules.asynchronous
         self._scores: dict[int, float] = _read_scores(self._path)
         best = keep.BestN(get_metric_fn=self._score, n=1)
         latest = keep.LatestN(rules.keep_latest)
         options = ocp.CheckpointManagerOptions(
             best_fn=self._score,  # makes Orbax keep the step; the policies decide what is deleted
             preservation_policy=keep.AnyPreservationPolicy([latest, best]),
-            enable_async_checkpointing=rules.asynchronous,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
+        with self._named_errors("be opened"):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error) -> None:
-        self._manager.close()
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            with self._named_errors("be completed"):
+                self._manager.close()
+        except OSError:
+            if error is None:  # else it has been said already
+                raise
 
     def save(self, state: TrainState, *, step: int, data: dict, meta: dict) -> None:
         """Start writing; the state may be donated as soon as this returns.
@@ -72,12 +91,16 @@ class Checkpoints:
         items["data"] = ocp.args.JsonSave(data)
         items["meta"] = ocp.args.JsonSave({"step": step, **meta})
         composite = ocp.args.Composite(**items)
-        self._manager.save(step, args=composite, metrics={"step": step}, force=True)
+        with self._named_errors("be written"):
+            self._manager.save(step, args=composite, metrics={"step": step}, force=True)
+        if not self._asynchronous:
+            self.wait()
 
     def rank(self, step: int, score: float) -> None:
         """Note what an evaluation of this step gave."""
         self._scores[step] = score
-        write_json(self._path, self._scores)
+        if hosts.first():
+            write_json(self._path, self._scores)
 
     def forget_scores_after(self, step: int) -> None:
         """Drop what a killed run gave to steps that it did not save."""
@@ -88,7 +111,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until everything is on disk."""
-        self._manager.wait_until_finished()
+        with self._named_errors("be written"):
+            self._manager.wait_until_finished()
 
     def latest(self) -> int | None:
         return self._manager.latest_step()
@@ -108,7 +132,7 @@ class Checkpoints:
         """
         items = {name: ocp.args.StandardRestore(tree) for name, tree in _items(abstract).items()}
         items["data"] = ocp.args.JsonRestore()
-        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        found = self._restore(step, items)
         state = TrainState(
             step=found["opt"]["step"],
             trainable=found["params"]["trainable"],
@@ -119,6 +143,29 @@ class Checkpoints:
         self.forget_scores_after(step)
         return state, found["data"]
 
+    def _restore(self, step: int, items: dict[str, Any]) -> Any:
+        """Items of a step whose files are those that were written."""
+        seal.check(self._folder / str(step))
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _seal(self) -> None:
+        """Called by Orbax when all files of a step are there, and before it gets its name."""
+        if hosts.first():
+            for unfinished in self._folder.glob(f"*{TEMPORARY}*"):
+                seal.write(unfinished)
+
+    @contextlib.contextmanager
+    def _named_errors(self, what: str) -> Iterator[None]:
+        """Turn whatever Orbax and TensorStore raise for a disk's trouble into one sentence."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise OSError(
+                f"a checkpoint in {self._folder} could not {what}: {reason}; checkpoints that are"
+                " there are complete, and the same command continues from the latest."
+            ) from error
+
     def meta(self, step: int) -> dict:
         """What `save` was told about these parameters."""
         only = ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -128,15 +175,17 @@ class Checkpoints:
         """The parameters to score or export: the moving average where there is one."""
         wanted = {name: tree for name, tree in _items(abstract).items() if name != "opt"}
         items = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
-        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        found = self._restore(step, items)
         trained = found["ema"] if "ema" in wanted else found["params"]["trainable"]
         return optim.combine(trained, found["params"]["frozen"])
 
 
 def claim(workdir: Path, config: configs.Config) -> None:
     """Write the run's config into its folder: `check_same` first, unless it is to be replaced."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / CONFIG, _plain(config))
+    if hosts.first():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, _plain(config))
+    hosts.wait_for_all("claimed")
 
 
 def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] = ("",)) -> None:
@@ -145,7 +194,7 @@ def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] =
     path, flat = workdir / CONFIG, _plain(config)
     if not path.is_file():
         return
-    saved = FORMER | _read_json(path)
+    saved = FORMER | {RENAMED.get(key, key): value for key, value in _read_json(path).items()}
     changed = [
         f"{key}: {_shown(saved, key)} → {_shown(flat, key)}"
         for key in sorted(saved.keys() | flat.keys())
@@ -190,7 +239,7 @@ def _read_scores(path: Path) -> dict[int, float]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text at all
+    except (ValueError, RecursionError) as error:  # no JSON, no text at all, or nested too deeply
         raise ValueError(f"{path} is damaged: it is not JSON; remove it to go on.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} is damaged: it holds no keys and values; remove it to go on.")

@@ -7,15 +7,20 @@ the same parameters, bit for bit: every step is a function of (state, data posit
 from pathlib import Path
 
 import jax
+import numpy as np
+from jaxtyping import Int64
 
 from dit_jax import config as configs
 from dit_jax import manifest, model_directory, viz
 from dit_jax.data.pipeline import TrainBatches
 from dit_jax.eval.report import table
-from dit_jax.train import scoring, sources
+from dit_jax.train import hosts, provenance, run_report, scoring, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints, check_same, claim
+from dit_jax.train.feed import Feed
+from dit_jax.train.nonfinite import NonFinite
+from dit_jax.train.profiling import Profile
 from dit_jax.train.report import Report
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
@@ -32,24 +37,21 @@ def train(
       overwrite: continue a run whose config was another one.
       allow_leak: train on pictures of evaluation splits, where `data.leaks` keeps them.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"this run is spread over {jax.process_count()} processes; training expects one, only"
-            " --mode=eval can be shared."
-        )
     run = Run.of(config, workdir, allow_leak=allow_leak)
     if not overwrite:
         check_same(workdir, config)
     with Stop(config.train.minutes) as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
         training = Training(run, stop, checkpoints)
         claim(workdir, config)  # not before the first weights are known to load
+        if hosts.first():
+            provenance.note_start(workdir, config, run.model.mesh, step=training.step)
         training.loop()
-        run.batches.close()
         checkpoints.wait()
-        print(farewell(training.step, run.total, stopped=stop.asked), flush=True)
+        if hosts.first():
+            print(farewell(training.step, run.total, stopped=training.asked), flush=True)
         if run.batches.skipped:
             print(skipped(run.batches), flush=True)
-        if not stop.asked:
+        if not training.asked:
             finish(run, checkpoints, stop)
 
 
@@ -58,7 +60,7 @@ class Training:
 
     def __init__(self, run: Run, stop: Stop, checkpoints: Checkpoints):
         self.run, self.stop, self.checkpoints = run, stop, checkpoints
-        self.key = jax.random.key(run.config.train.seed)
+        self.key = jax.random.key(run.config.seed)
         abstract = run.abstract_state()
         placement = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         self.train_step = steps.make_train_step(
@@ -68,6 +70,10 @@ class Training:
             placement=placement,
             steps_per_epoch=run.steps_per_epoch,
         )
+        self.feed = Feed(run.batches, lambda batch: steps.place_batch(batch, run.model.mesh))
+        self.agreed = hosts.Agreement(run.model.mesh)
+        self.asked = False  # to stop, by a signal to any process
+        self.failures = NonFinite(run.config.train.max_nonfinite)
         self.state, self.step = self.start(abstract, placement)
         self.saved = self.step
 
@@ -78,31 +84,45 @@ class Training:
             self.checkpoints.forget_scores_after(0)
             return self.run.first_state(placement), 0
         state, data = self.checkpoints.restore(latest, abstract)
-        self.run.batches.set_state(data)
+        self.feed.set_state(data)
+        self.failures.restore(self.checkpoints.meta(latest))
         return state, latest
 
     def loop(self) -> None:
         """Order: evaluate → save → next batch → step → log."""
         config, total = self.run.config, self.run.total
         about = dict(every=config.train.log_every, batch_size=config.optim.batch_size)
-        with Report(self.run.workdir, start=self.step, total=total, **about) as report:
+        about |= dict(failures=self.failures, names=self.names, silent=not hosts.first())
+        report = Report(self.run.workdir, start=self.step, total=total, **about)
+        with report, Profile(config.profiled(), self.run.workdir) as profile:
             if not sources.drawn(config):
                 report.say(self.run.leaks.text())
             if self.step:
                 report.say(f"Continuing from step {self.step} of {total}.")
             while not self.pause(report):
-                batch = steps.place_batch(next(self.run.batches), self.run.model.mesh)
-                self.state, metrics = self.train_step(self.state, batch, self.key)
+                batch = next(self.feed)
+                profile.before(self.step + 1, self.state)
+                self.state, metrics = self.train_step(self.state, batch.placed, self.key)
                 self.step += 1
-                report.step(self.step, metrics, skipped=self.run.batches.skipped_rows)
+                about = dict(index=batch.host["index"], skipped=self.feed.skipped_rows)
+                report.step(self.step, metrics, **about)
+        self.feed.close()
+
+    def names(self, index: Int64[np.ndarray, " b"]) -> list[str]:
+        """The ids of a batch's records; every process gives its own rows."""
+        share = hosts.share(self.run.model.mesh)
+        rows = hosts.gather(index[:, None], readers=share.readers)
+        return [self.run.batches.name(row) for row in rows[:, 0].tolist()]
 
     def pause(self, report: Report) -> bool:
         """Evaluate and save where it is time to; whether the loop is over."""
-        over = self.step >= self.run.total or self.stop.late
+        wish = self.agreed(self.stop.wish)
+        over = self.step >= self.run.total or wish == hosts.TIME_OVER
+        self.asked = wish == hosts.ASKED
         evaluating = over or due(self.step, self.run.every)
         if evaluating and self.step > 0 and not self.checkpoints.scored(self.step):
             self.evaluate(report)
-        ending = over or self.stop.asked
+        ending = over or self.asked
         saving = ending or evaluating or due(self.step, self.run.config.checkpoint.every_steps)
         if saving and self.step > self.saved:
             self.save(report)
@@ -118,18 +138,21 @@ class Training:
                 run.config, run.workdir, run.model, params, split, about=about, stop=self.stop
             )
         except Stopped:
+            self.asked = True
             return
         report.say(f"step {self.step}\n{table({split: result.scores})}")
         report.scores(self.step, split, result.scores)
-        if result.samples:
+        if result.samples and hosts.first():
             viz.save_grid(result.samples, run.workdir / "pictures" / f"step_{self.step:06d}.png")
         self.checkpoints.rank(self.step, result.scores[run.config.eval.best]["oIoU"])
+        if hosts.first():
+            run_report.write(run.workdir, run.config)
 
     def save(self, report: Report) -> None:
         """Not before the losses so far are known to be finite."""
         report.flush()
-        data = self.run.batches.get_state()
-        self.checkpoints.save(self.state, step=self.step, data=data, meta=self.run.meta())
+        data, meta = self.feed.get_state(), self.run.meta() | self.failures.record()
+        self.checkpoints.save(self.state, step=self.step, data=data, meta=meta)
         self.saved = self.step
         report.restart_clock()
 
@@ -160,22 +183,29 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
     The scores end early where a signal comes in between; the same command then makes them again.
     """
     abstract, vocab = run.abstract_state(), run.model.tokenizer.vocab_path
+    mesh = run.model.mesh
     for name, step in (("model_final", checkpoints.latest()), ("model", checkpoints.best())):
         params = checkpoints.restore_params(step, abstract)
-        model_directory.save(
-            run.workdir / name,
-            run.model.arch,
-            params,
-            vocab=vocab,
-            provenance={"step": step, **run.meta()},
-            overwrite=True,
-        )
-    print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
+        arrays = hosts.whole(params)
+        if hosts.first():
+            model_directory.save(
+                run.workdir / name,
+                run.model.arch,
+                arrays,
+                vocab=vocab,
+                provenance={"step": step, **run.meta(), **provenance.record(run.config, mesh)},
+                overwrite=True,
+            )
+    if hosts.first():
+        print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
     try:
         about = training_of(run.meta())
         scores = scoring.score_all(
             run.config, run.workdir, run.model, params, about=about, stop=stop
         )
-        manifest.note_scores(run.workdir / "model", scores)
+        if hosts.first():
+            manifest.note_scores(run.workdir / "model", scores)
+            run_report.write(run.workdir, run.config)
     except Stopped:
-        print("Stopped before every split was scored. The same command continues.", flush=True)
+        if hosts.first():
+            print("Stopped before every split was scored. The same command continues.", flush=True)

@@ -1,95 +1,146 @@
 """What a run says while it trains: progress bar, metrics.jsonl, TensorBoard.
 
-Metrics are fetched while the device works on the next step, so it never waits for the host. A
-loss that is not finite stops the run then, and before anything is saved.
+Metrics are fetched while the device works on the next step, so it never waits for the host. Of
+several processes, all read them and the first one writes.
 """
 
 import json
-import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from dit_jax.eval.metrics import METRICS
+from dit_jax.train.nonfinite import KEYS, NonFinite, bad
 from dit_jax.train.step import Metrics
 
 JSONL = "metrics.jsonl"
 
 
+class Waiting(NamedTuple):
+    """A step whose metrics are on the device, not looked at yet."""
+
+    step: int
+    metrics: Metrics
+    index: np.ndarray  # of its records
+
+
 class Report:
     """Call `step` after every step; use as a context manager."""
 
-    def __init__(self, workdir: Path, *, start: int, total: int, every: int, batch_size: int):
-        forget_after(workdir / JSONL, start)
-        self._lines = (workdir / JSONL).open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
-        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        start: int,
+        total: int,
+        every: int,
+        batch_size: int,
+        failures: NonFinite,
+        names: Callable[[np.ndarray], list[str]],
+        silent: bool = False,
+    ):
+        """`names` gives records' ids from their `index`; `silent` writes and shows nothing."""
+        self._silent = silent
+        self._bar = tqdm(
+            total=total, initial=start, unit="step", dynamic_ncols=True, disable=silent
+        )
         self._every, self._batch_size = every, batch_size
-        self._waiting: list[tuple[int, Metrics]] = []  # on the device, not looked at yet
+        self._failures, self._names = failures, names
+        self._waiting: list[Waiting] = []
         self._skipped = 0
+        if not silent:
+            forget_after(workdir / JSONL, start)
+            self._lines = (workdir / JSONL).open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self.restart_clock()
 
     def __enter__(self) -> "Report":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, kind, error, trace) -> None:
         self._bar.close()
-        self._board.close()
-        self._lines.close()
+        if self._silent:
+            return
+        try:
+            self._board.close()
+            self._lines.close()
+        except OSError as failed:
+            if error is None:  # else that is what went wrong, and is said
+                raise OSError(self._not_written(failed)) from failed
 
     def restart_clock(self) -> None:
         """Keep evaluation and saving out of images/s."""
         self._since, self._counted = time.monotonic(), 0
 
-    def step(self, step: int, metrics: Metrics, *, skipped: int = 0) -> None:
+    def step(self, step: int, metrics: Metrics, *, index: np.ndarray, skipped: int = 0) -> None:
         """Note a step; log the ones before it when `every` of them are together.
 
         Args:
+          index: which records this process's rows of the batch are.
           skipped: rows so far that hold another record for a broken one.
         """
         self._skipped = skipped
         if self._waiting:
             # The device always has the next step; a longer queue would only delay a stop.
-            jax.block_until_ready(self._waiting[-1][1])
+            jax.block_until_ready(self._waiting[-1].metrics)
         self._bar.update()
-        if self._waiting and self._waiting[-1][0] % self._every == 0:
+        if self._waiting and self._waiting[-1].step % self._every == 0:
             self.flush()
-        self._waiting.append((step, metrics))
+        self._waiting.append(Waiting(step, metrics, index))
 
     def flush(self) -> None:
-        """Look at all metrics that are waiting; raises ValueError where a loss is not finite."""
+        """Look at all metrics that are waiting; raises ValueError as `NonFinite.add` does."""
         if not self._waiting:
             return
-        steps, metrics = zip(*self._waiting, strict=True)
-        self._waiting = []
-        fetched = jax.device_get(metrics)  # waits for the last of these steps
+        waiting, self._waiting = self._waiting, []
+        fetched = jax.device_get([one.metrics for one in waiting])  # waits for the last of them
         values = [{key: float(value) for key, value in one.items()} for one in fetched]
-        for step, value in zip(steps, values, strict=True):
-            check_finite(step, value)
-        self._counted += len(steps)
+        good = [
+            value for one, value in zip(waiting, values, strict=True) if self._finite(one, value)
+        ]
+        self._counted += len(waiting)
         images = self._counted * self._batch_size / max(time.monotonic() - self._since, 1e-9)
         self.restart_clock()
-        mean = {key: sum(v[key] for v in values) / len(values) for key in values[0]}
+        mean = {key: sum(v[key] for v in good) / len(good) for key in values[0] if good}
         record = {**mean, "lr": values[-1]["lr"], "images_per_s": round(images, 2)}
         line = {f"train/{key}": value for key, value in record.items()}
-        if self._skipped:
-            line["data/skipped"] = self._skipped
-        self.write(steps[-1], line)
-        shown = {"loss": f"{mean['loss']:.4f}", "lr": f"{record['lr']:.2e}"}
+        counts = {"data/skipped": self._skipped, "train/nonfinite": self._failures.total}
+        self.write(waiting[-1].step, line | {key: n for key, n in counts.items() if n})
+        shown = {"loss": f"{mean['loss']:.4f}"} if good else {}
+        shown["lr"] = f"{record['lr']:.2e}"
         if "presence_accuracy" in mean:
             shown["presence"] = f"{mean['presence_accuracy']:.0%}"
         self._bar.set_postfix({**shown, "img/s": f"{images:.1f}"})
 
+    def _finite(self, one: "Waiting", values: dict[str, float]) -> bool:
+        """Whether a step's values are numbers; where not, say so."""
+        if not any(bad(values[key]) for key in KEYS):
+            self._failures.passed()
+            return True
+        self.say(self._failures.add(one.step, values, names=self._names(one.index)))
+        return False
+
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl, and a point on each TensorBoard curve."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
+        if self._silent:
+            return
+        try:
+            self._lines.write(json.dumps({"step": step, **values}) + "\n")
+            self._lines.flush()
+        except OSError as error:
+            raise OSError(self._not_written(error)) from error
         for key, value in values.items():
             self._board.add_scalar(key, value, step)
+
+    def _not_written(self, error: OSError) -> str:
+        return f"{self._lines.name} could not be written: {error.strerror}."
 
     def scores(self, step: int, split: str, scores: dict[str, dict]) -> None:
         """The scores of one evaluation, each protocol on its own curves."""
@@ -101,18 +152,8 @@ class Report:
 
     def say(self, text: str) -> None:
         """Print without breaking the progress bar."""
-        self._bar.write(text)
-
-
-def check_finite(step: int, values: dict[str, float]) -> None:
-    """Raise ValueError where the loss or the gradients of a step are no numbers."""
-    for key in ("loss", "grad_norm"):
-        if not math.isfinite(values[key]):
-            raise ValueError(
-                f"{key} is {values[key]} at step {step}, expected a number: training"
-                " stopped; the last checkpoint is from before it (try a lower optim.lr or"
-                " optim.clip)."
-            )
+        if not self._silent:
+            self._bar.write(text)
 
 
 def forget_after(path: Path, step: int) -> None:

@@ -16,7 +16,7 @@ from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
-from dit_jax.train import optim, setup, sharding, sources
+from dit_jax.train import abstract, hosts, optim, setup, sharding, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.sources import Leaks
@@ -75,11 +75,10 @@ class Run:
             data.source,
             model.tokenizer,
             size=model.arch.image_size,
-            batch_size=config.optim.batch_size // jax.process_count(),
+            batch_size=config.optim.batch_size,
             augmentation=setup.augmentation(config),
-            seed=config.train.seed,
-            shard_index=jax.process_index(),
-            shard_count=jax.process_count(),
+            seed=config.seed,
+            own=hosts.share(mesh).rows(config.optim.batch_size),
             workers=config.data.workers,
             on_error=config.data.on_error,
             parts=data.source.lengths if config.data.weights else (),
@@ -101,16 +100,7 @@ class Run:
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
-        make = functools.partial(
-            states.create, freeze=self.config.freeze(), rules=self.config.optim
-        )
-        abstract = jax.eval_shape(make, parameters.structure(self.model.arch)[1])
-        placed = sharding.shardings(abstract, self.model.mesh)
-        return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            abstract,
-            placed,
-        )
+        return abstract.state(self.config, self.model.mesh)
 
     def first_state(self, placement: TrainState) -> TrainState:
         """The state before step 0, on the devices."""

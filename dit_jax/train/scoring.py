@@ -1,9 +1,8 @@
 """Scores of a model on a run's evaluation splits: during training, at its end, or alone."""
 
+import functools
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from dit_jax import config as configs
 from dit_jax.data.pipeline import Batch
@@ -36,37 +35,36 @@ def score_split(
     """
     dataset, name = sources.label(config, split)
     lines = workdir / "predictions" / f"{dataset}-{name}.jsonl"
-    settings = config.eval
+    settings, share = config.eval, hosts.share(model.mesh)
+
+    agreed = hosts.Agreement(model.mesh)
 
     def predict(batch: Batch) -> Answers:
-        if stop is not None and stop.asked:
+        if agreed(stop.wish if stop is not None else hosts.GO_ON) == hosts.ASKED:
             raise Stopped
         said = model.predict(params, steps.place_batch(batch, model.mesh))
         mask, there = said.logits, said.presence
-        return Answers(
-            hosts.own_rows(mask, model.mesh),
-            None if there is None else hosts.own_rows(there, model.mesh),
-        )
+        return Answers(hosts.OwnRows(mask), None if there is None else hosts.OwnRows(there))
 
     result = evaluate(
         predict,
         sources.open_source(config, split),
         model.tokenizer,
         size=model.arch.image_size,
-        batch_size=settings.batch_size // jax.process_count(),
+        batch_size=settings.batch_size // share.count,
         protocols=settings.protocols,
         threshold=settings.threshold,
         presence_threshold=settings.presence_threshold,
         bootstrap=settings.bootstrap,
         limit=config.data.eval_limit,
         keep=config.train.pictures,
-        predictions_path=lines if settings.predictions else None,
+        predictions_path=lines if settings.predictions and share.reads else None,
         about={"dataset": dataset, "split": name},
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-        gather=hosts.gather if jax.process_count() > 1 else None,
+        shard_index=share.index,
+        shard_count=share.count,
+        gather=functools.partial(hosts.gather, readers=share.readers) if share.count > 1 else None,
     )
-    if jax.process_index() == 0:
+    if hosts.first():
         remarks = {"trained_on": about}
         report.write_scores(workdir, dataset, name, result.scores, remarks=remarks)
     return result
@@ -88,7 +86,7 @@ def score_all(
         result = score_split(config, workdir, model, params, split, about=about, stop=stop)
         results[split] = result.scores
         headlines |= report.headlines(*sources.label(config, split), result.scores)
-    if jax.process_index() == 0:
+    if hosts.first():
         print(report.table(results))
     return headlines
 

@@ -66,7 +66,7 @@ def open_tokenizer(vocab: Path, arch: Architecture) -> Tokenizer:
 
 def first_params(config: configs.Config, arch: Architecture) -> Params:
     """Parameters before the first step: a model directory's, SAM's and BERT's, or fresh ones."""
-    init, seed = config.model.init, config.train.seed
+    init, seed = config.model.init, config.seed
     if init.model and (init.sam or init.bert):
         raise ValueError("model.init names a model directory and PyTorch files; expected one kind.")
     if init.model:

@@ -40,18 +40,23 @@ SMALLEST_SHARDED = 2**14
 def make_mesh(shape: configs.Mesh, devices: list[jax.Device] | None = None) -> Mesh:
     """All devices as (data, fsdp, tensor); raises ValueError where the sizes do not fill them."""
     devices = jax.devices() if devices is None else devices
-    fixed = shape.fsdp * shape.tensor
-    data = len(devices) // fixed if shape.data == -1 and fixed > 0 else shape.data
-    if min(data, shape.fsdp, shape.tensor) < 1 or data * fixed != len(devices):
-        raise ValueError(
-            f"mesh.data × mesh.fsdp × mesh.tensor is {shape.data} × {shape.fsdp} × {shape.tensor};"
-            f" expected a product of {len(devices)}, the number of devices (-1 fills up)."
-        )
-    sizes = (data, shape.fsdp, shape.tensor)
+    sizes = mesh_sizes(shape, len(devices))
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def mesh_sizes(shape: configs.Mesh, count: int) -> tuple[int, int, int]:
+    """(data, fsdp, tensor) of `count` devices; raises ValueError where they are not filled."""
+    fixed = shape.fsdp * shape.tensor
+    data = count // fixed if shape.data == -1 and fixed > 0 else shape.data
+    if min(data, shape.fsdp, shape.tensor) < 1 or data * fixed != count:
+        raise ValueError(
+            f"mesh.data × mesh.fsdp × mesh.tensor is {shape.data} × {shape.fsdp} × {shape.tensor};"
+            f" expected a product of {count}, the number of devices (-1 fills up)."
+        )
+    return data, shape.fsdp, shape.tensor
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Rows over `data` and `fsdp`."""
     return NamedSharding(mesh, BATCH)
 
@@ -68,11 +73,11 @@ def check_batches(config: configs.Config, mesh: Mesh | AbstractMesh) -> None:
             raise ValueError(f"{name} is {size}; expected a multiple of {pieces} (data × fsdp).")
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
+def shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """A NamedSharding for each leaf of a tree whose dict keys are parameter paths.
 
     Leaves outside any dict (step counts) and scalars are replicated. An axis that cannot be split

@@ -18,7 +18,7 @@ from dit_jax.eval.predictions import Answers
 from dit_jax.models import params as parameters
 from dit_jax.models.params import Params
 from dit_jax.ops.pixels import normalize
-from dit_jax.train import optim, sharding
+from dit_jax.train import hosts, optim, sharding
 from dit_jax.train.state import TrainState
 
 Batch = dict[str, Array]  # as `dit_jax.data.pipeline` yields it
@@ -47,7 +47,7 @@ def losses(
     *,
     presence_weight: float,
     rngs: nnx.Rngs | None,
-    remat: bool = False,
+    remat: str = "none",
 ) -> Metrics:
     """`loss`, which is minimised: mean binary cross-entropy over all pixels, padding included
     (released code), also where the expression means nothing and every pixel is background.
@@ -59,8 +59,9 @@ def losses(
     prediction = model(
         inputs["images"], inputs["input_ids"], inputs["attention_mask"], remat=remat, rngs=rngs
     )
-    logits = prediction.logits.astype(jnp.float32)
-    pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
+    with jax.named_scope("loss"):
+        logits = prediction.logits.astype(jnp.float32)
+        pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
     if prediction.presence is None:
         return {"loss": pixels}
     # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
@@ -81,7 +82,7 @@ def loss_and_grads(
     key: Array | None,
     *,
     presence_weight: float = 0.0,
-    remat: bool = False,
+    remat: str = "none",
 ) -> tuple[Metrics, Params]:
     """The losses, and the gradient of `loss` by the trainable parameters alone.
 
@@ -100,15 +101,25 @@ def loss_and_grads(
 
 
 def apply_gradients(
-    state: TrainState, grads: Params, *, rules: configs.Optim, rate: Array
+    state: TrainState, grads: Params, *, loss: Array, rules: configs.Optim, rate: Array
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """Clip, Adam, moving average; and the gradients' norm before clipping."""
-    grads, norm = optim.clip(grads, rules.clip)
-    direction, opt_state = optim.adam(rules).update(grads, state.opt_state)
-    trainable = jax.tree.map(lambda p, d: p - rate * d, state.trainable, direction)
+    """Clip, Adam, moving average; and the gradients' norm before clipping.
+
+    Where the loss or that norm is no number, nothing changes but the count of steps.
+    """
+    with jax.named_scope("clip"):
+        grads, norm = optim.clip(grads, rules.clip)
+    with jax.named_scope("adam"):
+        direction, opt_state = optim.adam(rules).update(grads, state.opt_state)
+        trainable = jax.tree.map(lambda p, d: p - rate * d, state.trainable, direction)
     ema = state.ema
     if rules.ema:
-        ema = optim.average(ema, trainable, step=state.step, limit=rules.ema)
+        with jax.named_scope("ema"):
+            ema = optim.average(ema, trainable, step=state.step, limit=rules.ema)
+    new, old = (trainable, opt_state, ema), (state.trainable, state.opt_state, state.ema)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    kept = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
+    trainable, opt_state, ema = kept
     return TrainState(state.step + 1, trainable, state.frozen, opt_state, ema), norm
 
 
@@ -132,7 +143,7 @@ def make_train_step(
         key = jax.random.fold_in(key, state.step) if dropout else None
         metrics, grads = accumulated(graph, state, batch, key, config=config, mesh=mesh)
         rate = schedule(state.step)
-        state, norm = apply_gradients(state, grads, rules=rules, rate=rate)
+        state, norm = apply_gradients(state, grads, loss=metrics["loss"], rules=rules, rate=rate)
         return state, metrics | {"lr": rate, "grad_norm": norm}
 
     whole = sharding.replicated(mesh)
@@ -163,10 +174,9 @@ def make_predict_step(
 
 
 def place_batch(batch: dict, mesh: Mesh) -> Batch:
-    """This host's rows to the devices; only what a step reads travels."""
-    rows = sharding.batch_sharding(mesh)
-    used = {key: batch[key] for key in USED}
-    return {key: jax.make_array_from_process_local_data(rows, x) for key, x in used.items()}
+    """This process's rows to the devices; only what a step reads travels."""
+    share = hosts.share(mesh)
+    return {key: share.place(batch[key], mesh=mesh) for key in USED}
 
 
 def accumulated(

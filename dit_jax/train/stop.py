@@ -3,6 +3,8 @@
 import signal
 import time
 
+from dit_jax.train import hosts
+
 
 class Stopped(Exception):
     """SIGTERM or Ctrl-C arrived during an evaluation."""
@@ -22,6 +24,13 @@ class Stop:
     def __exit__(self, *error) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    @property
+    def wish(self) -> int:
+        """What this process wishes, as `hosts.Agreement` takes it."""
+        if self.asked:
+            return hosts.ASKED
+        return hosts.TIME_OVER if self.late else hosts.GO_ON
 
     @property
     def late(self) -> bool:

@@ -1,0 +1,252 @@
+"""L-DIT on a CPU in float32: dit_jax beside PyTorch with explicit and with fused attention.
+
+    python benchmarks/cpu_peers.py [--what forward|training] [--row ROW] [--size N] [--batch N]
+        [--depth N] [--rounds N] [--cores N] [--allocator kept|default]
+
+Every contestant lives in a process of its own with the same threads and the same allocator
+settings; they take turns, one step a round. Times are medians over the rounds, ratios are medians
+of the rounds' own ratios, memory is the most that the process ever held (VmHWM), weights, libraries
+and compilation included. Processor seconds count all threads: other work on the machine disturbs
+them less than it does the wall clock, most of all with `--cores 1`. A training step is forward,
+mean cross-entropy, backward, clipping and Adam; dropout and moving average are off in all of them.
+Needs requirements-dev.txt.
+"""
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+CONTESTANTS = ("dit_jax", "PyTorch, explicit", "PyTorch, fused")
+TOKENS = 20
+Step = Callable[[], float]
+Times = tuple[float, float]  # wall clock and processor
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What every contestant is asked to do."""
+
+    row: str
+    size: int
+    batch: int
+    training: bool
+    kept: bool  # freed memory stays with the process
+    cores: int
+    depth: int | None  # blocks of the image encoder, instead of the row's
+
+
+def architecture(setting: Setting):
+    """The row with one layer of BERT, the released code's; the others would only fill memory."""
+    from dit_jax import variants
+
+    row = variants.VARIANTS[setting.row]
+    arch = variants.architecture(row, image_size=setting.size, text_layer=1)
+    arch = dataclasses.replace(arch, bert=dataclasses.replace(arch.bert, depth=1))
+    if setting.depth is None:
+        return arch
+    deep = tuple(i for i in arch.vit.global_blocks if i < setting.depth)
+    vit = dataclasses.replace(arch.vit, depth=setting.depth, global_blocks=deep)
+    return dataclasses.replace(arch, vit=vit)
+
+
+def example(setting: Setting) -> tuple[np.ndarray, ...]:
+    """Images, ids, mask and target, the same for everybody."""
+    rng = np.random.default_rng(0)
+    shape = (setting.batch, setting.size, setting.size)
+    images = rng.standard_normal((*shape, 3), np.float32)
+    ids = rng.integers(1, 200, (setting.batch, TOKENS)).astype(np.int32)
+    target = (rng.random(shape) < 0.2).astype(np.float32)
+    return images, ids, np.ones_like(ids), target
+
+
+def jax_step(setting: Setting) -> Step:
+    import jax
+    import jax.numpy as jnp
+
+    from dit_jax.models import params as parameters
+    from dit_jax.train import optim
+
+    arch = architecture(setting)
+    graph, _ = parameters.structure(arch)
+    params = jax.tree.map(jnp.asarray, parameters.init(arch))
+    images, ids, mask, target = map(jnp.asarray, example(setting))
+    if not setting.training:
+        run = jax.jit(lambda params: parameters.merge(graph, params)(images, ids, mask).logits)
+        return lambda: float(run(params)[0, 0, 0])
+    rules = Rules()
+    trainable, frozen = optim.partition(params, ())
+    state = trainable, optim.adam(rules).init(trainable)
+    step = jax.jit(jax_update(graph, rules), donate_argnums=0)
+
+    def run() -> float:
+        nonlocal state
+        state, loss = step(state, frozen, (images, ids, mask, target))
+        return float(loss)
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The part of `dit_jax.config.Optim` that an update needs."""
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float = 1.0
+
+
+def jax_update(graph, rules: Rules):
+    import jax
+
+    from dit_jax.train import optim, step
+
+    def update(state, frozen, batch):
+        trainable, moments = state
+        names = ("images", "input_ids", "attention_mask", "target")
+        inputs = dict(zip(names, batch, strict=True))
+        metrics, grads = step.loss_and_grads(graph, trainable, frozen, inputs, None)
+        grads, _ = optim.clip(grads, rules.clip)
+        direction, moments = optim.adam(rules).update(grads, moments)
+        trainable = jax.tree.map(lambda p, d: p - rules.lr * d, trainable, direction)
+        return (trainable, moments), metrics["loss"]
+
+    return update
+
+
+def torch_step(setting: Setting, attention: str) -> Step:
+    import torch
+    import torch.nn.functional as F
+
+    from benchmarks.torch_ldit import LDit
+    from dit_jax.models import params as parameters
+
+    arch, rules = architecture(setting), Rules()
+    model = LDit(arch, attention=attention).load(parameters.init(arch))
+    images, ids, mask, target = map(torch.from_numpy, example(setting))
+    images = images.permute(0, 3, 1, 2).contiguous()
+    if not setting.training:
+
+        def forward() -> float:
+            with torch.inference_mode():
+                return float(model(images, ids, mask)[0, 0, 0])
+
+        return forward
+    adam = torch.optim.Adam(model.parameters(), lr=rules.lr, betas=rules.betas, eps=rules.eps)
+
+    def update() -> float:
+        adam.zero_grad(set_to_none=True)
+        loss = F.binary_cross_entropy_with_logits(model(images, ids, mask), target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), rules.clip)
+        adam.step()
+        return loss.item()
+
+    return update
+
+
+MAKERS: dict[str, Callable[[Setting], Step]] = {
+    "dit_jax": jax_step,
+    "PyTorch, explicit": lambda setting: torch_step(setting, "explicit"),
+    "PyTorch, fused": lambda setting: torch_step(setting, "fused"),
+}
+
+
+def work(name: str, setting: Setting, pipe: Connection) -> None:
+    """A contestant's process: one step for every message, until told to end."""
+    from dit_jax.train.allocator import keep_freed_memory
+
+    if setting.kept and not keep_freed_memory():
+        raise OSError("this C library is not glibc; use --allocator=default.")
+    cores = sorted(os.sched_getaffinity(0))[: setting.cores]
+    os.sched_setaffinity(0, cores)  # before either library counts them for its threads
+    step = MAKERS[name](setting)
+    value = step()
+    pipe.send(value)
+    while pipe.recv():
+        start = time.perf_counter(), time.process_time()
+        step()
+        pipe.send((time.perf_counter() - start[0], time.process_time() - start[1]))
+    pipe.send(peak())
+
+
+def peak() -> float:
+    """GiB that this process held at most (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
+
+
+def compare(setting: Setting, *, rounds: int) -> tuple[dict[str, list[Times]], dict[str, float]]:
+    """Seconds of every round and peak GiB of every contestant; their first steps must agree."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for name in CONTESTANTS:
+        pipes[name], theirs = context.Pipe()
+        processes.append(context.Process(target=work, args=(name, setting, theirs), daemon=True))
+        processes[-1].start()
+        theirs.close()
+    values = {name: pipe.recv() for name, pipe in pipes.items()}
+    if np.ptp(list(values.values())) > 1e-3 * max(map(abs, values.values())):
+        raise ValueError(f"the contestants do not compute the same: {values}")
+    seconds = {name: [] for name in CONTESTANTS}
+    for number in range(rounds + 1):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            elapsed = pipe.recv()
+            if number:  # the first round warms up
+                seconds[name].append(elapsed)
+    memory = {}
+    for name, pipe in pipes.items():
+        pipe.send(False)
+        memory[name] = pipe.recv()
+    for process in processes:
+        process.join()
+    return seconds, memory
+
+
+def report(seconds: dict[str, list[Times]], memory: dict[str, float]) -> str:
+    lines = [
+        "| | s | fastest | dit_jax is faster, times | processor s | times | peak GiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    ours = tuple(zip(*seconds["dit_jax"], strict=True))
+    for name, rows in seconds.items():
+        theirs = tuple(zip(*rows, strict=True))
+        wall, processor = (
+            (statistics.median(b), statistics.median(y / x for x, y in zip(a, b, strict=True)))
+            for a, b in zip(ours, theirs, strict=True)
+        )
+        shown = f"{wall[0]:.2f} | {min(theirs[0]):.2f} | {wall[1]:.2f} | {processor[0]:.2f}"
+        lines.append(f"| {name} | {shown} | {processor[1]:.2f} | {memory[name]:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--what", choices=("forward", "training"), default="forward")
+    parser.add_argument("--row", default="ldit_vit_b")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--depth", type=int)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--allocator", choices=("kept", "default"), default="kept")
+    options = parser.parse_args()
+    training, kept = options.what == "training", options.allocator == "kept"
+    setting = Setting(
+        options.row, options.size, options.batch, training, kept, options.cores, options.depth
+    )
+    print(f"{options.what}, {setting}, {options.rounds} rounds")
+    print(report(*compare(setting, rounds=options.rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

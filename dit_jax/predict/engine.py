@@ -1,0 +1,179 @@
+"""From opened questions to logits: batches, and what is remembered between them.
+
+JAX returns before the device is done, so `start` of the next batch comes before `finish` of this
+one, and the host opens pictures and resizes masks while the device works.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.models.architecture import Architecture
+from dit_jax.models.dit_sam import Prediction
+from dit_jax.models.params import Params
+from dit_jax.predict.picture import Letterbox, Picture
+from dit_jax.predict.programs import Rows, bucket, filled, programs_of
+from dit_jax.predict.prompts import MOST_POINTS, Prompt, on_canvas
+from dit_jax.predict.words import Vocabulary, Words
+
+KEPT = 16  # embeddings: 1 MB each at 512 pixels, 4 MB at 1024
+
+Place = tuple[jax.Array, int]  # embeddings that were computed together, and which of them
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question whose picture is open and whose prompt is checked."""
+
+    picture: Picture
+    text: str | None
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """On the canvas; m is 3 with `multimask`, else 1."""
+
+    logits: Float32[np.ndarray, "m S S"]
+    iou: Float32[np.ndarray, " m"]
+    presence: float | None  # logit
+
+
+@dataclass(frozen=True)
+class Started:
+    """What the device is working on: predictions, each for some of the questions."""
+
+    asked: Sequence[Asked]
+    parts: list[tuple[list[int], Prediction]]
+
+
+class Engine:
+    """One model on one device; may be used by several threads."""
+
+    def __init__(
+        self,
+        arch: Architecture,
+        params: Params,
+        tokenizer: Tokenizer | None,
+        *,
+        letterbox: Letterbox,
+        batch_size: int,
+    ):
+        self.programs = programs_of(arch)
+        self.batch_size = batch_size
+        self.vocabulary = None if tokenizer is None else Vocabulary(tokenizer, self._features)
+        self._params, self._letterbox = jax.device_put(params), letterbox
+        self._recent: OrderedDict[tuple[int, str | None], Place] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def replace(self, params: Params) -> None:
+        """Other parameters of the same architecture: nothing compiles again."""
+        with self._lock:
+            self._params = jax.device_put(params)
+            self._recent.clear()
+            if self.vocabulary is not None:
+                self.vocabulary.forget()
+
+    def start(self, asked: Sequence[Asked], *, multimask: bool) -> Started:
+        """Hand at most `batch_size` questions to the device."""
+        with self._lock:
+            texts = [one.text for one in asked if one.text is not None]
+            words = self.vocabulary.look_up(texts) if texts else {}
+            places = self._places(asked, words)
+            groups: dict[tuple, list[int]] = {}
+            for row, one in enumerate(asked):
+                alike = one.text is None, bool(one.prompt.points), one.prompt.box is not None
+                groups.setdefault(alike, []).append(row)
+            parts = []
+            for rows in groups.values():
+                count = bucket(len(rows), most=self.batch_size)
+                embedding = _gathered([places[row] for row in rows], count=count)
+                question = self._question([asked[row] for row in rows], words)
+                said = self.programs.decode(
+                    self._params, embedding, filled(question, count), multimask=multimask
+                )
+                parts.append((rows, said))
+            return Started(asked, parts)
+
+    def finish(self, started: Started) -> list[Answer]:
+        """The answers, in the order of the questions; waits for the device."""
+        answers: dict[int, Answer] = {}
+        for rows, said in started.parts:
+            logits, iou = np.asarray(said.logits, np.float32), np.asarray(said.iou, np.float32)
+            presence = None if said.presence is None else np.asarray(said.presence, np.float32)
+            for i, row in enumerate(rows):
+                there = None if presence is None else float(presence[i])
+                answers[row] = Answer(logits[i], iou[i], there)
+        return [answers[row] for row in range(len(started.asked))]
+
+    def _features(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        rows = {"input_ids": input_ids, "attention_mask": attention_mask}
+        rows = filled(rows, bucket(len(input_ids), most=self.batch_size))
+        return np.asarray(self.programs.features(self._params, **rows))[: len(input_ids)]
+
+    def _places(self, asked: Sequence[Asked], words: dict[str, Words]) -> list[Place]:
+        """The embedding of each question's picture, with its text where the model injects it."""
+        injects = self.programs.injects
+        keys = [(one.picture.key, one.text if injects else None) for one in asked]
+        new = {key: one for key, one in zip(keys, asked, strict=True) if key not in self._recent}
+        if new:
+            source = self._embed(list(new.values()), words)
+            self._recent |= {key: (source, row) for row, key in enumerate(new)}
+        places = [self._recent[key] for key in keys]
+        for key in keys:
+            self._recent.move_to_end(key)
+        while len(self._recent) > KEPT:
+            self._recent.popitem(last=False)
+        return places
+
+    def _embed(self, asked: Sequence[Asked], words: dict[str, Words]) -> jax.Array:
+        rows: Rows = {
+            "image": np.stack([one.picture.canvas for one in asked]),
+            "content": np.array([one.picture.content for one in asked], np.int32),
+        }
+        if self.programs.injects:
+            rows |= _text([words[one.text] for one in asked])
+        return self.programs.embed(
+            self._params, filled(rows, bucket(len(asked), most=self.batch_size))
+        )
+
+    def _question(self, asked: Sequence[Asked], words: dict[str, Words]) -> Rows:
+        """What the decoder is told of rows that are alike in what they have."""
+        prompts = [one.prompt for one in asked]
+        longest = max(len(prompt.points) for prompt in prompts)
+        placed = on_canvas(
+            prompts,
+            [one.picture for one in asked],
+            letterbox=self._letterbox,
+            count=bucket(longest, most=MOST_POINTS) if longest else 0,
+        )
+        texts = {"features": None, "attention_mask": None}
+        if asked[0].text is not None:
+            texts = _text([words[one.text] for one in asked])
+        return vars(placed) | texts
+
+
+def _gathered(places: Sequence[Place], *, count: int) -> jax.Array | np.ndarray:
+    """The embedding of each row, filled up to `count`.
+
+    Rows that were computed together stay on the device, and nobody waits for them. Others pass
+    through the host, which costs less than a program for each way of picking them.
+    """
+    source = places[0][0]
+    together = all(place[0] is source for place in places) and len(source) == count
+    if together and [row for _, row in places] == list(range(len(places))):
+        return source
+    return filled(np.stack([np.asarray(source)[row] for source, row in places]), count)
+
+
+def _text(words: Sequence[Words]) -> Rows:
+    return {
+        "features": np.stack([one.features for one in words]),
+        "attention_mask": np.stack([one.attention_mask for one in words]),
+    }

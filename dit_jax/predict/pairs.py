@@ -1,0 +1,113 @@
+"""What `--mode=predict` is asked: pictures by name, folder or pattern, or a file of JSON lines.
+
+One line a picture, with one text or several, and what is pointed at in pixels of the picture:
+
+    {"image": "1.jpg", "text": "the red cup"}
+    {"image": "1.jpg", "text": ["the cup", "the plate"], "prompt": {"points": [[30, 40, 1]]}}
+    {"image": "2.jpg", "prompt": {"box": [10, 20, 200, 180]}}
+
+Pictures are found from the file's folder. `id`, `image_id`, `sent_id`, `index`, `dataset`, `split`
+and `truth` (run lengths) go into the answers as they are, so that `dit_jax.eval.score` knows which
+expression an answer is about.
+"""
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dit_jax.data import folder_fields as fields
+from dit_jax.data.folder_json import Mistake, Mistakes, content, parse, shown
+from dit_jax.data.pictures import shown as shown_path
+
+# The endings that a folder is searched for; a file that is named may end otherwise.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".jp2", ".avif"),
+)
+ONE_EXPRESSION = ("sent_id", "index")  # keys that number a single expression
+ABOUT = ("id", "image_id", *ONE_EXPRESSION, "dataset", "split", "truth")
+PROMPT = ("points", "box")
+KEYS = ("image", "text", "prompt", *ABOUT)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture, what is asked about it, and what its answers are to say."""
+
+    image: Path
+    given: str  # the picture's name as it was given
+    texts: tuple[str | None, ...]
+    points: Any = None
+    box: Any = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def named(images: Sequence[str], texts: Sequence[str]) -> list[Task]:
+    """Every text for every picture.
+
+    Raises FileNotFoundError for a name that leads to no picture.
+    """
+    asked = tuple(texts) or (None,)
+    return [Task(Path(path), path, asked) for name in images for path in _found(name)]
+
+
+def read(file: Path) -> list[Task]:
+    """The tasks of a file of JSON lines; raises ValueError with its first mistakes."""
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file of pairs: {shown_path(file)}.")
+    mistakes, tasks = Mistakes(file), []
+    for number, line in enumerate(content(file).splitlines(), start=1):
+        if line.strip():
+            with mistakes.at(f"line {number}"):
+                tasks.append(_task(fields.an_object(parse(line)), folder=file.parent))
+    mistakes.stop()
+    if not tasks:
+        raise ValueError(f'{shown_path(file)} is empty; expected lines {{"image": …, "text": …}}.')
+    return tasks
+
+
+def _found(name: str) -> list[str]:
+    if os.path.isdir(name):
+        paths = sorted(os.path.join(name, entry) for entry in os.listdir(name))
+        paths = [path for path in paths if Path(path).suffix.lower() in ENDINGS]
+    elif os.path.lexists(name):
+        paths = [name]
+    else:
+        paths = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+    if not paths:
+        kind = "the folder holds no picture" if os.path.isdir(name) else "no such picture"
+        raise FileNotFoundError(f"{kind}: {shown_path(name)}.")
+    return paths
+
+
+def _task(values: dict[str, Any], *, folder: Path) -> Task:
+    fields.check_keys(values, known=KEYS)
+    if "image" not in values:
+        raise Mistake("'image' is missing; expected the path of a picture.")
+    given = fields.string(values["image"], "image")
+    if not given.strip() or "\0" in given:
+        raise Mistake(f"'image' is {shown(given)}; expected the path of a picture.")
+    texts = fields.texts(values["text"], "text") if "text" in values else (None,)
+    if not texts:
+        raise Mistake("'text' is an empty list; expected one expression or more.")
+    prompt = fields.an_object(values.get("prompt", {}))
+    fields.check_keys(prompt, known=PROMPT)
+    about = {key: _about(key, values[key]) for key in ABOUT if key in values}
+    numbered = [key for key in ONE_EXPRESSION if key in about]
+    if numbered and len(texts) > 1:
+        raise Mistake(f"{numbered[0]!r} numbers one expression, but 'text' has {len(texts)}.")
+    return Task(folder / given, given, texts, prompt.get("points"), prompt.get("box"), about)
+
+
+def _about(key: str, value: Any) -> Any:
+    """Values as `dit_jax.eval.score` will accept them."""
+    if key == "truth":
+        return fields.run_lengths(fields.an_object(value), key)
+    if key in ("id", "dataset", "split"):
+        return fields.string(value, key)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Mistake(f"{key!r} is {shown(value)}; expected a whole number.")
+    return value

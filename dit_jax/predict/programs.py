@@ -1,0 +1,89 @@
+"""The model as three compiled programs: words, picture, mask.
+
+Each is compiled once for a number of rows, which `bucket` rounds up to a power of two, and never
+again in a loop. They take the parameters as an argument and belong to an architecture, so that
+other parameters, or another segmenter, run without compiling.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from dit_jax.models import params as parameters
+from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.models.dit_sam import Prediction
+from dit_jax.models.params import Params
+from dit_jax.ops.pixels import normalize
+
+Rows = dict[str, Any]  # arrays with one row a question, or None where the question has no such part
+
+
+@functools.lru_cache(maxsize=8)
+def programs_of(arch: Architecture) -> "Programs":
+    """The programs of an architecture, the same ones each time."""
+    return Programs(arch)
+
+
+class Programs:
+    """Compiled functions of the parameters; their arguments are NumPy or JAX arrays."""
+
+    def __init__(self, arch: Architecture):
+        self._graph = parameters.structure(arch)[0]
+        self.injects = arch.injection != Injection.NONE
+        self.features = jax.jit(self._features)
+        self.embed = jax.jit(self._embed)
+        self.decode = jax.jit(self._decode, static_argnames="multimask")
+
+    def _features(
+        self, params: Params, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+    ) -> Float[Array, "b l t"]:
+        """What the text encoder makes of token ids."""
+        return parameters.merge(self._graph, params).encode_text(input_ids, attention_mask)
+
+    def _embed(self, params: Params, rows: Rows) -> Float[Array, "b h w c"]:
+        """`image`, `content`, and where text is injected `features` and `attention_mask`."""
+        model = parameters.merge(self._graph, params)
+        images = normalize(rows["image"], rows["content"])
+        if not self.injects:
+            return model.image_encoder(images)
+        text_mask = model.text_mask(rows["attention_mask"])
+        return model.image_encoder(images, rows["features"], text_mask=text_mask)
+
+    def _decode(
+        self, params: Params, embedding: Float[Array, "b h w c"], rows: Rows, *, multimask: bool
+    ) -> Prediction:
+        """The keys of `rows` are the fields of `prompts.Placed`, `features`, `attention_mask`."""
+        model = parameters.merge(self._graph, params)
+        text, text_mask, points = None, None, None
+        if rows["features"] is not None:
+            text = model.text_proj(rows["features"])
+            text_mask = model.text_mask(rows["attention_mask"])
+        if rows["points"] is not None:
+            points = rows["points"], rows["labels"]
+        return model.decode(
+            embedding,
+            points=points,
+            point_mask=rows["point_mask"],
+            boxes=rows["boxes"],
+            text=text,
+            text_mask=text_mask,
+            multimask=multimask,
+        )
+
+
+def bucket(count: int, *, most: int) -> int:
+    """`count` rounded up to a power of two, but not beyond `most`."""
+    return min(1 << (count - 1).bit_length(), max(most, count))
+
+
+def filled(rows: Any, count: int) -> Any:
+    """Arrays, in any tree, with their last row again until they have `count` rows."""
+    return jax.tree.map(functools.partial(_fill, count=count), rows)
+
+
+def _fill(array: np.ndarray, *, count: int) -> np.ndarray:
+    missing = count - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array

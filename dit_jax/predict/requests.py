@@ -1,0 +1,96 @@
+"""What one call asks: pictures, texts, points and boxes, spelled out one mask at a time.
+
+one picture, one text              a question
+one picture, texts                 a question a text; points and box go with each
+pictures, one text or none         a question a picture
+pictures, as many texts            pairs, in order
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dit_jax.data import pictures
+from dit_jax.predict.picture import Picture
+
+LONGEST_TEXT = 10_000  # characters; a model reads about 20 words
+ONE_PICTURE = (
+    *(str, bytes, bytearray, memoryview, os.PathLike),
+    *(Image.Image, np.ndarray, Picture),
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One text about one picture, with what is pointed at; as the caller gave them."""
+
+    image: Any
+    name: str  # of the picture, in messages
+    text: Any = None
+    points: Any = None
+    box: Any = None
+
+
+def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:
+    """Raises ValueError where the lists do not fit each other."""
+    if isinstance(image, ONE_PICTURE):
+        about, several = (image, name_of(image)), isinstance(texts, (list, tuple))
+        asked = [Question(*about, t, points, box) for t in (texts if several else [texts])]
+        return asked
+    if not isinstance(image, Iterable):
+        raise ValueError(
+            f"the picture is of type {type(image).__name__}; expected {pictures.EXPECTED}, or a"
+            " list of these."
+        )
+    images = list(image)
+    count = len(images)
+    return [
+        Question(one, name_of(one, number), text, *pointed)
+        for number, (one, text, *pointed) in enumerate(
+            zip(
+                images,
+                _each(texts, count, "texts", shared=(str, type(None))),
+                _each(points, count, "points", shared=(type(None),)),
+                _each(box, count, "box", shared=(type(None),)),
+                strict=True,
+            ),
+            start=1,
+        )
+    ]
+
+
+def check_text(text: Any) -> None:
+    """Raise ValueError for what is no text, or cannot be written down."""
+    if not isinstance(text, str):
+        raise ValueError(f"a text is of type {type(text).__name__}; expected words in a str.")
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"a text has {len(text)} characters; expected at most {LONGEST_TEXT}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text {text[:80]!r} holds half a character.") from error
+
+
+def name_of(image: Any, number: int | None = None) -> str:
+    """What messages call a picture."""
+    if isinstance(image, Picture):
+        return image.name
+    if isinstance(image, (str, os.PathLike)):
+        return pictures.shown(image)
+    return "the picture" if number is None else f"picture {number}"
+
+
+def _each(values: Any, count: int, what: str, *, shared: tuple[type, ...]) -> Sequence[Any]:
+    """One value a picture; a value of a `shared` type is that of every picture."""
+    if isinstance(values, shared):
+        return [values] * count
+    if not isinstance(values, (list, tuple)) or len(values) != count:
+        found = f"{len(values)}" if isinstance(values, (list, tuple)) else type(values).__name__
+        raise ValueError(
+            f"{count} pictures are given and {what} is {found}; expected one entry a picture."
+        )
+    return values

@@ -1,0 +1,244 @@
+"""`Segmenter`: words, points and boxes to masks, in one call.
+
+segmenter = Segmenter.from_pretrained("models/ldit")
+(result,) = segmenter("street.jpg", "the man in red")
+result.mask  # bool [H, W], at the picture's own size
+"""
+
+import dataclasses
+import itertools
+import os
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dit_jax import model_directory
+from dit_jax.data import pictures
+from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.transforms import inside
+from dit_jax.eval.protocols import PRESENCE_THRESHOLD, logit
+from dit_jax.models.architecture import Architecture
+from dit_jax.models.params import Params
+from dit_jax.predict.engine import Answer, Asked, Engine, Started
+from dit_jax.predict.picture import DIT, SAM, Picture
+from dit_jax.predict.prompts import Prompt
+from dit_jax.predict.requests import Question, check_text, name_of, questions
+from dit_jax.predict.segmentation import Segmentation
+
+CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
+OPEN = 8  # pictures that stay open while others about them may follow
+LONG = 4  # batches, from which on a call shows its progress
+
+
+class Segmenter:
+    """A model to ask; see `from_pretrained` and `__call__`. Threads may share it."""
+
+    def __init__(
+        self,
+        arch: Architecture,
+        params: Params,
+        tokenizer: Tokenizer | None,
+        *,
+        threshold: float | None = None,
+        presence_threshold: float = PRESENCE_THRESHOLD,
+        batch_size: int | None = None,
+    ):
+        """`tokenizer` is None exactly of plain SAM; for the rest see `from_pretrained`."""
+        self.arch = arch
+        self._letterbox = SAM if arch.bert is None else DIT
+        self.threshold = self._letterbox.threshold if threshold is None else threshold
+        self.presence_threshold = presence_threshold
+        logit(self.threshold), logit(presence_threshold)  # refuse what is no probability
+        if batch_size is None:
+            batch_size = max(1, CANVASES // arch.image_size**2)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
+        self._engine = Engine(
+            arch, params, tokenizer, letterbox=self._letterbox, batch_size=batch_size
+        )
+
+    @staticmethod
+    def from_pretrained(
+        model_dir: str | os.PathLike,
+        *,
+        threshold: float | None = None,
+        presence_threshold: float = PRESENCE_THRESHOLD,
+        batch_size: int | None = None,
+    ) -> "Segmenter":
+        """The model of a directory, trained or converted.
+
+        Args:
+          threshold: on the probability of a pixel; 0.35 of a text model (the released code's), 0.5
+            of plain SAM (Meta's).
+          presence_threshold: on the probability that anything is meant, for `nothing`.
+          batch_size: masks that are computed together; by default 8 at 512 pixels, 2 at 1024.
+
+        Raises FileNotFoundError or ValueError, in a sentence, where it is no whole model directory.
+        """
+        arch, params = model_directory.read(model_dir)
+        tokenizer = None if arch.bert is None else _tokenizer(model_dir, arch)
+        how = dict(presence_threshold=presence_threshold, batch_size=batch_size)
+        return Segmenter(arch, params, tokenizer, threshold=threshold, **how)
+
+    def __call__(
+        self,
+        image: Any,
+        texts: Any = None,
+        *,
+        points: Any = None,
+        box: Any = None,
+        multimask: bool = False,
+        progress: bool | None = None,
+    ) -> list[Segmentation]:
+        """One mask a text and picture, in the order of the question.
+
+        Args:
+          image: a path, encoded bytes, PIL picture, uint8 array `[H, W]` or `[H, W, 1|3|4]`, a
+            `Picture` that was opened, or a list of these. EXIF orientation is applied.
+          texts: an expression, or a list of them: all about the one picture, or one a picture.
+          points: `[(x, y, label), …]` in pixels of the upright picture, (0, 0) the top left one;
+            label 1 (object, may be left out) or 0 (not the object). With a list of pictures, one
+            such list, or None, a picture.
+          box: `(x0, y0, x1, y1)`; with a list of pictures, one box, or None, a picture.
+          multimask: three masks for an ambiguous point, without text; three a picture.
+          progress: show a bar; by default for long lists on a terminal.
+
+        Raises FileNotFoundError or ValueError, in a sentence, for what cannot be answered; texts
+        and the files' existence are checked before anything is computed.
+        """
+        asked = questions(image, texts, points, box)
+        for question in asked:
+            self.check(question, multimask=multimask)
+            if isinstance(question.image, (str, os.PathLike)):
+                pictures.check_file(question.image)
+        long = len(asked) > LONG * self._engine.batch_size
+        hidden = (None if long else True) if progress is None else not progress
+        answers = self.stream(asked, multimask=multimask)
+        total = len(asked) * (3 if multimask else 1)
+        return list(tqdm(answers, total=total, unit="mask", disable=hidden, leave=False))
+
+    def stream(
+        self, asked: Iterable[tuple | Question], *, multimask: bool = False
+    ) -> Iterator[Segmentation]:
+        """Masks for pairs (picture, text), or for `Question`s, as they come: for endless lists."""
+        opened = _Opened(self)
+        ready = (self._asked(question, opened, multimask=multimask) for question in asked)
+        started: deque[Started] = deque()
+        while chunk := list(itertools.islice(ready, self._engine.batch_size)):
+            started.append(self._engine.start(chunk, multimask=multimask))
+            if len(started) > 1:
+                yield from self._finished(started.popleft())
+        while started:
+            yield from self._finished(started.popleft())
+
+    def open(self, image: Any, *, name: str | None = None) -> Picture:
+        """A picture to ask several things about: it is decoded once, and a text model computes its
+        embedding once for each text, another model once. `name` is for messages."""
+        if isinstance(image, Picture):
+            if image.canvas.shape[0] != self.arch.image_size:
+                raise ValueError(
+                    f"{image.name} was opened for a canvas of {image.canvas.shape[0]} pixels;"
+                    f" expected {self.arch.image_size}: open it with this segmenter."
+                )
+            return image
+        name = name_of(image) if name is None else name
+        return self._letterbox.open(image, size=self.arch.image_size, name=name)
+
+    def replace_params(self, params: Params) -> None:
+        """Answer with other parameters of the same architecture from now on, without compiling."""
+        self._engine.replace(params)
+
+    def check(self, question: Question, *, multimask: bool = False) -> None:
+        """Raise ValueError for a question that this kind of model cannot be asked."""
+        name, text = question.name, question.text
+        pointed = question.box is not None or _any(question.points)
+        if text is not None:
+            check_text(text)
+            if self._engine.vocabulary is None:
+                raise ValueError(
+                    f"this model is plain SAM, which reads no text ({text[:80]!r}); give points or"
+                    " a box."
+                )
+            if multimask:
+                raise ValueError(
+                    "multimask is for points and boxes alone; a text model gives one mask an"
+                    " expression."
+                )
+            self._engine.vocabulary.check([text])
+        elif self._engine.programs.injects:
+            raise ValueError(
+                f"no text is given for {name}; this model reads words together with the picture,"
+                " and points or a box only refine them."
+            )
+        elif not pointed:
+            also = "" if self._engine.vocabulary is None else "a text, "
+            raise ValueError(f"nothing is asked about {name}; expected {also}points or a box.")
+
+    def _asked(self, question: tuple | Question, opened: "_Opened", *, multimask: bool) -> Asked:
+        if not isinstance(question, Question):
+            (question,) = questions(*question, None, None)
+        self.check(question, multimask=multimask)
+        picture = opened(question)
+        prompt = Prompt.of(question.points, question.box, picture=picture)
+        return Asked(picture, question.text, prompt)
+
+    def _finished(self, started: Started) -> Iterator[Segmentation]:
+        for asked, answer in zip(started.asked, self._engine.finish(started), strict=True):
+            yield from self._segmentations(asked, answer)
+
+    def _segmentations(self, asked: Asked, answer: Answer) -> Iterator[Segmentation]:
+        there = 0.0 if answer.presence is None else answer.presence
+        if not (np.isfinite(answer.logits).all() and np.isfinite(there)):
+            raise ValueError(
+                f"the model's logits for {asked.picture.name} are not finite; its weights are"
+                " damaged or do not belong to its architecture."
+            )
+        for logits, score in zip(answer.logits, answer.iou, strict=True):
+            yield Segmentation(
+                name=asked.picture.name,
+                text=asked.text,
+                height=asked.picture.height,
+                width=asked.picture.width,
+                logits=inside(logits, asked.picture.content).copy(),
+                score=float(score),
+                presence=None if answer.presence is None else 0.5 + 0.5 * float(np.tanh(there / 2)),
+                nothing=None if answer.presence is None else there < logit(self.presence_threshold),
+                threshold=self.threshold,
+            )
+
+
+class _Opened:
+    """Opens the pictures of one call; the latest stay open, for other questions about them."""
+
+    def __init__(self, segmenter: Segmenter):
+        self._segmenter = segmenter
+        # Beside a picture lies what it was opened from: while that lives, nothing else has its id.
+        self._recent: OrderedDict[Any, tuple[Any, Picture]] = OrderedDict()
+
+    def __call__(self, question: Question) -> Picture:
+        image = question.image
+        key = os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
+        if key not in self._recent:
+            self._recent[key] = image, self._segmenter.open(image, name=question.name)
+        self._recent.move_to_end(key)
+        if len(self._recent) > OPEN:
+            self._recent.popitem(last=False)
+        return dataclasses.replace(self._recent[key][1], name=question.name)
+
+
+def _any(points: Any) -> bool:
+    return points is not None and (not hasattr(points, "__len__") or len(points) > 0)
+
+
+def _tokenizer(model_dir: str | os.PathLike, arch: Architecture) -> Tokenizer:
+    path = model_directory.vocab_path(model_dir)
+    tokenizer = Tokenizer(path, length=arch.text_tokens)
+    if tokenizer.size > arch.bert.vocab:
+        raise ValueError(
+            f"{path} has {tokenizer.size} word pieces; the model knows {arch.bert.vocab}: it is the"
+            " vocabulary of another text encoder."
+        )
+    return tokenizer

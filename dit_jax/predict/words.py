@@ -1,0 +1,71 @@
+"""Expressions as a text encoder's features, computed once each."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int32
+
+from dit_jax.data.tokenizer import Tokenizer
+
+KEPT = 512  # expressions; 60 kB each with BERT-base
+
+Encode = Callable[[Int32[np.ndarray, "b l"], Int32[np.ndarray, "b l"]], Float[np.ndarray, "b l t"]]
+
+
+@dataclass(frozen=True)
+class Words:
+    """One expression, as the image encoder and the decoder take it."""
+
+    attention_mask: Int32[np.ndarray, " l"]
+    features: Float[np.ndarray, "l t"]
+
+
+class Vocabulary:
+    """Texts to `Words`, the latest of which are kept."""
+
+    def __init__(self, tokenizer: Tokenizer, encode: Encode):
+        self._tokenizer, self._encode = tokenizer, encode
+        self._known: OrderedDict[str, Words] = OrderedDict()
+
+    def check(self, texts: Iterable[str]) -> None:
+        """Raise ValueError for a text without words, or without one that the model can know."""
+        for text in dict.fromkeys(texts):
+            if text not in self._known:
+                self._ids(text)
+
+    def look_up(self, texts: Iterable[str]) -> dict[str, Words]:
+        """The words of each text; new ones are encoded together."""
+        wanted = list(dict.fromkeys(texts))
+        found = {text: self._known[text] for text in wanted if text in self._known}
+        new = [text for text in wanted if text not in found]
+        if new:
+            ids, masks = (np.concatenate(parts) for parts in zip(*map(self._ids, new), strict=True))
+            features = self._encode(ids, masks)
+            found |= {text: Words(masks[i], features[i]) for i, text in enumerate(new)}
+        for text in wanted:
+            self._known[text] = found[text]
+            self._known.move_to_end(text)
+        while len(self._known) > max(KEPT, len(wanted)):
+            self._known.popitem(last=False)
+        return found
+
+    def forget(self) -> None:
+        """Drop all features, because the parameters that made them changed."""
+        self._known.clear()
+
+    def _ids(self, text: str) -> tuple[Int32[np.ndarray, "1 l"], Int32[np.ndarray, "1 l"]]:
+        ids, mask = self._tokenizer([text])
+        words = ids[0, 1 : mask[0].sum() - 1]
+        if (words == self._tokenizer.unknown).all():
+            raise ValueError(
+                f"the model knows no word of the expression {shortened(text)};"
+                " expected words that its vocabulary can spell."
+            )
+        return ids, mask
+
+
+def shortened(text: str) -> str:
+    """A text for a message of one line."""
+    return repr(text if len(text) <= 80 else text[:79] + "…")

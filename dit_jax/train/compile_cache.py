@@ -1,0 +1,32 @@
+"""Compiled programs that are kept on disk: the second start of a run compiles nothing.
+
+JAX's cache, keyed by program, compiler, its options and the kind of device.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # JAX's own, which goes before the config
+OFF = "off"
+
+
+def folder(setting: str, workdir: Path) -> Path | None:
+    """Where programs are kept: "" is inside the run's folder, "off" nowhere."""
+    if os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE])
+    if setting == OFF:
+        return None
+    return Path(setting) if setting else workdir / "compiled"
+
+
+def keep_compiled(setting: str, workdir: Path) -> None:
+    """Use that folder from now on."""
+    where = folder(setting, workdir)
+    jax.config.update("jax_compilation_cache_dir", None if where is None else str(where))
+    # A run has few programs, and the small ones together also take seconds.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # which remembers the folder it was first asked about

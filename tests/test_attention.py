@@ -1,0 +1,210 @@
+"""Every back end of attention computes what the plain one does, and so do its gradients."""
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from closeness import assert_close
+
+from dit_jax import variants
+from dit_jax.ops import attention, attention_cpu, attention_folded, attention_pallas
+from dit_jax.ops.attention_plain import attend_plain
+
+TEXT = 20
+SIDES = (512, 1024)  # pixels
+VITS = {name: variants.BACKBONES[name] for name in ("vit_b", "vit_l", "vit_h")}
+REAL = {
+    f"{name} {side}": (side // 16, side // 16, vit.width // vit.heads)
+    for name, vit in VITS.items()
+    for side in SIDES
+    if name != "vit_l"  # its heads are ViT-B's
+}
+SMALL = {"tiny": (8, 8, 32), "uneven": (5, 7, 16), "flat": (3, 40, 24)}
+
+BACK_ENDS = {
+    "by_head": attention_cpu.attend_by_head,
+    "pallas": attention_pallas.attend_pallas,
+    "pallas, blocks of a GPU": functools.partial(attention_pallas.attend_pallas, platform="gpu"),
+    "pallas, blocks of a TPU": functools.partial(attention_pallas.attend_pallas, platform="tpu"),
+    "folded": functools.partial(attention_folded.attend_folded, implementation="xla"),
+}
+
+ONE_OF_EACH = ("by_head", "pallas", "folded")
+
+
+def problem(h, w, c, *, text=TEXT, asks=False, masked=False, b=1, heads=1, seed=0):
+    """((q, k, v, rel), mask, upstream); `asks`: text has queries too."""
+    rng = np.random.default_rng(seed)
+    image = h * w
+    m, n = image + text * asks, image + text
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))  # noqa: E731
+    q, k, v = draw(b, heads, m, c), draw(b, heads, n, c), draw(b, heads, n, c)
+    rel = tuple(draw(b, heads, image, side) for side in (h, w))
+    mask = None
+    if masked:
+        mask = jnp.asarray(np.arange(n)[None] < image + 1 + np.arange(b)[:, None])
+    return (q, k, v, rel), mask, draw(b, heads, m, c)
+
+
+def with_gradients(back_end, arrays, mask, upstream):
+    def run(arrays, upstream):
+        out, back = jax.vjp(lambda *x: back_end(*x, mask), *arrays)
+        return out, back(upstream)
+
+    return jax.jit(run)(arrays, upstream)
+
+
+def compare(back_end, *task):
+    """Output, and the gradients of q, k, v and both relative terms: 1e-5 of the largest value."""
+    expected, actual = (with_gradients(f, *task) for f in (attend_plain, back_end))
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert_close(a, b, "attention", tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", BACK_ENDS)
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ("tiny", dict(b=2, heads=2)),
+        ("tiny", dict(text=0)),
+        ("uneven", dict(asks=True, masked=True, b=2, heads=2)),
+        ("flat", dict(asks=True)),
+    ],
+    ids=["tiny", "no text", "uneven, text asks, padding hidden", "flat, text asks"],
+)
+def test_back_ends_agree(name, shape, kind):
+    compare(BACK_ENDS[name], *problem(*SMALL[shape], **kind))
+
+
+@pytest.mark.parametrize("name", ["by_head", "pallas", "pallas, blocks of a GPU"])
+@pytest.mark.parametrize("shape", [s for s in REAL if s.endswith("512")])
+def test_back_ends_agree_at_real_size(name, shape):
+    compare(BACK_ENDS[name], *problem(*REAL[shape]))
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("name", ["by_head", "pallas", "pallas, blocks of a GPU"])
+@pytest.mark.parametrize("shape", [s for s in REAL if s.endswith("1024")])
+def test_back_ends_agree_at_large_size(name, shape):
+    compare(BACK_ENDS[name], *problem(*REAL[shape], asks=True))
+
+
+@pytest.mark.parametrize("rel", [True, False])
+def test_blocks_of_queries_and_no_positions(monkeypatch, rel):
+    """A CPU's head in several blocks, the last one not full."""
+    monkeypatch.setattr(attention_cpu, "SCORES_OF_A_BLOCK", 1500)
+    (q, k, v, terms), mask, upstream = problem(5, 7, 16, asks=True, masked=True, b=2, heads=2)
+    compare(BACK_ENDS["by_head"], (q, k, v, terms if rel else None), mask, upstream)
+
+
+def test_splash_agrees():
+    """The forward pass; JAX's own tests cover its gradients."""
+    arrays, mask, _ = problem(8, 8, 32, heads=2, asks=True, masked=True, b=2)
+    ours = attention_folded.attend_splash(*arrays, mask, interpret=True)
+    assert_close(ours, attend_plain(*arrays, mask), "splash", tolerance=1e-5)
+
+
+def test_tables_get_the_same_gradients():
+    """The relative-position tables themselves, through `relative_terms`, by every back end."""
+    rng = np.random.default_rng(0)
+    (q, k, v, _), _, upstream = problem(8, 8, 32)
+    tables = tuple(jnp.asarray(rng.standard_normal((15, 32), np.float32)) for _ in range(2))
+
+    def gradients(back_end):
+        def loss(tables):
+            rel = attention.relative_terms(q, *tables, grid=(8, 8))
+            return jnp.sum(back_end(q, k, v, rel, None) * upstream)
+
+        return jax.jit(jax.grad(loss))(tables)
+
+    expected = gradients(attend_plain)
+    for name in ONE_OF_EACH:
+        for a, b in zip(gradients(BACK_ENDS[name]), expected, strict=True):
+            assert_close(a, b, name, tolerance=1e-5)
+
+
+def test_half_precision_is_close():
+    arrays, mask, upstream = problem(8, 8, 32, masked=True)
+    whole = with_gradients(attend_plain, arrays, mask, upstream)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (arrays, upstream))
+    for name in ONE_OF_EACH:
+        result = with_gradients(BACK_ENDS[name], half[0], mask, half[1])
+        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(whole), strict=True):
+            assert a.dtype == jnp.bfloat16
+            assert_close(a.astype(jnp.float32), b, name, tolerance=0.03)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("shape", ["vit_b 512", "vit_h 512", "vit_b 1024"])
+def test_kernels_lower_for_accelerators(monkeypatch, platform, shape):
+    """As far as a machine without one can tell: both directions become Triton or Mosaic code."""
+    monkeypatch.setattr(attention_pallas, "interpreted", lambda: False)
+    kind = "gpu" if platform == "cuda" else platform
+    arrays, mask, upstream = problem(*REAL[shape], asks=True, masked=True)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (arrays, upstream))
+    run = functools.partial(attention_pallas.attend_pallas, platform=kind)
+
+    def both(arrays, upstream):
+        out, back = jax.vjp(lambda *x: run(*x, mask), *arrays)
+        return out, back(upstream)
+
+    lowered = jax.jit(both).trace(*half).lower(lowering_platforms=(platform,))
+    assert lowered.as_text().count("custom_call") >= 4
+
+
+def test_no_scores_in_memory():
+    """Neither direction of the CPU's path makes an array of all heads' scores."""
+    h, w, c = REAL["vit_b 512"]
+    arrays, _, upstream = problem(h, w, c, heads=12)
+
+    def both(arrays, upstream):
+        out, back = jax.vjp(lambda *x: attention.attend(*x[:3], rel=x[3]), *arrays)
+        return out, back(upstream)
+
+    compiled = jax.jit(both).lower(arrays, upstream).compile()
+    whole = 12 * h * w * (h * w + TEXT) * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < whole
+
+
+def test_the_choice_is_logged_once(caplog, monkeypatch):
+    """By size on a CPU; on an accelerator never the slow path in silence."""
+    monkeypatch.setattr(attention_pallas, "interpreted", lambda: False)
+    attention.choose.cache_clear()
+    large = attention.Problem(1, 12, 1024, 1044, 64, (32, 32), False, "bfloat16")
+    assert attention.choose(large, "cpu", 1) == "by_head"
+    small = attention.Problem(1, 3, 64, 84, 32, (8, 8), False, "float32")
+    assert attention.choose(small, "gpu", 1) == "plain"
+    caplog.set_level(logging.INFO, logger="absl")
+    assert attention.choose(large, "gpu", 1) == "plain"  # there is none here
+    assert attention.choose(large, "gpu", 1) == "plain"
+    (record,) = [r for r in caplog.records if "attention" in r.getMessage()]
+    assert record.levelname == "WARNING"
+    for part in ("slow", "cudnn: ", "pallas: "):
+        assert part in record.getMessage()
+
+
+def test_candidates():
+    half = attention.Problem(64, 12, 1024, 1044, 64, (32, 32), False, "bfloat16")
+    wide = attention.Problem(64, 12, 4096, 4116, 64, (64, 64), False, "bfloat16")
+    whole = attention.Problem(64, 12, 1024, 1044, 64, (32, 32), False, "float32")
+    bare = attention.Problem(64, 12, 1024, 1044, 64, None, False, "bfloat16")
+    assert half.folded() == 128
+    assert attention.candidates(half, "gpu", 8) == ["cudnn", "pallas"]
+    assert attention.candidates(wide, "gpu", 1) == ["pallas", "cudnn"]
+    assert attention.candidates(whole, "gpu", 1) == ["pallas"]
+    assert attention.candidates(half, "tpu", 1) == ["splash", "pallas"]
+    assert attention.candidates(half, "tpu", 8) == ["pallas"]
+    assert attention.candidates(bare, "gpu", 1) == []
+
+
+def test_a_forced_back_end(monkeypatch):
+    arrays, _, _ = problem(8, 8, 32)
+    monkeypatch.setenv(attention.FORCE, "pallas")
+    text = str(jax.make_jaxpr(lambda *x: attention.attend(*x[:3], rel=x[3]))(*arrays))
+    assert "pallas_call" in text
+    monkeypatch.setenv(attention.FORCE, "cudn")
+    with pytest.raises(ValueError, match=r"DIT_JAX_ATTENTION is 'cudn'.*nearest: cudnn"):
+        attention.attend(*arrays[:3], rel=arrays[3])

@@ -1,0 +1,36 @@
+"""Our LayerNorm against PyTorch's, forward and all gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from closeness import assert_close
+
+from dit_jax.ops.norm import layer_norm
+
+
+@pytest.mark.parametrize("shift", [0.0, 1000.0])
+def test_layer_norm(shift):
+    """Also where the mean is a thousand times the deviation."""
+    rng = np.random.default_rng(0)
+    x, upstream = (rng.standard_normal((2, 3, 5, 24), np.float32) for _ in range(2))
+    scale, bias = (rng.standard_normal(24, np.float32) for _ in range(2))
+    x = x + np.float32(shift)
+    y, back = jax.vjp(lambda *a: layer_norm(*a, 1e-6), *map(jnp.asarray, (x, scale, bias)))
+    ours = (y, *back(jnp.asarray(upstream)))
+    leaves = [torch.from_numpy(a).requires_grad_() for a in (x, scale, bias)]
+    theirs = torch.nn.functional.layer_norm(leaves[0], (24,), *leaves[1:], eps=1e-6)
+    gradients = torch.autograd.grad(theirs, leaves, torch.from_numpy(upstream))
+    for a, b in zip(ours, (theirs, *gradients), strict=True):
+        assert_close(a, b.detach().numpy(), "layer norm", tolerance=1e-5 if shift == 0 else 1e-3)
+
+
+def test_half_precision_stays():
+    """bfloat16 in, bfloat16 out, float32 between; gradients of the parameters in float32."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 16), np.float32), jnp.bfloat16)
+    one = jnp.ones(16)
+    y, back = jax.vjp(lambda *a: layer_norm(*a, 1e-6), x, one, one)
+    dx, dscale, dbias = back(y)
+    assert (y.dtype, dx.dtype) == (jnp.bfloat16, jnp.bfloat16)
+    assert (dscale.dtype, dbias.dtype) == (jnp.float32, jnp.float32)
