@@ -24,7 +24,7 @@ JSON, TABLE = RESULTS / "memory.json", RESULTS / "memory.md"
 # Mesh → devices and settings: one device, copies on eight, pieces on eight.
 MESHES = {"1": (1, 1), "data 8": (8, 1), "fsdp 8": (8, 8)}
 BATCHES = (64, 16)
-KINDS = (("float32", False), ("float32", True), ("bfloat16", False), ("bfloat16", True))
+KINDS = (("float32", "none"), ("bfloat16", "none"), ("bfloat16", "dots"), ("bfloat16", "full"))
 
 
 def rows() -> Iterator[tuple[str, Config, int]]:
@@ -33,7 +33,7 @@ def rows() -> Iterator[tuple[str, Config, int]]:
         for batch in BATCHES:
             for mesh, (devices, fsdp) in MESHES.items():
                 for dtype, remat in KINDS:
-                    name = f"{backbone} | {batch} | {mesh} | {dtype} | {'yes' if remat else 'no'}"
+                    name = f"{backbone} | {batch} | {mesh} | {dtype} | {remat}"
                     values = base.recipe(f"ldit_{backbone}", "paper")
                     values.model.update(dtype=dtype, remat=remat)
                     values.optim.update(batch_size=batch)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from dit_jax.ops.arrays import Array
+from dit_jax.ops.platform import platform
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -46,7 +47,7 @@ def _backward(epsilon, residuals, upstream):
 
 def _weighted_sum(x: jax.Array, weights: jax.Array) -> jax.Array:
     """[n, 1]: Σ x·weights of every row, as whatever is one pass on this device."""
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return (x @ weights)[:, None]
     return jnp.sum(x * weights[None], axis=-1, keepdims=True)
 

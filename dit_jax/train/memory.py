@@ -31,6 +31,12 @@ PROMPTS = 5  # IoU and mask tokens in front of the text
 KEPT_BY_DECODER_LAYER = 8
 
 
+QKV, HIDDEN = "queries, keys, values", "MLP before GELU"
+FUSED = "attention's output and log-sum-exp"
+# What the policy "dots" keeps besides a block's input; a plain attention is computed again.
+DOTS = (QKV, HIDDEN, FUSED)
+
+
 @dataclasses.dataclass(frozen=True)
 class Memory:
     """Bytes per device."""
@@ -66,10 +72,10 @@ def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: At
     rows = -(-rows // (mesh.shape["data"] * mesh.shape["fsdp"]))
     trainable, sums = abstract.bytes_per_device(state.trainable), config.optim.accumulate > 1
     gradients = abstract.bytes_per_device(reached(state.trainable, arch))
-    one = sum(saved(arch, attention=attention, tensor=tensor).values())
-    kept = arch.vit.depth * (block_input(arch) if config.model.remat else one) + others(arch)
+    terms = saved(arch, attention=attention, tensor=tensor)
+    of_block, every = kept(arch, config.model.remat, terms), sum(terms.values())
     work = workspace(arch, attention=attention, tensor=tensor)
-    work += one if config.model.remat else 0
+    work += every - of_block  # computed again, of one block at a time
     return Memory(
         trainable=trainable,
         frozen=abstract.bytes_per_device(state.frozen),
@@ -77,7 +83,8 @@ def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: At
         ema=abstract.bytes_per_device(state.ema),
         gradients=gradients + (trainable if sums else 0),
         batch=abstract.bytes_per_device(abstract.batch(config, mesh)),
-        activations=round(rows * kept) + (trainable if sums else 0),
+        activations=round(rows * (arch.vit.depth * of_block + others(arch)))
+        + (trainable if sums else 0),
         workspace=round(rows * work) + gathered(config, mesh),
     )
 
@@ -101,8 +108,16 @@ def tokens(arch: Architecture) -> int:
     return (arch.image_size // PATCH) ** 2 + text
 
 
+def kept(arch: Architecture, remat: str, terms: dict[str, Bytes]) -> Bytes:
+    """What one block keeps of one image under a policy of `dit_jax.ops.rematerialise`."""
+    if remat == "none":
+        return sum(terms.values())
+    named = DOTS if remat == "dots" else ()
+    return block_input(arch) + sum(terms[name] for name in named if name in terms)
+
+
 def block_input(arch: Architecture) -> Bytes:
-    """What a rematerialised block keeps of one image."""
+    """Tokens of one image: what a block that is computed again starts from."""
     return tokens(arch) * arch.vit.width * size(arch)
 
 
@@ -113,17 +128,18 @@ def saved(arch: Architecture, *, attention: Attention, tensor: int = 1) -> dict[
     terms = {
         "inputs of both norms": 2 * wide,
         "outputs of both norms": 2 * wide,
-        "queries, keys, values": 3 * wide / tensor,
+        QKV: 3 * wide / tensor,
         "relative positions": heads * n * 2 * (arch.image_size // PATCH) * e / tensor,
         "attention's output": wide / tensor,
-        "MLP before and after GELU": 8 * wide / tensor,
+        HIDDEN: 4 * wide / tensor,
+        "MLP after GELU": 4 * wide / tensor,
     }
     if attention == "plain":
         # softmax in float32, and its copy in the compute dtype for the product with the values
         per_score = FLOAT + (e if e < FLOAT else 0)
         terms["attention's weights, h·n·m"] = heads * n * m * per_score / tensor
     else:
-        terms["attention's log-sum-exp"] = heads * n * FLOAT / tensor
+        terms[FUSED] = terms.pop("attention's output") + heads * n * FLOAT / tensor
     return terms
 
 

@@ -118,7 +118,7 @@ def title(plan: Plan, where: Devices) -> str:
     model, optim, shape = plan.config.model, plan.config.optim, plan.mesh.shape
     sizes = " × ".join(f"{axis} {count}" for axis, count in shape.items())
     accumulated = f" in {optim.accumulate} parts" if optim.accumulate > 1 else ""
-    remat = ", blocks rematerialised" if model.remat else ""
+    remat = "" if model.remat == "none" else f", remat {model.remat}"
     kind = "any device (simulated)" if where.simulated else where.kind
     return (
         f"{model.variant}, {model.image_size} px, batch {optim.batch_size}{accumulated},"
@@ -145,8 +145,11 @@ def kept(plan: Plan) -> str:
     arch, tensor = plan.config.architecture(), plan.mesh.shape["tensor"]
     terms = memory.saved(arch, attention=plan.expected, tensor=tensor)
     listed = ", ".join(f"{name} {value / 1e6:.1f}" for name, value in terms.items())
-    of = "recomputes" if plan.config.model.remat else "keeps"
-    return f"A block {of}, in MB an image: {listed}."
+    every, share = sum(terms.values()), memory.kept(arch, plan.config.model.remat, terms)
+    return (
+        f"A block's backward pass uses, in MB an image: {listed}; of {every / 1e6:.1f} in all,"
+        f" {share / 1e6:.1f} are kept."
+    )
 
 
 def remarks(plan: Plan, where: Devices) -> list[str]:

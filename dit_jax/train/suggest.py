@@ -1,6 +1,6 @@
 """Changes that make a run fit into memory, from cheap to dear.
 
-What each costs: recomputed blocks a quarter more time; accumulation smaller products; `fsdp`
+What each costs: recomputed blocks up to a third more time; accumulation smaller products; `fsdp`
 messages between devices; bfloat16 other rounding; a smaller batch another recipe. A change is tried
 before every dearer one, alone and together with the cheaper ones.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dit_jax import config as configs
+from dit_jax.ops.rematerialise import POLICIES
 from dit_jax.train import sharding
 
 Change = dict[str, Any]  # config key → value
@@ -44,9 +45,10 @@ def changes(config: configs.Config, devices: int) -> Iterator[Change]:
 def _options(config: configs.Config, kind: str, devices: int) -> list[Change]:
     """Nothing, and every value of one kind of change."""
     model, optim = config.model, config.optim
+    policies = POLICIES[POLICIES.index(model.remat) + 1 :]
     data, fsdp, _ = sharding.mesh_sizes(config.mesh, devices)
     values = {
-        "remat": [{"model.remat": True}] if not model.remat else [],
+        "remat": [{"model.remat": policy} for policy in policies],
         "accumulate": [{"optim.accumulate": n} for n in _doubled(optim.accumulate, 64)],
         "fsdp": [{"mesh.fsdp": n, "mesh.data": -1} for n in _doubled(fsdp, data * fsdp)],
         "dtype": [{"model.dtype": "bfloat16"}] if model.dtype == "float32" else [],
@@ -67,7 +69,7 @@ def _cost(config: configs.Config, change: Change) -> tuple[int, float]:
     """Which kinds, as binary digits; of equal ones, how far from the config."""
     kinds = {path.split(".")[1] for path in change}
     digits = sum(2**i for i, kind in enumerate(KINDS) if kind in kinds)
-    steps = 0.0
+    steps = float(POLICIES.index(change.get("model.remat", config.model.remat)))
     for path in ("optim.accumulate", "mesh.fsdp", "optim.batch_size"):
         section, key = path.split(".")
         before = getattr(getattr(config, section), key)
