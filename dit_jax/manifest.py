@@ -83,7 +83,7 @@ def read(folder: Path) -> Manifest | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text at all
+    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
         raise ValueError(f"{path} is damaged: it is not JSON; {REMEDY}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"{path} is no manifest of format {FORMAT}; {REMEDY}")

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,18 +197,26 @@ def check_depths(arch: Architecture, tensors: dict[str, np.ndarray], *, source: 
 
     `check` would find it too, after building the structure of as many layers as a file claims.
     """
-    claimed = {
+    for prefix, depth in depths(arch).items():
+        if (found := layers(tensors, prefix)) != depth:
+            raise ValueError(
+                f"{source} does not fit the model: it has {found} of {prefix}*, and {CONFIG} says"
+                f" {depth}."
+            )
+
+
+def depths(arch: Architecture) -> dict[str, int]:
+    """How many layers an architecture claims, by what their parameters' paths begin with."""
+    return {
         "image_encoder.blocks.": arch.vit.depth,
         "mask_decoder.transformer.layers.": arch.decoder_depth,
         "text_encoder.layer.": 0 if arch.bert is None else arch.bert.depth,
     }
-    for prefix, depth in claimed.items():
-        found = {n[len(prefix) :].split(".")[0] for n in tensors if n.startswith(prefix)}
-        if len(found) != depth:
-            raise ValueError(
-                f"{source} does not fit the model: it has {len(found)} of {prefix}*, and"
-                f" {CONFIG} says {depth}."
-            )
+
+
+def layers(paths: Iterable[str], prefix: str) -> int:
+    """Of how many layers there are parameters."""
+    return len({p[len(prefix) :].split(".")[0] for p in paths if p.startswith(prefix)})
 
 
 def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> None:

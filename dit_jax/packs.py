@@ -74,18 +74,25 @@ class Base:
         Raises ValueError where this is not the base that the pack was made for.
         """
         pack = read(pack_dir)
+        here = self.tensors.keys() | pack.tensors.keys()
+        claimed = model_directory.depths(pack.arch)
+        if any(depth > model_directory.layers(here, at) for at, depth in claimed.items()):
+            raise self._refused(pack_dir, pack)  # before as many layers are built as it claims
         expected = params_lib.flatten(params_lib.structure(pack.arch)[1])
         shared = [path for path in expected if path not in pack.tensors]
         if binding(self.digests, shared) != pack.base:
-            name = pack.provenance.get("base", "another model")
-            raise ValueError(
-                f"{self.folder} is not the base of {pack_dir}: expected the encoders and vocabulary"
-                f" of {name}, hash {pack.base[:12]}…."
-            )
+            raise self._refused(pack_dir, pack)
         flat = {path: self.tensors[path] for path in shared if path in self.tensors}
         flat |= {path: jnp.asarray(value) for path, value in pack.tensors.items()}
         model_directory.check(flat, expected, source=str(Path(pack_dir) / WEIGHTS))
         return pack.arch, params_lib.unflatten(flat)
+
+    def _refused(self, pack_dir: Path | str, pack: Pack) -> ValueError:
+        name = pack.provenance.get("base", "another model")
+        return ValueError(
+            f"{self.folder} is not the base of {pack_dir}: expected the encoders and vocabulary of"
+            f" {name}, hash {pack.base[:12]}…."
+        )
 
     def with_pack(self, pack_dir: Path | str) -> DitSam:
         """The whole model, in evaluation mode."""
@@ -164,7 +171,7 @@ def read(pack_dir: Path | str) -> Pack:
     manifest.verify(folder)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG} is not JSON: {error}.") from error
     kinds = {"architecture": dict, "base": str, "provenance": dict}
     if (

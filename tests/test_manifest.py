@@ -129,6 +129,7 @@ def test_what_people_add_is_theirs(model_dir):
     ("change", "message"),
     [
         (lambda m: "{", "is not JSON"),
+        (lambda m: "[" * 100_000, "is not JSON"),
         (lambda m: [], "is no manifest of format 1"),
         (lambda m: m | {"format": 2}, "is no manifest of format 1"),
         (lambda m: {k: v for k, v in m.items() if k != "files"}, "and files differ"),

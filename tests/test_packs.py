@@ -106,6 +106,16 @@ def test_swapping_compiles_nothing_and_takes_less_than_a_second(folders, base):
     assert not np.array_equal(first["cats"], first["dogs"])
 
 
+def test_a_segmenter_takes_on_one_pack_after_another(folders, base):
+    segmenter = dit_jax.Segmenter.from_pretrained(folders / "base")
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    for name in ("cats", "dogs"):
+        segmenter.replace_params(base.params(folders / f"{name}.pack")[1])
+        (found,) = segmenter(picture, "the red circle")
+        (expected,) = dit_jax.Segmenter.from_pretrained(folders / name)(picture, "the red circle")
+        np.testing.assert_array_equal(found.probability, expected.probability)
+
+
 def test_a_wrong_base_is_one_sentence(folders, tmp_path):
     pack = folders / "cats.pack"
     other = params_lib.init(ARCH, seed=2)
@@ -195,6 +205,11 @@ def test_a_damaged_pack_is_one_sentence(folders, tmp_path, base):
         (pack / "pack.json").write_text(content)
         with pytest.raises(ValueError, match=r"pack.json (is not JSON|describes no pack)"):
             base.params(pack)
+    deep = config["architecture"]["vit"] | {"depth": 10**5}
+    claimed = config | {"architecture": config["architecture"] | {"vit": deep}}
+    (pack / "pack.json").write_text(json.dumps(claimed))
+    with pytest.raises(ValueError, match="base is not the base of"):
+        base.params(pack)
     with pytest.raises(FileNotFoundError, match="base is no pack: it has no pack.json"):
         base.params(folders / "base")
 

@@ -155,12 +155,11 @@ class DitSam(nnx.Module):
         sparse = jnp.concatenate(parts, axis=1)
         if point_mask is None and (text is None or text_mask is None):
             return sparse, None
-        mask = jnp.ones(sparse.shape[:2], bool)
-        if point_mask is not None:
-            mask = mask.at[:, : point_mask.shape[1]].set(point_mask)
-        if text is not None and text_mask is not None:
-            mask = mask.at[:, sparse.shape[1] - text.shape[1] :].set(text_mask)
-        return sparse, mask
+        first = [] if point_mask is None else [point_mask]
+        last = [] if text is None or text_mask is None else [text_mask]
+        others = sparse.shape[1] - sum(mask.shape[1] for mask in first + last)
+        between = [jnp.ones((sparse.shape[0], others), bool)] if others else []
+        return sparse, jnp.concatenate(first + between + last, axis=1)
 
 
 def check_labels(points) -> None:
