@@ -7,8 +7,9 @@ Every contestant lives in a process of its own with the same threads and the sam
 settings; they take turns, one step a round. Times are medians over the rounds, ratios are medians
 of the rounds' own ratios, memory is the most that the process ever held (VmHWM), weights, libraries
 and compilation included. Processor seconds count all threads: other work on the machine disturbs
-them less than it does the wall clock, most of all with `--cores 1`. A training step is forward, mean cross-entropy, backward, clipping and
-Adam; dropout and moving average are off in all of them. Needs requirements-dev.txt.
+them less than it does the wall clock, most of all with `--cores 1`. A training step is forward,
+mean cross-entropy, backward, clipping and Adam; dropout and moving average are off in all of them.
+Needs requirements-dev.txt.
 """
 
 import argparse
