@@ -1,12 +1,13 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
 # make test         set up, run every test
 # make proof        the longer proofs: real photos, ViT-B at full size
+# make bench        speed and memory beside PyTorch, scaling, start-up; ten minutes on two quiet cores
 # make lint         format and style
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: quickstart test proof lint format
+.PHONY: quickstart test proof bench lint format
 
 quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -16,6 +17,17 @@ test: $(VENV)/.development
 
 proof: $(VENV)/.development
 	$(RUN) -m pytest -m proof
+
+BENCH = PYTHONPATH=. $(RUN) benchmarks
+bench: $(VENV)/.development
+	$(BENCH)/cpu_peers.py --what=forward
+	$(BENCH)/cpu_peers.py --what=training --rounds=5
+	$(BENCH)/scaling.py
+	$(BENCH)/scaling.py --training --rounds=3
+	$(BENCH)/expressions.py
+	$(BENCH)/startup.py
+	$(BENCH)/pipeline.py
+	$(BENCH)/accelerator.py --torch
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
