@@ -3,6 +3,7 @@
 # make test         set up, run every test; JOBS=4 runs four files at once
 # make proof        the longer proofs: real photos, ViT-B at full size
 # make onnx         set up an environment that writes ONNX, run its tests
+# make bench        speed and memory beside PyTorch, scaling, start-up; ten minutes on two quiet cores
 # make lint         format and style
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ JOBS ?= 2
 RUN = $(VENV)/bin/python
 ONNX ?= .venv-onnx
 
-.PHONY: quickstart demo test proof onnx lint format
+.PHONY: quickstart demo test proof onnx bench lint format
 
 quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -27,6 +28,16 @@ proof: $(VENV)/.development
 
 onnx: $(ONNX)/.ready
 	$(ONNX)/bin/python -m pytest tests/test_onnx.py
+
+bench: $(VENV)/.development
+	$(RUN) -m benchmarks.cpu_peers --what=forward
+	$(RUN) -m benchmarks.cpu_peers --what=training --rounds=5
+	$(RUN) -m benchmarks.scaling
+	$(RUN) -m benchmarks.scaling --training --rounds=3
+	$(RUN) -m benchmarks.expressions
+	$(RUN) -m benchmarks.startup
+	$(RUN) -m benchmarks.pipeline
+	$(RUN) -m benchmarks.accelerator --torch
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .

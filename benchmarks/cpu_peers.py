@@ -1,6 +1,6 @@
 """L-DIT on a CPU in float32: dit_jax beside PyTorch with explicit and with fused attention.
 
-    python benchmarks/cpu_peers.py [--what forward|training] [--row ROW] [--size N] [--batch N]
+    python -m benchmarks.cpu_peers [--what forward|training] [--row ROW] [--size N] [--batch N]
         [--depth N] [--rounds N] [--cores N] [--allocator kept|default]
 
 Every contestant lives in a process of its own with the same threads and the same allocator

@@ -1,6 +1,6 @@
 """What does handing a model on cost? L-DIT ViT-B at its real size, random weights.
 
-    python benchmarks/handing_on.py [--row=ldit_vit_b_both_frozen] [--folder=DIR]
+    python -m benchmarks.handing_on [--row=ldit_vit_b_both_frozen] [--folder=DIR]
 
 Seconds to load a directory with and without its manifest, to take on a pack, to write and to run
 the StableHLO program, beside the same function under `jax.jit`; and the sizes on disk. Medians of

@@ -1,6 +1,6 @@
 """Kill a training run again and again, without warning, and see whether anything is lost.
 
-    python benchmarks/kills.py --kills=30
+    python -m benchmarks.kills --kills=30
 
 A short run of the quickstart's model is made once undisturbed. Then the same command is started,
 killed with SIGKILL at a random moment, and started again, until it has been killed so often and has
@@ -162,7 +162,7 @@ def main() -> None:
     rows = "\n".join(f"| {what} | {count} |" for what, count in met.most_common())
     text = (
         "# Killed at random, nothing lost\n\n"
-        f"    python benchmarks/kills.py --kills={kills}\n\n"
+        f"    python -m benchmarks.kills --kills={kills}\n\n"
         f"{kills} times SIGKILL at a moment drawn uniformly from the {lasts:.0f} s that an"
         f" undisturbed run lasts (40 steps, saved every 4, scored every 10), over {runs} runs, each"
         f" brought to its end by the same command. All {len(expected)} results (both models,"

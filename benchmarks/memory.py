@@ -1,7 +1,7 @@
 """What does training each model take on each device? Writes the tables of docs/memory.md.
 
-    python benchmarks/memory.py                          # counts every row, in seconds a row
-    python benchmarks/memory.py --compile=vit_h --target=h100
+    python -m benchmarks.memory                          # counts every row, in seconds a row
+    python -m benchmarks.memory --compile=vit_h --target=h100
 
 The second asks the target's own compiler about the rows whose name starts so (minutes a row; no
 such device is needed: see `dit_jax.train.targets`). Answers are kept in

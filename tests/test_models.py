@@ -131,6 +131,30 @@ def test_static_prompts_need_their_number_of_tokens(injection):
         model(images, ids, mask)
 
 
+@pytest.mark.parametrize("injection", ["none", "layer_wise", "cross_attention_ffn"])
+def test_expressions_share_their_picture(injection):
+    """Five expressions on two pictures: as five calls, with the pictures' own work done twice."""
+    model = perturbed(small(injection))
+    images, _, _ = batch()
+    _, ids, mask = batch(count=5)
+    picture_of = np.asarray([1, 0, 0, 1, 0], np.int32)
+    run = jax.jit(lambda params, *batch: model.merge(params).segment(*batch, picture_of=picture_of))
+    asked = (images, ids, mask), (images[picture_of], ids, mask)
+    together, apart = run(model.params, *asked[0]), model(*asked[1])
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+        assert_close(a, b, injection, tolerance=1e-5)
+    saved = flops(model.run, model.params, *asked[1]) - flops(run, model.params, *asked[0])
+    patches_and_qkv = 2 * 16 * VIT.width * (16 * 16 * 3 + 3 * VIT.width)  # of one picture
+    assert saved > 3 * patches_and_qkv
+    if injection == "none":  # the whole encoder
+        pictures = [flops(model.encode, model.params, images[:n]) for n in (1, 2)]
+        assert saved > 0.95 * 3 * (pictures[1] - pictures[0])
+
+
+def flops(f, *arguments):
+    return f.lower(*arguments).cost_analysis()["flops"]
+
+
 @pytest.mark.parametrize("size", [(64, 64), (32, 96), (80, 48)])
 def test_any_size_divisible_by_16(size):
     model = perturbed(small("layer_wise"))

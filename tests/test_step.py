@@ -1,6 +1,8 @@
 """The train step: it learns, compiles once, leaves frozen weights alone, accumulates exactly."""
 
+import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from runs import compiling_once, config_of, shrink, train_step_of
 from dit_jax.data.transforms import letterbox
 from dit_jax.models import params as parameters
 from dit_jax.ops.pixels import MEAN, STD, normalize
-from dit_jax.train import sharding
+from dit_jax.train import optim, sharding
 from dit_jax.train import step as steps
 from dit_jax.train.run import Run
 from dit_jax.train.state import evaluated
@@ -70,6 +72,38 @@ def test_frozen_weights_stay(tmp_path):
     for path in ("image_encoder.injector.probs.0.kernel", HEAD):
         assert np.any(changed[path] != parameters.flatten(trainable)[path])
         assert np.any(parameters.flatten(jax.device_get(state.ema))[path] != changed[path])
+
+
+def test_what_is_not_needed_is_not_computed(tmp_path):
+    """Of a frozen BERT only the layers that are read run, and none of them backwards."""
+    run = Run.of(config_of(model__freeze=("image_encoder", "text_encoder")), tmp_path)
+    run.batches.close()
+    rows = products(run, freeze=("image_encoder", "text_encoder"))
+    backwards = products(run, freeze=("image_encoder",))
+    assert 0 < rows < backwards
+    bert = run.model.arch.bert
+    deeper = dataclasses.replace(run.model.arch, bert=dataclasses.replace(bert, depth=3))
+    assert products(run, freeze=("image_encoder", "text_encoder"), arch=deeper) == rows
+
+
+def products(run, *, freeze, arch=None):
+    """Matrix products that read a word's features, after dead code is gone."""
+    graph, abstract = parameters.structure(arch or run.model.arch)
+    trainable, frozen = optim.partition(abstract, freeze)
+    shape = jax.ShapeDtypeStruct
+    words = shape((2, 20), jnp.int32)
+    inputs = dict(
+        images=shape((2, 64, 64, 3), jnp.float32),
+        input_ids=words,
+        attention_mask=words,
+        target=shape((2, 64, 64), jnp.float32),
+        present=shape((2,), bool),
+    )
+    step = functools.partial(steps.loss_and_grads, graph, key=None)
+    fast = dict(xla_backend_optimization_level=0, xla_llvm_disable_expensive_passes=True)
+    lowered = jax.jit(step).lower(trainable, frozen, inputs)
+    text = lowered.compile(compiler_options=fast).as_text()
+    return len(re.findall(r" dot\(", text))
 
 
 def test_accumulation_is_one_large_batch(tmp_path):

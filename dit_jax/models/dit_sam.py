@@ -74,11 +74,38 @@ class DitSam(nnx.Module):
           remat: what the backward pass computes again instead of keeping it: "none", "dots" or
             "full"; see `dit_jax.ops.rematerialise`.
         """
+        about = dict(picture_of=None, remat=remat, rngs=rngs)
+        return self._predict(images, input_ids, attention_mask, **about)
+
+    def segment(
+        self,
+        images: Float[Array, "p H W 3"],
+        input_ids: Ids,
+        attention_mask: Ids,
+        *,
+        picture_of: Int[Array, " b"],
+    ) -> Prediction:
+        """One mask an expression, where several of the b expressions may mean the same picture.
+
+        A picture is computed once up to where text enters: all of the image encoder where the row
+        injects none, else the patches and the first block's queries, keys and values. Expressions
+        are read once each. Nothing about shapes is dynamic: pad expressions (any ids, any picture)
+        to a size that was compiled before. Rows come in the order of the expressions and
+        equal those of `__call__` on `images[picture_of]`.
+
+        Args:
+          images: p pictures, normalised, all of one size.
+          input_ids, attention_mask: as in `__call__`.
+          picture_of: which of the p pictures each expression is about.
+        """
+        about = dict(picture_of=picture_of, remat="none", rngs=None)
+        return self._predict(images, input_ids, attention_mask, **about)
+
+    def _predict(self, images, input_ids, attention_mask, *, picture_of, remat, rngs) -> Prediction:
         features = self.encode_text(input_ids, attention_mask, rngs=rngs)
         text_mask = self.text_mask(attention_mask)
-        embedding = self.image_encoder(
-            images, features, text_mask=text_mask, remat=remat, rngs=rngs
-        )
+        about = dict(text_mask=text_mask, picture_of=picture_of, remat=remat, rngs=rngs)
+        embedding = self.image_encoder(images, features, **about)
         text = self.text_proj(features)
         all_masks = self.decode(embedding, text=text, text_mask=text_mask)
         single = (x[:, 0] for x in (all_masks.logits, all_masks.low_res_logits, all_masks.iou))

@@ -9,11 +9,12 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from dit_jax.models import injection
 from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, split_heads
+from dit_jax.ops import linear as linear_ops
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend, relative_terms
 from dit_jax.ops.gelu import gelu
@@ -26,6 +27,7 @@ MLP_RATIO = 4
 Grid = Float[Array, "b h w d"]
 Text = Float[Array, "b l d"]
 Mask = Bool[Array, "b l"]
+Rows = Int[Array, " b"]
 
 
 class ImageEncoder(nnx.Module):
@@ -54,13 +56,18 @@ class ImageEncoder(nnx.Module):
     @jax.named_scope("image_encoder")
     def __call__(
         self,
-        images: Float[Array, "b H W 3"],
+        images: Float[Array, "p H W 3"],
         text: Float[Array, "b l t"] | None = None,
         *,
         text_mask: Mask | None = None,
+        picture_of: Rows | None = None,
         remat: str = "none",
         rngs: Rng | None = None,
     ) -> Float[Array, "b h w c"]:
+        """Args:
+        text: b texts, about as many pictures; or about picture `picture_of[i]` each.
+        remat: see `dit_jax.ops.rematerialise`.
+        """
         x = self.embed(images)
         if self.injector is None:
             text = None
@@ -69,12 +76,16 @@ class ImageEncoder(nnx.Module):
         elif self.prob_text is not None:
             text = self.prob_text(text)
         carried = None
+        rows = None if text is None else picture_of  # until text comes in, pictures stay alone
         for i, block in enumerate(self.blocks):
-            tokens = self.inject(i, text, carried, x, mask=text_mask, rngs=rngs)
-            run = functools.partial(block, text_mask=text_mask, carry=self.carries(i))
+            image = x if rows is None else x[rows]
+            tokens = self.inject(i, text, carried, image, mask=text_mask, rngs=rngs)
+            about = dict(text_mask=text_mask, carry=self.carries(i), rows=rows)
             with jax.named_scope(f"blocks.{i}"):
-                x, carried = rematerialised(run, remat)(x, tokens)
-        return self.neck(x)
+                x, carried = rematerialised(functools.partial(block, **about), remat)(x, tokens)
+            rows = None
+        x = self.neck(x)
+        return x if text is not None or picture_of is None else x[picture_of]
 
     def embed(self, images: Float[Array, "b H W 3"]) -> Grid:
         """Patches plus absolute positions, which are resized to the picture's grid."""
@@ -139,25 +150,43 @@ class Block(nnx.Module):
         self.window = vit.window if arch.windowed and index not in vit.global_blocks else None
 
     def __call__(
-        self, x: Grid, text: Text | None, *, text_mask: Mask | None = None, carry: bool = False
+        self,
+        x: Float[Array, "p h w d"],
+        text: Text | None,
+        *,
+        text_mask: Mask | None = None,
+        carry: bool = False,
+        rows: Rows | None = None,
     ) -> tuple[Grid, Text | None]:
-        """The image after this block, and the text where `carry`; else text is only read."""
-        attended, attended_text = self.attend(x, text, text_mask=text_mask, carry=carry)
-        x = x + attended
+        """The image after this block, and the text where `carry`; else text is only read.
+
+        With `rows` text i is about picture `rows[i]`, and there is one image a text from here on.
+        """
+        about = dict(text_mask=text_mask, carry=carry, rows=rows)
+        attended, attended_text = self.attend(x, text, **about)
+        x = (x if rows is None else x[rows]) + attended
         x = x + self.mlp(self.norm2(x))
         if not carry:
             return x, None
         text = text + attended_text
         return x, text + self.mlp(self.norm2(text))
 
-    def attend(self, x: Grid, text: Text | None, *, text_mask: Mask | None, carry: bool):
+    def attend(
+        self,
+        x: Float[Array, "p h w d"],
+        text: Text | None,
+        *,
+        text_mask: Mask | None,
+        carry: bool,
+        rows: Rows | None = None,
+    ):
         y = self.norm1(x)
         if self.window is not None:
             windows, padded = partition(y, self.window)
             windows, _ = self.attn(windows, None)
             return unpartition(windows, self.window, padded=padded, grid=x.shape[1:3]), None
         text = None if text is None else self.norm1(text)
-        return self.attn(y, text, text_mask=text_mask, carry=carry)
+        return self.attn(y, text, text_mask=text_mask, carry=carry, rows=rows)
 
 
 class Attention(nnx.Module):
@@ -176,11 +205,19 @@ class Attention(nnx.Module):
 
     @jax.named_scope("attn")
     def __call__(
-        self, x: Grid, text: Text | None, *, text_mask: Mask | None = None, carry: bool = False
+        self,
+        x: Float[Array, "p h w d"],
+        text: Text | None,
+        *,
+        text_mask: Mask | None = None,
+        carry: bool = False,
+        rows: Rows | None = None,
     ) -> tuple[Grid, Text | None]:
         b, h, w, d = x.shape
         q, k, v = (split_heads(y, self.heads) for y in self.project(x.reshape(b, h * w, d)))
         rel = self.relative(q, (h, w))
+        if rows is not None:
+            b, (q, k, v, rel) = len(rows), jax.tree.map(lambda y: y[rows], (q, k, v, rel))
         key_mask = None
         if text is not None:
             tq, tk, tv = self.project_text(text, queries=carry)
@@ -201,9 +238,8 @@ class Attention(nnx.Module):
         if queries:
             return [split_heads(y, self.heads) for y in self.project(text)]
         d = text.shape[-1]
-        kernel = self.qkv.kernel[...][:, d:].astype(text.dtype)
-        kv = text @ kernel + self.qkv.bias[...][d:].astype(text.dtype)[None, None]
-        kv = jnp.split(keep(kv, QKV), 2, axis=-1)
+        text = linear_ops.linear(text, self.qkv.kernel[...][:, d:], self.qkv.bias[...][d:])
+        kv = jnp.split(keep(text, QKV), 2, axis=-1)
         return None, *(split_heads(y, self.heads) for y in kv)
 
     def relative(self, q: Float[Array, "b k n c"], grid: tuple[int, int]):

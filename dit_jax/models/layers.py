@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float
 
+from dit_jax.ops import linear as ops
 from dit_jax.ops import norm
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend
@@ -17,9 +18,16 @@ Dtype = str
 Rng = nnx.Rngs
 
 
-def linear(n: int, out: int, *, dtype: Dtype, rngs: Rng, **kwargs) -> nnx.Linear:
+class Linear(nnx.Linear):
+    """Flax's parameters, our arithmetic (`ops.linear`); output in `dtype`."""
+
+    def __call__(self, x: Float[Array, "*b n"]) -> Float[Array, "*b out"]:
+        return ops.linear(x.astype(self.dtype), self.kernel[...], self.bias[...])
+
+
+def linear(n: int, out: int, *, dtype: Dtype, rngs: Rng) -> Linear:
     """`nn.Linear`: float32 weights `[n, out]`, output in `dtype`."""
-    return nnx.Linear(n, out, dtype=dtype, rngs=rngs, **kwargs)
+    return Linear(n, out, dtype=dtype, rngs=rngs)
 
 
 class LayerNorm(nnx.LayerNorm):

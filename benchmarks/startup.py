@@ -1,0 +1,136 @@
+"""How long until the first step, and what the loop adds to a step.
+
+    python -m benchmarks.startup [--row ROW] [--size N] [--steps N] [--rounds N]
+
+1. Compilation of a row's forward pass and training step, and the first training step in a fresh
+   process without and with JAX's compilation cache (a process each, weights drawn at random).
+2. The quickstart's training loop, on a batch that is always ready, beside its bare jitted step on
+   the same batch: they take turns, `--steps` steps a round; the goal is at most 5 % on top.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from benchmarks import synthetic
+from dit_jax.train.allocator import keep_freed_memory
+
+
+def first_step(row: str, size: int, cache: str) -> dict[str, float]:
+    """Seconds of compiling and of the first step, in this process."""
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    model = synthetic.Model(synthetic.architecture(row, image_size=size))
+    batch, state = synthetic.batch(size=size, count=1, tokens=20), model.start()
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    model.forward.lower(model.params, batch).compile()
+    seconds = {"forward, compiled": time.perf_counter() - start}
+    start = time.perf_counter()
+    training = model.training.lower(state, batch).compile()
+    seconds["training, compiled"] = time.perf_counter() - start
+    jax.block_until_ready(training(state, batch))
+    seconds["first step, compilation included"] = time.perf_counter() - start
+    return seconds
+
+
+def in_a_process(row: str, size: int, cache: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--row", row, "--size", str(size), "--child", cache]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class Ready:
+    """Batches that are always there: one, again and again."""
+
+    skipped_rows, skipped = 0, frozenset()
+
+    def __init__(self, batches):
+        self.batches, self.batch = batches, next(batches)
+
+    def __getattr__(self, name):
+        return getattr(self.batches, name)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.batch
+
+
+def loop_and_step(folder: Path, *, steps: int, rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds a step of the loop and of the bare step, of every round."""
+    from configs import quickstart
+    from dit_jax.config import Config
+    from dit_jax.train import loop
+    from dit_jax.train import step as train_steps
+    from dit_jax.train.checkpoint import Checkpoints
+    from dit_jax.train.run import Run
+    from dit_jax.train.stop import Stop
+
+    values = quickstart.get_config()
+    values.eval.every_steps = values.checkpoint.every_steps = 0
+    config = Config.from_dict(values)
+    run = Run.of(config, folder)
+    run = dataclasses.replace(run, batches=Ready(run.batches), every=0)
+    with Stop(0.0) as stop, Checkpoints(folder, config.checkpoint) as checkpoints:
+        training = loop.Training(run, stop, checkpoints)
+        training.pause = lambda report: training.step >= until  # neither scores nor saves
+        batch = train_steps.place_batch(run.batches.batch, run.model.mesh)
+        looped, bare = [], []
+        for number in range(rounds + 1):
+            until, start = training.step + steps, time.perf_counter()
+            training.loop()
+            jax.block_until_ready(training.state.step)
+            middle = time.perf_counter()
+            for _ in range(steps):
+                training.state, metrics = training.train_step(training.state, batch, training.key)
+                jax.block_until_ready(metrics)
+            end = time.perf_counter()
+            if number:  # the first round compiles
+                looped.append((middle - start) / steps)
+                bare.append((end - middle) / steps)
+        run.batches.close()
+    return looped, bare
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--row", default="ldit_vit_b")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    keep_freed_memory()
+    if options.child is not None:
+        print(json.dumps(first_step(options.row, options.size, options.child)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {"no cache": "", "cache, empty": folder, "cache, filled": folder}
+        print(f"| {options.row}, {options.size} px, s | " + " | ".join(caches) + " |")
+        print("|---|---|---|---|")
+        columns = [in_a_process(options.row, options.size, cache) for cache in caches.values()]
+        for name in columns[0]:
+            print(f"| {name} | " + " | ".join(f"{one[name]:.1f}" for one in columns) + " |")
+    with tempfile.TemporaryDirectory() as folder:
+        about = dict(steps=options.steps, rounds=options.rounds)
+        looped, bare = loop_and_step(Path(folder), **about)
+    more = statistics.median(a / b for a, b in zip(looped, bare, strict=True)) - 1
+    print("\n| quickstart | ms a step |\n|---|---|")
+    for name, times in (("loop", looped), ("bare step", bare)):
+        print(f"| {name} | {1000 * statistics.median(times):.1f} |")
+    print(f"\nThe loop adds {100 * more:.1f} % (median of {options.rounds} rounds' own ratios).")
+
+
+if __name__ == "__main__":
+    main()
