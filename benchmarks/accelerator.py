@@ -5,41 +5,24 @@
 
 Self-contained: synthetic batches, no data packages; needs jax, flax, optax, jaxtyping, absl-py and
 safetensors, and for `--torch` PyTorch. bfloat16, one layer of BERT, no dropout. MFU divides the
-arithmetic of `benchmarks/arithmetic.py` (a training step is three forwards, recomputation is not
-counted) by the device's peak, which is known for the devices of PEAKS or given. PyTorch runs
+arithmetic of `dit_jax.train.flops` (a training step is three forwards, recomputation is not
+counted) by the device's peak, which is in the same file or given. PyTorch runs
 `benchmarks/torch_ldit.py` under bfloat16 autocast with fused attention and `torch.compile`.
 Without an accelerator it runs the tiny row at a small batch in float32, says so, and gives no MFU.
+The page is benchmarks/results/accelerator.md.
 """
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 
 from benchmarks import synthetic
-from benchmarks.arithmetic import forward_flops
+from benchmarks.page import Page
+from dit_jax.train import flops
 
-PEAKS = {  # dense bfloat16 TFLOP/s, the makers' data sheets
-    "H200": 989,
-    "H100": 989,
-    "A100": 312,
-    "TPU v4": 275,
-    "TPU v5 lite": 197,
-    "TPU v5p": 459,
-    "TPU v5": 459,
-    "TPU v6 lite": 918,
-}
 TOKENS = 20
-
-
-def peak_of(kind: str) -> float | None:
-    """FLOP/s of a device by its name; None where it is not in the table."""
-    return next((value * 1e12 for name, value in PEAKS.items() if name in kind), None)
 
 
 def jax_seconds(row: str, options, dtype: str) -> dict[str, float]:
@@ -120,12 +103,12 @@ def torch_seconds(row: str, options, dtype: str) -> dict[str, float]:
 
 def lines(row: str, who: str, seconds: dict[str, float], options, peak: float | None) -> str:
     arch = synthetic.architecture(row, image_size=options.size)
-    flops = options.batch * forward_flops(arch, size=options.size, tokens=TOKENS)
+    work = {"forward": flops.forward(arch), "training": flops.training(arch)}
     cells = [row, who]
-    for what, times in (("forward", 1), ("training", 3)):
-        cells.append(f"{options.batch / seconds[what]:.1f}")
-        share = "–" if peak is None else f"{100 * times * flops / seconds[what] / peak:.1f} %"
-        cells.append(share)
+    for what, count in work.items():
+        rate = options.batch / seconds[what]
+        cells.append(f"{rate:.1f}")
+        cells.append("–" if peak is None else f"{100 * rate * count / peak:.1f} %")
     return "| " + " | ".join([*cells, f"{seconds['GiB']:.2f}"]) + " |"
 
 
@@ -147,19 +130,24 @@ def main() -> None:
     options, device = parsed(), jax.devices()[0]
     accelerated = device.platform != "cpu"
     dtype = "bfloat16" if accelerated else "float32"
-    peak = options.peak * 1e12 if options.peak else peak_of(device.device_kind)
-    if not accelerated:
-        print("No accelerator here: a small model on the CPU, to show that the script runs.\n")
-    print(f"{device.device_kind}, {dtype}, batch {options.batch}, {options.size} px,", end=" ")
-    print(f"remat {options.remat}, medians of {options.steps} steps\n")
-    print("| row | | forward, pictures/s | MFU | training, pictures/s | MFU | GiB |")
-    print("|---|---|---|---|---|---|---|")
-    for row in options.rows:
-        seconds = jax_seconds(row, options, dtype)
-        print(lines(row, "dit_jax", seconds, options, peak), flush=True)
-        if options.torch:
-            seconds = torch_seconds(row, options, dtype)
-            print(lines(row, "PyTorch", seconds, options, peak), flush=True)
+    peak = options.peak * 1e12 if options.peak else flops.peak(device.device_kind)
+    with Page("accelerator", "Pictures a second, MFU and memory on one device") as page:
+        if not accelerated:
+            page.add(
+                "No accelerator here: a small model on the CPU, to show that the script runs.\n"
+            )
+        page.add(
+            f"{device.device_kind}, {dtype}, batch {options.batch}, {options.size} px,"
+            f" remat {options.remat}, medians of {options.steps} steps.\n"
+        )
+        page.add("| row | | forward, pictures/s | MFU | training, pictures/s | MFU | GiB |")
+        page.add("|---" * 7 + "|")
+        for row in options.rows:
+            seconds = jax_seconds(row, options, dtype)
+            page.add(lines(row, "dit_jax", seconds, options, peak))
+            if options.torch:
+                seconds = torch_seconds(row, options, dtype)
+                page.add(lines(row, "PyTorch", seconds, options, peak))
 
 
 if __name__ == "__main__":

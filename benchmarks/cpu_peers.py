@@ -9,7 +9,7 @@ of the rounds' own ratios, memory is the most that the process ever held (VmHWM)
 and compilation included. Processor seconds count all threads: other work on the machine disturbs
 them less than it does the wall clock, most of all with `--cores 1`. A training step is forward,
 mean cross-entropy, backward, clipping and Adam; dropout and moving average are off in all of them.
-Needs requirements-dev.txt.
+Needs requirements-dev.txt. The page is benchmarks/results/cpu_peers_*.md.
 """
 
 import argparse
@@ -230,6 +230,8 @@ def report(seconds: dict[str, list[Times]], memory: dict[str, float]) -> str:
 
 
 def main() -> None:
+    from benchmarks.page import Page  # JAX does not belong into PyTorch's processes
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--what", choices=("forward", "training"), default="forward")
     parser.add_argument("--row", default="ldit_vit_b")
@@ -244,8 +246,11 @@ def main() -> None:
     setting = Setting(
         options.row, options.size, options.batch, training, kept, options.cores, options.depth
     )
-    print(f"{options.what}, {setting}, {options.rounds} rounds")
-    print(report(*compare(setting, rounds=options.rounds)), flush=True)
+    about = f"{options.row}, {options.what}, float32, {options.size} px, batch {options.batch}"
+    with Page(f"cpu_peers_{options.what}", f"Beside PyTorch on a CPU: {about}") as page:
+        kind = "that keep freed memory" if kept else "of the C library"
+        page.add(f"Medians of {options.rounds} rounds; {setting.cores} cores, allocators {kind}.\n")
+        page.add(report(*compare(setting, rounds=options.rounds)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m benchmarks.expressions [--row ROW] [--count N] [--rounds N]
 
 `DitSam.segment` on one picture and N expressions, beside N calls of the model; both compiled,
-float32, 512 px, taking turns. The ratio is the median of the rounds' own ratios.
+float32, 512 px, taking turns. The ratio is the median of the rounds' own ratios. The page is
+benchmarks/results/expressions.md.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import synthetic
+from benchmarks.page import Page
 from dit_jax.models import params as parameters
 from dit_jax.train.allocator import keep_freed_memory
 
@@ -63,11 +65,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     keep_freed_memory()
-    print(f"| {options.count} expressions, one picture | together, s | one by one, s | times |")
-    print("|---|---|---|---|")
-    for row in (options.row,) if options.row else ROWS:
-        times = compare(row, count=options.count, rounds=options.rounds)
-        print(f"| {row} | " + " | ".join(f"{x:.2f}" for x in times) + " |", flush=True)
+    with Page("expressions", "Several expressions on one picture") as page:
+        page.add(f"| {options.count} expressions | together, s | one by one, s | times |")
+        page.add("|---|---|---|---|")
+        for row in (options.row,) if options.row else ROWS:
+            times = compare(row, count=options.count, rounds=options.rounds)
+            page.add(f"| {row} | " + " | ".join(f"{x:.2f}" for x in times) + " |")
 
 
 if __name__ == "__main__":

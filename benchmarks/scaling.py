@@ -3,17 +3,16 @@
     python -m benchmarks.scaling [--row ROW] [--depth N] [--rounds N] [--training]
 
 One of them varies at a time, from L-DIT ViT-B with two blocks, 512 px, 20 tokens, batch 1, float32.
-GFLOP counts products (`benchmarks/arithmetic.py`), s is a median, both also as multiples of the
-first row of their table; "temporary" is what XLA sets aside besides parameters and inputs.
+GFLOP counts products (`dit_jax.train.flops`), s is a median, both also as multiples of the first
+row of their table; "temporary" is what XLA sets aside besides parameters and inputs. The page is
+benchmarks/results/scaling_*.md.
 """
 
 import argparse
-import platform
-
-import jax
 
 from benchmarks import synthetic
-from benchmarks.arithmetic import forward_flops
+from benchmarks.page import Page
+from dit_jax.train import flops
 from dit_jax.train.allocator import keep_freed_memory
 
 BASE = dict(batch=1, size=512, tokens=20, depth=2)
@@ -31,7 +30,7 @@ def measure(setting: dict, *, row: str, rounds: int, training: bool) -> tuple[fl
     arch = synthetic.architecture(row, depth=setting["depth"], image_size=size, text_tokens=tokens)
     model = synthetic.Model(arch)
     batch = synthetic.batch(size=size, count=setting["batch"], tokens=tokens)
-    flops = setting["batch"] * forward_flops(arch, size=size, tokens=tokens) * (1 + 2 * training)
+    count = flops.training(arch) if training else flops.forward(arch)
     if not training:
         program = model.forward.lower(model.params, batch).compile()
         seconds = synthetic.median_seconds(lambda: program(model.params, batch), rounds=rounds)
@@ -46,7 +45,7 @@ def measure(setting: dict, *, row: str, rounds: int, training: bool) -> tuple[fl
 
         seconds = synthetic.median_seconds(step, rounds=rounds)
     temporary = program.memory_analysis().temp_size_in_bytes
-    return flops / 1e9, seconds, temporary / 2**20
+    return setting["batch"] * count / 1e9, seconds, temporary / 2**20
 
 
 def main() -> None:
@@ -58,23 +57,28 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     base = BASE | {"depth": options.depth}
-    what = "training step" if options.training else "forward"
-    print(f"{options.row}, {what}, {jax.default_backend()} ({platform.machine()})\n")
-    for name, values in SWEEPS.items():
-        print(f"| {name} | GFLOP | × | s | × | GFLOP/s | temporary MiB | × |")
-        print("|---|---|---|---|---|---|---|---|")
-        first = None
-        for value in values:
-            about = dict(row=options.row, rounds=options.rounds, training=options.training)
-            flops, seconds, memory = measure(base | {name: value}, **about)
-            first = first or (flops, seconds, memory)
-            print(
-                f"| {value} | {flops:.0f} | {flops / first[0]:.2f} | {seconds:.3f} |"
-                f" {seconds / first[1]:.2f} | {flops / seconds:.0f} | {memory:.0f} |"
-                f" {memory / first[2]:.2f} |",
-                flush=True,
-            )
-        print()
+    what = "training" if options.training else "forward"
+    about = dict(row=options.row, rounds=options.rounds, training=options.training)
+    with Page(
+        f"scaling_{what}", f"Time and memory against arithmetic: {options.row}, {what}"
+    ) as page:
+        for name, values in SWEEPS.items():
+            page.add(f"| {name} | GFLOP | × | s | × | GFLOP/s | temporary MiB | × |")
+            page.add("|---" * 8 + "|")
+            first = None
+            for value in values:
+                found = measure(base | {name: value}, **about)
+                first = first or found
+                page.add(line(value, found, first))
+            page.add()
+
+
+def line(value: int, found: tuple[float, ...], first: tuple[float, ...]) -> str:
+    """A row of a table: each figure, and how many times the first row's it is."""
+    work, seconds, memory = found
+    more = [f"{a / b:.2f}" for a, b in zip(found, first, strict=True)]
+    cells = [value, f"{work:.0f}", more[0], f"{seconds:.3f}", more[1], f"{work / seconds:.0f}"]
+    return "| " + " | ".join(map(str, [*cells, f"{memory:.0f}", more[2]])) + " |"
 
 
 if __name__ == "__main__":

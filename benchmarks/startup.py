@@ -6,6 +6,8 @@
    process without and with JAX's compilation cache (a process each, weights drawn at random).
 2. The quickstart's training loop, on a batch that is always ready, beside its bare jitted step on
    the same batch: they take turns, `--steps` steps a round; the goal is at most 5 % on top.
+
+The page is benchmarks/results/startup.md.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from pathlib import Path
 import jax
 
 from benchmarks import synthetic
+from benchmarks.page import Page
 from dit_jax.train.allocator import keep_freed_memory
 
 
@@ -115,21 +118,32 @@ def main() -> None:
     if options.child is not None:
         print(json.dumps(first_step(options.row, options.size, options.child)))
         return
+    with Page("startup", "From the start to the first step, and what the loop adds") as page:
+        compiling(page, options)
+        looping(page, options)
+
+
+def compiling(page: Page, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         caches = {"no cache": "", "cache, empty": folder, "cache, filled": folder}
-        print(f"| {options.row}, {options.size} px, s | " + " | ".join(caches) + " |")
-        print("|---|---|---|---|")
+        page.add(f"| {options.row}, {options.size} px, s | " + " | ".join(caches) + " |")
+        page.add("|---|---|---|---|")
         columns = [in_a_process(options.row, options.size, cache) for cache in caches.values()]
         for name in columns[0]:
-            print(f"| {name} | " + " | ".join(f"{one[name]:.1f}" for one in columns) + " |")
+            page.add(f"| {name} | " + " | ".join(f"{one[name]:.1f}" for one in columns) + " |")
+    page.add()
+
+
+def looping(page: Page, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        about = dict(steps=options.steps, rounds=options.rounds)
-        looped, bare = loop_and_step(Path(folder), **about)
-    more = statistics.median(a / b for a, b in zip(looped, bare, strict=True)) - 1
-    print("\n| quickstart | ms a step |\n|---|---|")
-    for name, times in (("loop", looped), ("bare step", bare)):
-        print(f"| {name} | {1000 * statistics.median(times):.1f} |")
-    print(f"\nThe loop adds {100 * more:.1f} % (median of {options.rounds} rounds' own ratios).")
+        times = loop_and_step(Path(folder), steps=options.steps, rounds=options.rounds)
+    more = statistics.median(a / b for a, b in zip(*times, strict=True)) - 1
+    page.add("| quickstart | ms a step |")
+    page.add("|---|---|")
+    for name, seconds in zip(("loop", "bare step"), times, strict=True):
+        page.add(f"| {name} | {1000 * statistics.median(seconds):.1f} |")
+    rounds = f"median of {options.rounds} rounds' own ratios, {options.steps} steps each"
+    page.add(f"\nThe loop adds {100 * more:.1f} % ({rounds}).")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def config_with(**changes):
 @pytest.fixture(scope="module")
 def workdir(small, tmp_path_factory):
     """A run that was traced, and started again after its end."""
+    jax.clear_caches()  # what other tests compiled is not in this cache
     folder = tmp_path_factory.mktemp("runs") / "short"
     config = config_with(profile_steps="2:4")
     loop.train(config, folder)
