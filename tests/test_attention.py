@@ -12,6 +12,7 @@ from closeness import assert_close
 from dit_jax import variants
 from dit_jax.ops import attention, attention_cpu, attention_folded, attention_pallas
 from dit_jax.ops.attention_plain import attend_plain
+from dit_jax.ops.platform import Target
 
 TEXT = 20
 SIDES = (512, 1024)  # pixels
@@ -174,12 +175,13 @@ def test_the_choice_is_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(attention_pallas, "interpreted", lambda: False)
     attention.choose.cache_clear()
     large = attention.Problem(1, 12, 1024, 1044, 64, (32, 32), False, "bfloat16")
-    assert attention.choose(large, "cpu", 1) == "by_head"
+    assert attention.choose(large, Target("cpu", 1)) == "by_head"
+    gpu = Target("gpu", 1)
     small = attention.Problem(1, 3, 64, 84, 32, (8, 8), False, "float32")
-    assert attention.choose(small, "gpu", 1) == "plain"
+    assert attention.choose(small, gpu) == "plain"
     caplog.set_level(logging.INFO, logger="absl")
-    assert attention.choose(large, "gpu", 1) == "plain"  # there is none here
-    assert attention.choose(large, "gpu", 1) == "plain"
+    assert attention.choose(large, gpu) == "plain"  # there is none here
+    assert attention.choose(large, gpu) == "plain"
     (record,) = [r for r in caplog.records if "attention" in r.getMessage()]
     assert record.levelname == "WARNING"
     for part in ("slow", "cudnn: ", "pallas: "):

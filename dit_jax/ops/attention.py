@@ -17,6 +17,7 @@ from contextvars import ContextVar
 import jax
 import jax.numpy as jnp
 from absl import logging
+from jax.sharding import SingleDeviceSharding
 from jaxtyping import Bool, Float
 
 from dit_jax.ops import attention_folded, attention_pallas
@@ -24,7 +25,7 @@ from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention_anywhere import attend_anywhere
 from dit_jax.ops.attention_cpu import attend_by_head
 from dit_jax.ops.attention_plain import Rel, attend_plain
-from dit_jax.ops.platform import platform
+from dit_jax.ops.platform import Target, target
 from dit_jax.strict import one_of
 
 # Up to this many scores in all, whole arrays of them are the fastest way on every device.
@@ -98,23 +99,21 @@ def attend(
     name = os.environ.get(FORCE) if rel is not None else None
     if name:
         one_of(FORCE, name, tuple(BACK_ENDS))
-    elif platform() != "cpu" and platform() != jax.default_backend():
-        name = "plain"  # of a device that is elsewhere no candidate can be tried
     else:
-        name = choose(problem, platform(), jax.device_count())
+        name = choose(problem, target())
     return BACK_ENDS[name](q, k, v, rel, key_mask)
 
 
 @functools.lru_cache(maxsize=256)
-def choose(problem: Problem, platform: str, devices: int) -> str:
+def choose(problem: Problem, target: Target) -> str:
     """The back end of a problem, decided and logged once: the first candidate that compiles."""
     if problem.b * problem.heads * problem.m * problem.n <= SCORES_AT_ONCE:
         return "plain"
-    if platform == "cpu":
+    if target.kind == "cpu":
         return "by_head"
     refusals = []
-    for name in candidates(problem, platform, devices):
-        reason = failure(name, problem)
+    for name in candidates(problem, target.kind, target.count):
+        reason = failure(name, problem, target)
         if reason is None:
             logging.info("attention: %s for %s", name, problem)
             return name
@@ -122,7 +121,7 @@ def choose(problem: Problem, platform: str, devices: int) -> str:
     logging.warning(
         "attention: the slow plain path, scores in memory, for %s (%s)",
         problem,
-        "; ".join(refusals) or f"no fused one fits on {platform}",
+        "; ".join(refusals) or f"no fused one fits on {target.kind}",
     )
     return "plain"
 
@@ -131,31 +130,33 @@ def candidates(problem: Problem, platform: str, devices: int) -> list[str]:
     """Fused back ends that can state this problem, the one that should be fastest first.
 
     Folding is cheap while a head's channels and both sides of the grid fit into 128, the width of a
-    TPU's matrix unit, or 144, ViT-H's at 512 px; beyond that it adds a third of all arithmetic.
+    TPU's matrix unit, or 152, ViT-H's at 512 px with hidden keys; beyond that it adds a third of
+    all arithmetic.
     """
     if problem.grid is None or platform not in ("gpu", "tpu"):
         return []
     half = problem.dtype in ("bfloat16", "float16")
     fused = {"gpu": ["cudnn"] * half, "tpu": ["splash"] * (devices == 1)}[platform]
-    free = problem.folded() <= {"gpu": 144, "tpu": 128}[platform]
+    free = problem.folded() <= {"gpu": 152, "tpu": 128}[platform]
     return [*fused, "pallas"] if free else ["pallas", *fused]
 
 
-def failure(name: str, problem: Problem) -> str | None:
-    """Why a back end cannot run on this device; None where it compiles, forward and backward."""
-    shape = functools.partial(jax.ShapeDtypeStruct, dtype=problem.dtype)
-    b, heads, c, (h, w) = problem.b, problem.heads, problem.c, problem.grid
+def failure(name: str, problem: Problem, target: Target) -> str | None:
+    """Why a back end cannot run on a device; None where it compiles, forward and backward."""
+    place = None if target.device is None else SingleDeviceSharding(target.device)
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=problem.dtype, sharding=place)
+    b, heads, c, (h, w) = min(problem.b, 2), problem.heads, problem.c, problem.grid
     keys = shape((b, heads, problem.n, c))
     arrays = [shape((b, heads, problem.m, c)), keys, keys]
     rel = tuple(shape((b, heads, h * w, side)) for side in (h, w))
-    mask = jax.ShapeDtypeStruct((b, problem.n), bool) if problem.masked else None
+    mask = jax.ShapeDtypeStruct((b, problem.n), bool, sharding=place) if problem.masked else None
 
     def both(q, k, v, rel, mask):
         out, back = jax.vjp(lambda *x: BACK_ENDS[name](*x, mask), q, k, v, rel)
         return out, back(out)
 
     try:
-        jax.jit(both).lower(*arrays, rel, mask).compile()
+        jax.jit(both).lower(*arrays, rel, mask).compile(dict(target.options))
     except Exception as error:  # whatever a compiler says: the next candidate may do
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
     return None

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool, Float
 
 from dit_jax.ops import attention_kernels as kernels
+from dit_jax.ops import platform as devices
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention_kernels import Tiles
 from dit_jax.ops.attention_plain import Rel
@@ -57,9 +58,9 @@ def attend_pallas(
     """As `attention.attend`; relative positions are not optional, the image is never masked.
 
     Args:
-      platform: whose blocks to use, "cpu", "gpu" or "tpu"; by default this device's.
+      platform: whose blocks to use, "cpu", "gpu" or "tpu"; by default those of `ops.platform`.
     """
-    platform = platform or jax.default_backend()
+    platform = platform or devices.platform()
     device, (m, c), n = DEVICES[platform], q.shape[2:], k.shape[2]
     h, w = rel[0].shape[-1], rel[1].shape[-1]
     columns = pl.next_power_of_2(max(w, 16 if platform == "gpu" else 8))
@@ -220,7 +221,7 @@ def _call(kernel, how, grid, **specs):
 
 def interpreted() -> bool:
     """Whether the kernels run as ordinary JAX: there is no device for them."""
-    return jax.default_backend() == "cpu"
+    return devices.platform() == "cpu"
 
 
 def _some(rows: int, x: jax.Array) -> pl.BlockSpec:

@@ -1,27 +1,44 @@
 """Which kind of device a program is written for: this process's, unless another is planned for.
 
-Operations that differ between devices ask `platform`, not JAX: a program may be compiled here for
-a device that is elsewhere.
+Operations that differ between devices ask here, not JAX: a program may be compiled on this machine
+for devices that are elsewhere.
 """
 
 import contextlib
-import contextvars
+import dataclasses
 from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
 
 import jax
 
-_PLANNED: contextvars.ContextVar[str | None] = contextvars.ContextVar("planned", default=None)
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Devices that programs are for."""
+
+    kind: str  # "cpu", "gpu" or "tpu"
+    count: int
+    device: jax.Device | None = None  # one of them, where they are not this process's
+    options: tuple[tuple[str, Any], ...] = ()  # of their compiler
+
+
+_PLANNED: ContextVar[Target | None] = ContextVar("planned", default=None)
+
+
+def target() -> Target:
+    return _PLANNED.get() or Target(jax.default_backend(), jax.device_count())
 
 
 def platform() -> str:
     """One of "cpu", "gpu", "tpu"."""
-    return _PLANNED.get() or jax.default_backend()
+    return target().kind
 
 
 @contextlib.contextmanager
-def planned_for(kind: str) -> Iterator[None]:
-    """Programs that are traced inside are for devices of this kind."""
-    before = _PLANNED.set(kind)
+def planned_for(target: Target) -> Iterator[None]:
+    """Programs that are traced inside are for these devices."""
+    before = _PLANNED.set(target)
     try:
         yield
     finally:

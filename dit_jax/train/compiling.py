@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from dit_jax import config as configs
 from dit_jax.models import params as parameters
-from dit_jax.ops.platform import planned_for
+from dit_jax.ops.platform import Target, planned_for
 from dit_jax.train import abstract, sharding
 from dit_jax.train import step as steps
 from dit_jax.train.targets import Devices
@@ -31,8 +31,10 @@ class Compiled:
 def compile_step(config: configs.Config, where: Devices) -> Compiled:
     """Compile a training step of this config for these devices, and ask what memory it takes."""
     mesh = sharding.make_mesh(config.mesh, where.devices)
+    options = tuple(where.options.items())
+    target = Target(where.platform, len(where.devices), where.devices[0], options)
     try:
-        with planned_for(where.platform):
+        with planned_for(target):
             stats = lower(config, mesh).compile(where.options).memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

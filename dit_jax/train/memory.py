@@ -17,13 +17,11 @@ from jax.sharding import AbstractMesh, Mesh
 from dit_jax import config as configs
 from dit_jax.models.architecture import PATCH, Architecture, Injection
 from dit_jax.models.params import Params, flatten
+from dit_jax.ops.attention import SCORES_AT_ONCE
 from dit_jax.train import abstract
 
 Bytes = int | float
 Attention = Literal["plain", "fused"]
-# How `dit_jax.ops.attention` works on each kind of device. On a CPU it goes head by head and
-# computes scores again in the backward pass: nothing of their size is kept.
-ATTENTION: dict[str, Attention] = {"cpu": "fused", "gpu": "plain", "tpu": "plain"}
 FLOAT = 4
 PROMPTS = 5  # IoU and mask tokens in front of the text
 # Arrays of the size of the decoder's input that one of its layers keeps: both sides' inputs,
@@ -87,6 +85,13 @@ def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: At
         + (trainable if sums else 0),
         workspace=round(rows * work) + gathered(config, mesh),
     )
+
+
+def expected(config: configs.Config) -> Attention:
+    """How `dit_jax.ops.attention` works: all at once where the scores are few."""
+    arch, rows = config.architecture(), config.optim.batch_size // config.optim.accumulate
+    scores = rows * arch.vit.heads * (arch.image_size // PATCH) ** 2 * tokens(arch)
+    return "plain" if scores <= SCORES_AT_ONCE else "fused"
 
 
 def reached(trainable: Params, arch: Architecture) -> dict[str, jax.ShapeDtypeStruct]:

@@ -41,7 +41,7 @@ class Plan:
     config: configs.Config
     mesh: AbstractMesh
     memory: dict[Attention, Memory]
-    expected: Attention  # how attention works on the devices that are planned for
+    expected: Attention
     compiled: Compiled | None
     decisive: bool  # whether the compiler that was asked is that of the devices
 
@@ -91,10 +91,8 @@ def examine(config: configs.Config, where: Devices, *, compiled: bool) -> Plan:
     mesh = mesh_of(config, len(where.devices))
     kinds: tuple[Attention, ...] = ("plain", "fused")
     counted = {kind: memory.estimate(config, mesh, attention=kind) for kind in kinds}
-    # Simulated CPUs stand for accelerators.
-    platform = "gpu" if where.simulated else where.platform
     found = compiling.compile_step(config, where) if compiled else None
-    return Plan(config, mesh, counted, memory.ATTENTION[platform], found, not where.simulated)
+    return Plan(config, mesh, counted, memory.expected(config), found, not where.simulated)
 
 
 def text(plan: Plan, where: Devices, *, hbm_gb: float) -> str:
