@@ -16,11 +16,11 @@ from dit_jax.data.shapes import VOCAB
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.metrics import iou
 from dit_jax.export import formats, program
-from dit_jax.export import onnx as onnx_export
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection
 
 pytest.importorskip("jax2onnx", reason="writing ONNX has an environment of its own: `make onnx`")
+from dit_jax.export import onnx as onnx_export
 
 SIZES = [(48, 64), (427, 640), (200, 64), (64, 64), (1, 1), (3, 250)]
 

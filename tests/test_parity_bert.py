@@ -25,7 +25,7 @@ def theirs():
         num_hidden_layers=DEPTH,
         num_attention_heads=1,
         intermediate_size=96,
-        max_position_embeddings=16,
+        max_position_embeddings=32,
     )
     model = BertModel(config).eval()
     with torch.no_grad():

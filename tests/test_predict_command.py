@@ -247,8 +247,10 @@ def test_launch(programs, model, photos, tmp_path):
 def installed(tmp_path_factory, programs):
     """The project as `pip install .` leaves it, and a folder that is not the project's."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("launch.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+    for name in ("launch.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
+    for path in ROOT.glob("requirements*.txt"):
+        shutil.copy(path, copy)
     for name in ("configs", "convert", "dit_jax"):
         shutil.copytree(ROOT / name, copy / name)
     target = tmp_path_factory.mktemp("target")

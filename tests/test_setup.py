@@ -13,7 +13,7 @@ from convert.assemble import assemble
 from dit_jax import model_directory, variants
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Injection, Vit
-from dit_jax.train import loop, scoring, setup
+from dit_jax.train import scoring, setup
 from dit_jax.train.run import Run
 
 
@@ -93,12 +93,6 @@ def test_splits_are_opened_first(tmp_path):
     config = config_of(data__eval_splits=("val", "testC"))
     with pytest.raises(ValueError, match="unknown split 'testC'"):
         Run.of(config, tmp_path)
-
-
-def test_training_is_of_one_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="spread over 2 processes; training expects one"):
-        loop.train(config_of(), tmp_path)
 
 
 def test_plain_sam_is_not_evaluated(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Int64
 
@@ -59,7 +59,7 @@ class Share:
 
 
 @functools.lru_cache(maxsize=16)
-def share(mesh: Mesh) -> Share:
+def share(mesh: Mesh | AbstractMesh) -> Share:
     """This process's share; raises ValueError where processes hold unequal or overlapping rows."""
     total = mesh.shape["data"] * mesh.shape["fsdp"]
     held: dict[int, set[int]] = {}

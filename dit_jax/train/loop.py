@@ -50,7 +50,7 @@ def train(
         if hosts.first():
             print(farewell(training.step, run.total, stopped=training.asked), flush=True)
         if run.batches.skipped:
-            print(skipped(run.batches), flush=True)
+            print(skipped(run.batches, training.feed.skipped_rows), flush=True)
         if not training.asked:
             finish(run, checkpoints, stop)
 
@@ -169,11 +169,11 @@ def farewell(step: int, total: int, *, stopped: bool) -> str:
     return f"Trained {total} steps."
 
 
-def skipped(batches: TrainBatches) -> str:
+def skipped(batches: TrainBatches, rows: int) -> str:
+    """What was left out; `rows` of the batches that were trained on, not of all that were made."""
     names = ", ".join(sorted(batches.skipped))
     return (
-        f"{batches.skipped_rows} rows held other records than these broken ones"
-        f" ({len(batches.skipped)}): {names}."
+        f"{rows} rows held other records than these broken ones ({len(batches.skipped)}): {names}."
     )
 
 
