@@ -50,13 +50,12 @@ def main(compiled: str | None, target: str) -> None:
         where = targets.find(target, devices) if compiled is not None else counted_for(devices)
         made = plan.examine(config, where, compiled=compiled is not None)
         entry = known.setdefault(name, {})
-        entry |= {kind: memory.total for kind, memory in made.memory.items()}
-        entry["state"] = made.memory["plain"].state
+        entry["counted"] = made.memory["fused"].total
         if made.compiled is not None:
             entry[target] = made.compiled.refused or made.compiled.total
         JSON.write_text(json.dumps(known, indent=1) + "\n")
         print(name, entry, flush=True)
-    TABLE.write_text(table(known))
+    TABLE.write_text(f"# Memory of a training step, GB a device\n\n{table(known)}")
 
 
 def counted_for(devices: int) -> targets.Devices:
@@ -65,13 +64,24 @@ def counted_for(devices: int) -> targets.Devices:
 
 
 def table(known: dict[str, dict]) -> str:
-    asked = [name for name in targets.TARGETS if any(name in entry for entry in known.values())]
-    head = ["model | batch | mesh | dtype | remat", "state", "fused", "plain", *asked]
-    lines = ["| " + " | ".join(head) + " |", "|---" * (4 + len(head)) + "|"]
+    """Counted: a row a model and setting, a column a mesh. Then what compilers answered."""
+    head = ["model", "batch", "dtype", "remat", *(f"mesh {mesh}" for mesh in MESHES)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    counted: dict[tuple[str, ...], list[str]] = {}
+    for name, *_ in rows():
+        backbone, batch, _, dtype, remat = name.split(" | ")
+        cells = counted.setdefault((backbone, batch, dtype, remat), [])
+        cells.append(shown(known.get(name, {}).get("counted")))
+    lines += ["| " + " | ".join([*setting, *cells]) + " |" for setting, cells in counted.items()]
+    lines += ["", "| model | batch | mesh | dtype | remat | compiler of | says | counted |"]
+    lines.append("|---" * 8 + "|")
     for name, *_ in rows():
         entry = known.get(name, {})
-        cells = [shown(entry.get(key)) for key in ("state", "fused", "plain", *asked)]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
+        for target in targets.TARGETS:
+            if target in entry:
+                lines.append(
+                    f"| {name} | {target} | {shown(entry[target])} | {shown(entry['counted'])} |"
+                )
     return "\n".join(lines) + "\n"
 
 

@@ -1,12 +1,30 @@
-"""Shared by all tests: strict JAX settings and the optional folder of reference data."""
+"""Shared by all tests: strict JAX settings, compiled programs, the optional reference data."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
+
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def pytest_configure(config):
+    """One folder of compiled programs for all processes of this run, which start with it."""
+    if CACHE not in os.environ:
+        config.stash[CREATED] = os.environ[CACHE] = tempfile.mkdtemp(prefix="dit_jax_programs_")
+
+
+def pytest_unconfigure(config):
+    if folder := config.stash.get(CREATED, None):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+CREATED = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +38,6 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory) -> Path:
-    """Folder of compiled programs, for `quickly`."""
-    return tmp_path_factory.mktemp("programs")
+def programs() -> Path:
+    """Folder of compiled programs that all tests share."""
+    return Path(os.environ[CACHE])

@@ -13,6 +13,8 @@ from runs import compiling_once
 
 from dit_jax.predict.programs import programs_of
 
+# For other processes, in XLA_FLAGS; a CPU's fusion emitters are most of its time.
+COMPILES_FASTER = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 SETTINGS = {
     "jax_disable_most_optimizations": True,
     "jax_persistent_cache_min_compile_time_secs": 0.0,

@@ -12,7 +12,8 @@ from closeness import assert_close
 from dit_jax import variants
 from dit_jax.ops import attention, attention_cpu, attention_folded, attention_pallas
 from dit_jax.ops.attention_plain import attend_plain
-from dit_jax.ops.platform import Target
+from dit_jax.ops.platform import Target, planned_for
+from dit_jax.train import targets
 
 TEXT = 20
 SIDES = (512, 1024)  # pixels
@@ -154,6 +155,25 @@ def test_kernels_lower_for_accelerators(monkeypatch, platform, shape):
 
     lowered = jax.jit(both).trace(*half).lower(lowering_platforms=(platform,))
     assert lowered.as_text().count("custom_call") >= 4
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_kernels_compile_for_devices_that_are_elsewhere(name, dtype):
+    """Both directions at every real size, by the compilers of TPUs and GPUs."""
+    try:
+        where = targets.find(name, 1)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    there = Target(where.platform, 1, where.devices[0], tuple(where.options.items()))
+    back_ends = ["pallas", "splash"] if where.platform == "tpu" else ["pallas"]
+    for h, w, c in REAL.values():
+        about = attention.Problem(2, 12, h * w, h * w + TEXT, c, (h, w), True, dtype)
+        with planned_for(there):
+            failures = {
+                back_end: attention.failure(back_end, about, there) for back_end in back_ends
+            }
+        assert not any(failures.values()), failures
 
 
 def test_no_scores_in_memory():

@@ -21,8 +21,8 @@ LENGTH = dict(optim__max_steps=5, checkpoint__every_steps=0, eval__every_steps=3
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, compiling_once(tmp_path_factory.mktemp("xla")):
+def small(programs):
+    with pytest.MonkeyPatch.context() as patch, compiling_once(programs):
         shrink(patch)
         yield
 

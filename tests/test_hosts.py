@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
+from quickly import COMPILES_FASTER
 
 from dit_jax import model_directory
 from dit_jax.train import hosts
@@ -125,15 +126,14 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory):
+def launch(programs):
     """Start launch.py, in one process or as several that share a run."""
-    cache = tmp_path_factory.mktemp("xla")
 
     def start(workdir, *arguments, processes=1, devices=1):
         env = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_COMPILATION_CACHE_DIR": str(programs),
+            "XLA_FLAGS": f"{COMPILES_FASTER} --xla_force_host_platform_device_count={devices}",
         }
         command = [sys.executable, "launch.py", *SMALL, f"--workdir={workdir}", *arguments]
         port = free_port()
@@ -152,6 +152,7 @@ def finish(started):
     return [out for out, _ in said]
 
 
+@pytest.mark.proof
 def test_a_run_of_two_processes_stops_and_goes_on_elsewhere(launch, tmp_path):
     """SIGTERM reaches one process only; both save and end, and one process on two devices ends
     the run as a process that was alone all the time."""

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from quickly import COMPILES_FASTER
 
 from benchmarks import kills
 
@@ -10,8 +11,10 @@ SHORT = ("--config.optim.max_steps=12", "--config.eval.every_steps=6")
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
-    return kills.Command(tmp_path_factory.mktemp("cache"), (*kills.SETTINGS, *SHORT))
+def command(programs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", COMPILES_FASTER)
+        yield kills.Command(programs, (*kills.SETTINGS, *SHORT))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from quickly import COMPILES_FASTER
 
 import launch as command
 
@@ -28,9 +29,9 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory):
+def launch(programs):
     """Run the command; all calls share the programs that JAX compiled."""
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs), "XLA_FLAGS": COMPILES_FASTER}
     how = dict(cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
     return lambda *arguments: subprocess.run(
         [sys.executable, "launch.py", *map(str, arguments)], **how

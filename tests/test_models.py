@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from closeness import assert_close
 from flax import nnx
+from quickly import compiled_quickly
 
 from dit_jax import variants
 from dit_jax.models import params as params_lib
@@ -19,6 +20,12 @@ VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
 BERT = Bert(vocab=40, depth=1, width=32, heads=2, mlp_width=48, positions=24)
 WIDE = dataclasses.replace(BERT, width=48)
 METHODS = list(Injection)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick(programs):
+    with compiled_quickly(programs):
+        yield
 
 
 def small(injection, *, bert=BERT, **settings):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
+from quickly import COMPILES_FASTER
 from runs import config_of, shallow
 
 from dit_jax import config as configs
@@ -25,7 +26,6 @@ WORKER = Path(__file__).with_name("mesh_worker.py")
 # Strategies, as (data, fsdp, tensor). Programs for several processes take long to compile, so
 # three methods that share little run on their product; `make proof` runs every pair.
 MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (4, 1, 2), "product": (2, 2, 2)}
-COMPILES_FASTER = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 ACROSS = ("layer_wise-across", "layer_wise", (1, 1, 8))  # tensor reaches across processes
 STRATEGIES = [(f"layer_wise-{name}", "layer_wise", shape) for name, shape in MESHES.items()]
 METHODS = [

@@ -23,8 +23,8 @@ HEAD = "mask_decoder.presence_head.layers.2.kernel"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, compiling_once(tmp_path_factory.mktemp("xla")):
+def small(programs):
+    with pytest.MonkeyPatch.context() as patch, compiling_once(programs):
         shrink(patch)
         yield
 

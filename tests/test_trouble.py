@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quickly import COMPILES_FASTER
 from runs import compiling_once, config_of, shrink, train_step_of
 
 from benchmarks import kills
@@ -22,8 +23,8 @@ POISON = 77  # a batch whose masks are all this has pictures of no numbers
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, compiling_once(tmp_path_factory.mktemp("xla")):
+def small(programs):
+    with pytest.MonkeyPatch.context() as patch, compiling_once(programs):
         shrink(patch)
         prepare = steps.prepare
 
@@ -176,10 +177,11 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_ends_in_a_sentence_and_the_run_continues_when_there_is_room(
-    small_disk, tmp_path
+    small_disk, programs, monkeypatch
 ):
+    monkeypatch.setenv("XLA_FLAGS", COMPILES_FASTER)
     settings = (*kills.SETTINGS, "--config.optim.max_steps=10", "--config.eval.every_steps=0")
-    command = kills.Command(tmp_path / "cache", settings)
+    command = kills.Command(programs, settings)
     process = command.start(small_disk / "run")
     said = process.communicate()[0].splitlines()
     assert process.returncode == 1

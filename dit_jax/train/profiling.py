@@ -32,7 +32,7 @@ class Profile:
             self._stop(waiting_for=state)
         if not self._running and step in self._steps:
             jax.block_until_ready(state)  # the step before is none of ours
-            jax.profiler.start_trace(str(self._folder))
+            jax.profiler.start_trace(str(self._folder), profiler_options=_options())
             self._running = True
 
     def _stop(self, *, waiting_for: Any) -> None:
@@ -42,3 +42,11 @@ class Profile:
         jax.profiler.stop_trace()
         self._running = False
         logging.info("The trace of steps %s is in %s.", self._steps, self._folder)
+
+
+def _options() -> jax.profiler.ProfileOptions:
+    """Without Python's own calls: tracing those can end a thread that starts meanwhile, and a
+    checkpoint is written by such threads (CPython 3.11, `threading.setprofile`)."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    return options
