@@ -233,3 +233,13 @@ def test_a_targets_compiler_that_is_missing():
     failed = launch("--target=v5e", "--devices=4")
     assert failed.returncode == 1
     assert 'needs its compiler: pip install "jax[tpu]"' in failed.stderr
+
+
+def test_the_command_of_the_docs():
+    text = (ROOT / "docs" / "memory.md").read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if line.startswith("    python launch.py")]
+    _, *words = line.split()
+    how = dict(cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, *words], **how)
+    assert done.returncode == 0, done.stderr
+    assert "It fits into 16 GB." in done.stdout

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 SIZE = (11.0, 6.6)  # inches: the width of a page, turned
-MARGINS = dict(left=0.06, right=0.98, bottom=0.08, top=0.95, wspace=0.24, hspace=0.22)
+MARGINS = dict(left=0.07, right=0.98, bottom=0.08, top=0.95, wspace=0.24, hspace=0.22)
 INK, LIGHT = "#1f4e79", "#b9cfe4"
 SMOOTH = 0.9  # of the running mean that is drawn over a noisy curve
 
@@ -68,7 +68,7 @@ def _plain(panel, lines: list[Line], key: str) -> None:
     steps, values = points(lines, key)
     panel.plot(steps, values, color="#c55a11", linewidth=1.2, linestyle="--")
     panel.set_ylabel("learning rate (dashed)", color="#c55a11", fontsize=8)
-    panel.tick_params(labelsize=8)
+    panel.tick_params(labelsize=8, which="both")
     panel.set_ylim(bottom=0)
     panel.spines[["top"]].set_visible(False)
 
@@ -89,5 +89,5 @@ def _dress(panel, title: str) -> None:
     panel.set_title(title, fontsize=10, loc="left", fontweight="bold")
     panel.grid(color="#dddddd", linewidth=0.7)
     panel.set_axisbelow(True)
-    panel.tick_params(labelsize=8)
+    panel.tick_params(labelsize=8, which="both")
     panel.spines[["top", "right"]].set_visible(False)
