@@ -15,7 +15,17 @@ from dit_jax.ops.attention import attend
 from dit_jax.ops.rematerialise import HIDDEN, keep
 
 Dtype = str
-Rng = nnx.Rngs
+
+
+class OneKey:
+    """Stands for `nnx.Rngs` where no values are wanted. Counting keys while shapes are traced takes
+    seconds: flax 0.12.8 asks for each count's sharding, which searches the whole trace."""
+
+    def params(self) -> jax.Array:
+        return jax.random.key(0)
+
+
+Rng = nnx.Rngs | OneKey
 
 
 class Linear(nnx.Linear):

@@ -16,6 +16,7 @@ from flax import nnx
 from dit_jax.models import initial
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import DitSam
+from dit_jax.models.layers import OneKey
 
 Params = dict[str, Any]  # nested; keys are strings, leaves arrays (or jax.ShapeDtypeStruct)
 
@@ -38,7 +39,7 @@ def structure(arch: Architecture) -> tuple[nnx.GraphDef, Params]:
 
     The result is shared between calls: read it, do not change it.
     """
-    abstract = nnx.eval_shape(lambda: DitSam(arch, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: DitSam(arch, rngs=OneKey()))
     graph, state = nnx.split(abstract, nnx.Param)
     return graph, unflatten(
         {".".join(map(str, p)): v.get_value() for p, v in nnx.to_flat_state(state)}
