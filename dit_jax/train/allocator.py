@@ -7,8 +7,9 @@ system in between, and the kernel clears them anew: 26,000 faults a step of the 
 import ctypes
 import platform
 
-# Of <malloc.h>: no mapping of its own for a large block, no trimming, one arena for all threads.
-MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD, ARENA_MAX = -3, -1, -2, -8
+# Of <malloc.h>: no mapping of its own for any block, however large, no trimming, one arena for all
+# threads.
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> bool:
@@ -18,8 +19,8 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     settings = {
         ARENA_MAX: 1,
-        MMAP_THRESHOLD: 1 << 30,
-        TRIM_THRESHOLD: (1 << 31) - 1,
+        MMAP_MAX: 0,
+        TRIM_THRESHOLD: -1,
         TOP_PAD: 1 << 28,
     }
     taken = [mallopt(name, value) for name, value in settings.items()]  # each must be tried
