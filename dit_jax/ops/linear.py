@@ -18,7 +18,7 @@ def linear(
     y = x @ kernel.astype(x.dtype)
     if bias is None:
         return y
-    return y + jax.lax.broadcast_in_dim(bias.astype(x.dtype), y.shape, (y.ndim - 1,))
+    return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
 
 
 def _forward(x, kernel, bias):
