@@ -17,6 +17,7 @@ from absl import logging
 
 from configs import base
 from dit_jax.config import Config
+from dit_jax.ops import rematerialise
 from dit_jax.train import plan, targets
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,7 +25,7 @@ JSON, TABLE = RESULTS / "memory.json", RESULTS / "memory.md"
 # Mesh → devices and settings: one device, copies on eight, pieces on eight.
 MESHES = {"1": (1, 1), "data 8": (8, 1), "fsdp 8": (8, 8)}
 BATCHES = (64, 16)
-KINDS = (("float32", "none"), ("bfloat16", "none"), ("bfloat16", "dots"), ("bfloat16", "full"))
+KINDS = (("float32", "none"), *(("bfloat16", policy) for policy in rematerialise.POLICIES))
 
 
 def rows() -> Iterator[tuple[str, Config, int]]:

@@ -5,9 +5,8 @@
 
 Recipe `paper` or `official` (released code).
 Expected oIoU on RefCOCO val / testA / testB, as the paper reports: 76.18 / 78.13 / 73.27.
-Hardware, estimated as in `ldit_vit_b`: about 360 GiB at batch 64 in bfloat16, or 45 GiB with
-`--config.model.remat=full`; `--config.optim.accumulate=8` as well brings that to about 21 GiB, most
-of it parameters, gradients and Adam's moments, which `--config.mesh.fsdp=8` spreads over devices.
+Hardware: at batch 64 in bfloat16 with `--config.model.remat=scan`, one device of 80 GB (26 GB), or
+eight of 16 GB with `--config.mesh.fsdp=8` (4.4 GB each), by H100's compiler; see docs/memory.md.
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,8 @@
 
 Recipe `paper` or `official` (released code).
 Expected oIoU on RefCOCO val / testA / testB, as the paper reports: none reported.
-Hardware, estimated as in `ldit_vit_b`: about 250 GiB at batch 64 in bfloat16, or 35 GiB with
-`--config.model.remat=full`; `--config.optim.accumulate=8` as well brings that to about 13 GiB.
+Hardware, counted in docs/memory.md: a step at batch 64 takes 65 GB in bfloat16, 14 GB with
+`--config.model.remat=full`.
 """
 
 from ml_collections import ConfigDict

@@ -84,7 +84,7 @@ class Model:
     mask_padding: bool
     dtype: str
     dropout: bool  # the paper's 0.1 in BERT and after the projections
-    remat: str  # what the backward pass recomputes: "none", "dots" (what is cheap), "full" (all)
+    remat: str  # what the backward pass recomputes: see `dit_jax.ops.rematerialise`
     init: Init
     vocab_size: int | None  # word pieces the text encoder has rows for; None keeps the row's
     vocab: str  # "" takes the model directory's, BERT's, or the embedded one for shapes

@@ -2,7 +2,8 @@
 
     python tests/mesh_worker.py OUT CASES [PORT PROCESSES RANK]
 
-CASES is JSON: a list of [name, injection, [data, fsdp, tensor]]. For each, OUT/NAME.npz holds loss,
+CASES is JSON: a list of [name, injection, [data, fsdp, tensor]], and perhaps a policy of
+rematerialisation, for a model of four blocks instead of two. For each, OUT/NAME.npz holds loss,
 gradient norm, first gradients, parameters and moments, and OUT/NAME.json the share of every array
 that one device holds.
 """
@@ -28,16 +29,18 @@ def main(out: str, cases: str, port: str = "", count: str = "1", rank: str = "0"
     from dit_jax.train import sharding
 
     with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
         patch.setattr(sharding, "SMALLEST_SHARDED", 2**10)  # the test's parameters are small
-        for name, injection, shape in json.loads(cases):
-            values, shares = three_steps(injection, shape)
+        for name, injection, shape, *remat in json.loads(cases):
+            shrink(patch, depth=4 if remat else 2)
+            values, shares = three_steps(injection, shape, *remat)
             if int(rank) == 0:
                 np.savez(Path(out, f"{name}.npz"), **values)
                 Path(out, f"{name}.json").write_text(json.dumps(shares))
 
 
-def three_steps(injection: str, shape: tuple[int, int, int]) -> tuple[dict, dict]:
+def three_steps(
+    injection: str, shape: tuple[int, int, int], remat: str = "none"
+) -> tuple[dict, dict]:
     from runs import config_of, train_step_of
 
     from dit_jax.train import hosts
@@ -48,6 +51,7 @@ def three_steps(injection: str, shape: tuple[int, int, int]) -> tuple[dict, dict
     # A key's bias has no gradient; with Adam's usual ε, rounding noise would take full steps.
     settings = dict(optim__eps=1e-4, model__presence=True, model__injection=injection)
     settings |= dict(model__dropout=True)  # drawn by a row's place in the global batch
+    settings |= dict(model__remat=remat)
     config = config_of(**mesh, **settings)
     devices = jax.devices()[:1] if shape == [1, 1, 1] else jax.devices()
     run = Run.of(config, Path("unused"), devices=devices)

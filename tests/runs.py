@@ -46,9 +46,9 @@ def train_step_of(run: Run) -> tuple[TrainState, Callable]:
     return placement, train_step
 
 
-def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+def shrink(monkeypatch: pytest.MonkeyPatch, *, depth: int = 2) -> None:
     """Make `tiny` smaller still."""
-    vit = Vit(depth=2, width=32, heads=2, global_blocks=(1,), grid=4, window=2)
+    vit = Vit(depth=depth, width=32, heads=2, global_blocks=(1,), grid=4, window=2)
     bert = Bert(vocab=256, depth=1, width=32, heads=2, mlp_width=64, positions=32)
     monkeypatch.setitem(variants.BACKBONES, "tiny", vit)
     monkeypatch.setitem(variants.TEXT_ENCODERS, "tiny", bert)

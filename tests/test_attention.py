@@ -212,14 +212,20 @@ def test_candidates():
     half = attention.Problem(64, 12, 1024, 1044, 64, (32, 32), False, "bfloat16")
     wide = attention.Problem(64, 12, 4096, 4116, 64, (64, 64), False, "bfloat16")
     whole = attention.Problem(64, 12, 1024, 1044, 64, (32, 32), False, "float32")
-    bare = attention.Problem(64, 12, 1024, 1044, 64, None, False, "bfloat16")
     assert half.folded() == 128
-    assert attention.candidates(half, "gpu", 8) == ["cudnn", "pallas"]
-    assert attention.candidates(wide, "gpu", 1) == ["pallas", "cudnn"]
-    assert attention.candidates(whole, "gpu", 1) == ["pallas"]
-    assert attention.candidates(half, "tpu", 1) == ["splash", "pallas"]
-    assert attention.candidates(half, "tpu", 8) == ["pallas"]
-    assert attention.candidates(bare, "gpu", 1) == []
+    assert attention.candidates(half, "gpu") == ["cudnn", "pallas"]
+    assert attention.candidates(wide, "gpu") == ["pallas", "cudnn"]
+    assert attention.candidates(whole, "gpu") == ["pallas"]
+    assert attention.candidates(half, "tpu") == ["splash", "pallas"]
+    assert attention.candidates(wide, "tpu") == ["pallas", "splash"]
+
+
+def test_few_scores_are_plain_and_nobody_is_warned(caplog):
+    """The decoder's tokens look at an image without relative positions."""
+    attention.choose.cache_clear()
+    decoder = attention.Problem(64, 8, 25, 1024, 16, None, False, "bfloat16")
+    assert attention.choose(decoder, Target("gpu", 1)) == "plain"
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
 def test_a_forced_back_end(monkeypatch):

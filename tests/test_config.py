@@ -97,7 +97,10 @@ def without(section, key):
         (plain("optim", lr="1e-4"), "optim.lr is '1e-4' of type str; expected float."),
         (plain("optim", batch_size=8.0), "optim.batch_size is 8.0 of type float; expected int."),
         (plain("model", remat=True), "model.remat is True of type bool; expected str."),
-        (plain("model", remat="block"), "model.remat is 'block'; expected one of none, dots, full"),
+        (
+            plain("model", remat="block"),
+            "model.remat is 'block'; expected one of none, dots, full, scan",
+        ),
         (plain("optim", max_steps=True), "optim.max_steps is True of type bool; expected int."),
         (plain("data", eval_splits=3), "data.eval_splits is 3; expected a tuple"),
         (plain("data", eval_splits=","), "data.eval_splits is empty; expected at least one"),

@@ -20,6 +20,12 @@ VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
 BERT = Bert(vocab=40, depth=1, width=32, heads=2, mlp_width=48, positions=24)
 WIDE = dataclasses.replace(BERT, width=48)
 METHODS = list(Injection)
+# No text, a module a block from the first or the second one on, a row a block; `make proof` has all.
+QUICK = (Injection.NONE, Injection.LAYER_WISE, Injection.CROSS_ATTENTION, Injection.E2E_STATIC)
+EACH_KIND_OF_LOOP = [
+    injection if injection in QUICK else pytest.param(injection, marks=pytest.mark.proof)
+    for injection in Injection
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,9 +34,9 @@ def quick(programs):
         yield
 
 
-def small(injection, *, bert=BERT, **settings):
+def small(injection, *, vit=VIT, bert=BERT, **settings):
     settings = dict(image_size=64, text_layer=1) | settings
-    return Architecture(VIT, bert, Injection(injection), **settings)
+    return Architecture(vit, bert, Injection(injection), **settings)
 
 
 def batch(size=64, count=2, length=20):
@@ -229,3 +235,48 @@ def test_architecture_refuses_what_cannot_be():
         small("e2e", windowed=True)
     with pytest.raises(ValueError, match=r"unknown key architecture.colour"):
         from_json(to_json(small("e2e")) | {"colour": 1})
+
+
+@pytest.mark.parametrize("injection", EACH_KIND_OF_LOOP)
+def test_a_loop_over_blocks_computes_the_same(injection):
+    """The embedding and every gradient, with tables of both lengths that checkpoints have."""
+    vit = dataclasses.replace(VIT, depth=4, global_blocks=(1, 3))
+    model = perturbed(small(injection, vit=vit, mask_padding=True))
+    images, _, mask = batch()
+    text = np.random.default_rng(1).standard_normal((*mask.shape, BERT.width), np.float32)
+
+    def loss(params, remat):
+        encoder = model.merge(params).image_encoder
+        embedding = encoder(images, text, text_mask=mask.astype(bool), remat=remat)
+        return jnp.mean(jnp.sin(embedding)), embedding
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    ((_, expected), one), ((_, found), other) = run(model.params, "none"), run(model.params, "scan")
+    assert_close(found, expected, "embedding", tolerance=1e-5)
+    one, other = (params_lib.flatten(tree["image_encoder"]) for tree in (one, other))
+    largest = max(float(jnp.abs(x).max()) for x in one.values())
+    for path, gradient in one.items():
+        assert np.abs(other[path] - gradient).max() <= 1e-5 * largest, path
+
+
+def test_a_loop_over_blocks_draws_dropout_anew_for_each():
+    vit = dataclasses.replace(VIT, depth=4)
+    model = perturbed(small("layer_wise", vit=vit))
+
+    @jax.jit
+    def run(key):
+        module, rngs = model.merge(model.params), nnx.Rngs(dropout=key)
+        return module(*batch(), remat="scan", rngs=rngs).logits
+
+    one, same, two = (run(jax.random.key(i)) for i in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, two)
+
+
+def test_a_loop_over_blocks_has_no_windows():
+    model = perturbed(Architecture(VIT, None, Injection.NONE, windowed=True))
+    with pytest.raises(ValueError, match="remat is 'scan'; expected another policy"):
+        jax.eval_shape(
+            lambda params: model.merge(params).image_encoder(batch()[0], remat="scan"),
+            model.params,
+        )

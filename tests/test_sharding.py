@@ -19,6 +19,7 @@ from runs import config_of, shallow
 from dit_jax import config as configs
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Injection
+from dit_jax.ops import attention
 from dit_jax.train import sharding
 
 TREES = Path(__file__).with_name("trees")
@@ -115,7 +116,7 @@ def every_pair(tmp_path_factory):
     return work(out, pairs, processes=2)
 
 
-def work(out, cases, *, processes):
+def work(out, cases, *, processes, **variables):
     """Run `mesh_worker.py`, in so many processes that have eight devices together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -125,6 +126,7 @@ def work(out, cases, *, processes):
         "XLA_FLAGS": f"{count} {COMPILES_FASTER}",
         "PYTHONPATH": f"{WORKER.parent}:{WORKER.parents[1]}",
         "JAX_PLATFORMS": "cpu",
+        **variables,
     }
     start = [sys.executable, str(WORKER), str(out), json.dumps(cases)]
     several = [[str(port), str(processes), str(rank)] for rank in range(processes)]
@@ -140,6 +142,21 @@ def work(out, cases, *, processes):
 @pytest.mark.parametrize("case", [name for name, _, _ in STRATEGIES])
 def test_eight_devices_compute_what_one_does(eight, case):
     assert_equal(eight / "one-layer_wise.npz", eight / f"{case}.npz")
+
+
+@pytest.mark.parametrize("back_end", [pytest.param("by_head", marks=pytest.mark.proof), "pallas"])
+def test_each_device_computes_its_own_rows_and_heads(eight, tmp_path, back_end):
+    """The small model's attention is plain; larger ones run in back ends that XLA cannot split."""
+    forced = {attention.FORCE: back_end}
+    work(tmp_path, [("split", "layer_wise", (2, 2, 2))], processes=1, **forced)
+    assert_equal(eight / "one-layer_wise.npz", tmp_path / "split.npz")
+
+
+def test_a_loop_over_blocks_is_split_too(tmp_path):
+    cases = [("one", "layer_wise", (1, 1, 1)), ("split", "layer_wise", (2, 2, 2))]
+    work(tmp_path, [(*case, "scan") for case in cases], processes=1)
+    assert_equal(tmp_path / "one.npz", tmp_path / "split.npz")
+    assert_split(tmp_path, "split", (2, 2, 2))
 
 
 @pytest.mark.parametrize(("case", "injection", "shape"), [*METHODS, ACROSS])

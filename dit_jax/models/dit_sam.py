@@ -71,8 +71,8 @@ class DitSam(nnx.Module):
         Args:
           images: normalised; see `dit_jax.data.transforms`.
           input_ids, attention_mask: WordPiece ids `[CLS] … [SEP]` and 1 where there is a token.
-          remat: what the backward pass computes again instead of keeping it: "none", "dots" or
-            "full"; see `dit_jax.ops.rematerialise`.
+          remat: what the backward pass computes again instead of keeping it: "none", "dots",
+            "full" or "scan"; see `dit_jax.ops.rematerialise`.
         """
         about = dict(picture_of=None, remat=remat, rngs=rngs)
         return self._predict(images, input_ids, attention_mask, **about)

@@ -14,11 +14,12 @@ from jaxtyping import Bool, Float, Int
 from dit_jax.models import injection
 from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, split_heads
+from dit_jax.models.loop import middle_blocks
 from dit_jax.ops import linear as linear_ops
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend, relative_terms
 from dit_jax.ops.gelu import gelu
-from dit_jax.ops.rematerialise import QKV, keep, rematerialised
+from dit_jax.ops.rematerialise import QKV, SCAN, keep, rematerialised
 from dit_jax.ops.resize import resize, resize_rows
 
 EPSILON = 1e-6
@@ -75,17 +76,25 @@ class ImageEncoder(nnx.Module):
             raise ValueError("this encoder reads text: give input_ids and attention_mask.")
         elif self.prob_text is not None:
             text = self.prob_text(text)
-        carried = None
         rows = None if text is None else picture_of  # until text comes in, pictures stay alone
-        for i, block in enumerate(self.blocks):
-            image = x if rows is None else x[rows]
-            tokens = self.inject(i, text, carried, image, mask=text_mask, rngs=rngs)
-            about = dict(text_mask=text_mask, carry=self.carries(i), rows=rows)
-            with jax.named_scope(f"blocks.{i}"):
-                x, carried = rematerialised(functools.partial(block, **about), remat)(x, tokens)
-            rows = None
+        about = dict(text=text, text_mask=text_mask, rngs=rngs)
+        x, carried = self.run_block(0, x, None, rows=rows, remat=remat, **about)
+        if remat == SCAN:
+            x, carried = middle_blocks(self, x, carried, **about)
+        first = len(self.blocks) - 1 if remat == SCAN else 1
+        for i in range(max(first, 1), len(self.blocks)):
+            x, carried = self.run_block(i, x, carried, rows=None, remat=remat, **about)
         x = self.neck(x)
         return x if text is not None or picture_of is None else x[picture_of]
+
+    def run_block(self, layer: int, x, carried, *, text, text_mask, rows, remat: str, rngs):
+        """The image and the carried text after a block, with what is injected before it."""
+        image = x if rows is None else x[rows]
+        tokens = self.inject(layer, text, carried, image, mask=text_mask, rngs=rngs)
+        about = dict(text_mask=text_mask, carry=self.carries(layer), rows=rows)
+        with jax.named_scope(f"blocks.{layer}"):
+            block = functools.partial(self.blocks[layer], **about)
+            return rematerialised(block, remat)(x, tokens)
 
     def embed(self, images: Float[Array, "b H W 3"]) -> Grid:
         """Patches plus absolute positions, which are resized to the picture's grid."""

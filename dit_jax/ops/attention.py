@@ -25,6 +25,7 @@ from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention_anywhere import attend_anywhere
 from dit_jax.ops.attention_cpu import attend_by_head
 from dit_jax.ops.attention_plain import Rel, attend_plain
+from dit_jax.ops.mesh import by_rows_and_heads
 from dit_jax.ops.platform import Target, target
 from dit_jax.strict import one_of
 
@@ -38,7 +39,7 @@ BACK_ENDS: dict[str, Callable] = {
     "plain": attend_plain,  # scores in memory
     "by_head": attend_by_head,  # CPU
     "cudnn": attention_folded.attend_cudnn,  # NVIDIA, 16 bits
-    "splash": attention_folded.attend_splash,  # one TPU
+    "splash": attention_folded.attend_splash,  # TPU
     "pallas": attention_pallas.attend_pallas,  # TPU, GPU
     "anywhere": attend_anywhere,  # one program for all of them
 }
@@ -101,7 +102,9 @@ def attend(
         one_of(FORCE, name, tuple(BACK_ENDS))
     else:
         name = choose(problem, target())
-    return BACK_ENDS[name](q, k, v, rel, key_mask)
+    if name == "plain":
+        return attend_plain(q, k, v, rel, key_mask)
+    return by_rows_and_heads(BACK_ENDS[name], q, k, v, rel, key_mask)
 
 
 @functools.lru_cache(maxsize=256)
@@ -111,8 +114,10 @@ def choose(problem: Problem, target: Target) -> str:
         return "plain"
     if target.kind == "cpu":
         return "by_head"
+    if problem.grid is None:  # text or the decoder's few tokens: far fewer scores than an image has
+        return "plain"
     refusals = []
-    for name in candidates(problem, target.kind, target.count):
+    for name in candidates(problem, target.kind):
         reason = failure(name, problem, target)
         if reason is None:
             logging.info("attention: %s for %s", name, problem)
@@ -126,17 +131,17 @@ def choose(problem: Problem, target: Target) -> str:
     return "plain"
 
 
-def candidates(problem: Problem, platform: str, devices: int) -> list[str]:
+def candidates(problem: Problem, platform: str) -> list[str]:
     """Fused back ends that can state this problem, the one that should be fastest first.
 
     Folding is cheap while a head's channels and both sides of the grid fit into 128, the width of a
     TPU's matrix unit, or 152, ViT-H's at 512 px with hidden keys; beyond that it adds a third of
     all arithmetic.
     """
-    if problem.grid is None or platform not in ("gpu", "tpu"):
+    if platform not in ("gpu", "tpu"):
         return []
     half = problem.dtype in ("bfloat16", "float16")
-    fused = {"gpu": ["cudnn"] * half, "tpu": ["splash"] * (devices == 1)}[platform]
+    fused = {"gpu": ["cudnn"] * half, "tpu": ["splash"]}[platform]
     free = problem.folded() <= {"gpu": 152, "tpu": 128}[platform]
     return [*fused, "pallas"] if free else ["pallas", *fused]
 

@@ -67,15 +67,7 @@ _attend.defvjp(_forward, _backward)
 
 
 def _over_heads(f: Callable, *arrays):
-    """`f` on every head of arrays [b, k, …], one at a time.
-
-    Where several devices share the batch, all its rows go together: a loop over rows that lie on
-    different devices would gather them.
-    """
-    if jax.device_count() > 1:
-        swapped = jax.tree.map(lambda x: x.swapaxes(0, 1), arrays)
-        result = jax.lax.map(lambda head: jax.vmap(f)(*head), swapped)
-        return jax.tree.map(lambda x: x.swapaxes(0, 1), result)
+    """`f` on every head of arrays [b, k, …], one at a time."""
     shape = arrays[0].shape[:2]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
     result = jax.lax.map(lambda head: f(*head), flat)

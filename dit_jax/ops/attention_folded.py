@@ -74,7 +74,7 @@ def attend_folded(q, k, v, rel: Rel, key_mask, *, implementation: str):
 
 
 def attend_splash(q, k, v, rel: Rel, key_mask, *, interpret: bool = False):
-    """As `attention.attend`, by JAX's splash attention: one TPU."""
+    """As `attention.attend`, by JAX's splash attention: TPU."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     m, n, c = q.shape[2], k.shape[2], v.shape[-1]

@@ -13,9 +13,6 @@ import math
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool, Float
 
 from dit_jax.ops import attention_kernels as kernels
@@ -106,7 +103,7 @@ def _attend(how, q, k, v, tk, tv, rel_h, rel_w, hidden):
 
 
 def _forward(how, *arrays):
-    out, log_sum = _split_over_devices(_run_forward, FORWARD)(how, *arrays)
+    out, log_sum = _run_forward(how, *arrays)
     log_sum = log_sum[..., 0]  # a last axis of 1 is 128 wide in a TPU's memory
     out, log_sum = keep(out, ATTENDED), keep(log_sum, ATTENDED)
     return out, (*arrays, out, log_sum)
@@ -115,48 +112,10 @@ def _forward(how, *arrays):
 def _backward(how, residuals, g):
     *arrays, out, log_sum = residuals
     delta = jnp.sum(out.astype(jnp.float32) * g.astype(jnp.float32), axis=-1, keepdims=True)
-    split = _split_over_devices(_run_backward, BACKWARD)
-    return *split(how, *arrays, g.astype(out.dtype), log_sum[..., None], delta), None
+    return *_run_backward(how, *arrays, g.astype(out.dtype), log_sum[..., None], delta), None
 
 
 _attend.defvjp(_forward, _backward)
-
-# Axes of every argument and result: batch and heads may lie on several devices, the rest may not.
-INPUTS = "b k m c, b k n c, b k n c, b k t c, b k t c, b k m h, b k m w, b u u2 t"
-FORWARD = f"{INPUTS} -> b k m c, b k m u"
-BACKWARD = (
-    f"{INPUTS}, b k m c, b k m u, b k m u -> b k m c, b k n c, b k n c, b k t c, b k t c,"
-    " b k m h, b k m w"
-)
-
-
-@functools.cache
-def _split_over_devices(run, rule: str):
-    """`run` where each device computes its own rows of the batch and its own heads."""
-    inputs, results = (side.split(", ") for side in rule.split(" -> "))
-
-    def partition(how, mesh, arguments, result):
-        spec = tuple(arguments[0].sharding.spec) + (None,) * 4
-        axes = {"b": spec[0], "k": spec[1]}
-
-        def place(names: str) -> NamedSharding:
-            return NamedSharding(mesh, P(*(axes.get(name) for name in names.split())))
-
-        return (
-            mesh,
-            functools.partial(run, how),
-            tuple(place(names) for names in results),
-            tuple(place(names) for names in inputs),
-        )
-
-    split = custom_partitioning(run, static_argnums=(0,))
-    whole = dict.fromkeys(" ".join((*inputs, *results)).split())  # in the rule's order
-    split.def_partition(
-        partition=partition,
-        sharding_rule=rule,
-        need_replication_factors=tuple(name for name in whole if name not in ("b", "k")),
-    )
-    return split
 
 
 def _run_forward(how, q, k, v, tk, tv, rel_h, rel_w, hidden):

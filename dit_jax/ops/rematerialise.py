@@ -3,7 +3,8 @@
 "dots" keeps the results of a block's dear products (queries, keys and values, what attention
 gives, the MLP's first layer before its activation) and recomputes what is cheap: norms, GELU,
 relative terms, splitting and merging of heads. Of ViT-B at 512 px in bfloat16 that is about half
-of what "none" keeps; "full" keeps a block's input alone and runs all of the block twice.
+of what "none" keeps; "full" keeps a block's input alone and runs all of the block twice. "scan" is
+"full" in one loop over the blocks (`dit_jax.models.loop`).
 """
 
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 QKV, ATTENDED, HIDDEN = "qkv", "attended", "mlp_hidden"
-POLICIES = ("none", "dots", "full")
+SCAN = "scan"
+POLICIES = ("none", "dots", "full", SCAN)
 
 
 def keep(x: jax.Array, name: str) -> jax.Array:
@@ -24,7 +26,7 @@ def rematerialised(f: Callable, policy: str) -> Callable:
     """`f`, whose backward pass recomputes what `policy` does not keep; same results."""
     if policy == "none":
         return f
-    if policy == "full":
+    if policy in ("full", SCAN):
         return jax.checkpoint(f)
     if policy == "dots":
         kept = jax.checkpoint_policies.save_only_these_names(QKV, ATTENDED, HIDDEN)

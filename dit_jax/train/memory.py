@@ -18,7 +18,9 @@ from dit_jax import config as configs
 from dit_jax.models.architecture import PATCH, Architecture, Injection
 from dit_jax.models.params import Params, flatten
 from dit_jax.ops.attention import SCORES_AT_ONCE
+from dit_jax.ops.rematerialise import SCAN
 from dit_jax.train import abstract
+from dit_jax.train.state import TrainState
 
 Bytes = int | float
 Attention = Literal["plain", "fused"]
@@ -83,7 +85,7 @@ def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: At
         batch=abstract.bytes_per_device(abstract.batch(config, mesh)),
         activations=round(rows * (arch.vit.depth * of_block + others(arch)))
         + (trainable if sums else 0),
-        workspace=round(rows * work) + gathered(config, mesh),
+        workspace=round(rows * work) + gathered(config, mesh) + stacked(config, state),
     )
 
 
@@ -190,10 +192,21 @@ def mask_decoder(arch: Architecture) -> Bytes:
 def gathered(config: configs.Config, mesh: Mesh | AbstractMesh) -> int:
     """Blocks' parameters and gradients while they are whole, where `fsdp` keeps pieces.
 
-    Needed at once are those of one or two blocks. XLA (jax 0.10.2, compiling for H100) overlaps
-    so much that all are: ViT-H takes 5 GB more than its pieces, 8 bytes a parameter.
+    Needed at once are those of one or two blocks, and a loop (`model.remat="scan"`) has no more.
+    XLA (jax 0.10.2, compiling for H100) overlaps unrolled blocks so much that all are: ViT-H takes
+    5 GB more than its pieces, 8 bytes a parameter.
     """
     if mesh.shape["fsdp"] == 1:
         return 0
     vit, tensor = config.architecture().vit, mesh.shape["tensor"]
-    return 2 * FLOAT * vit.depth * 12 * vit.width**2 // tensor
+    blocks = min(2, vit.depth) if config.model.remat == SCAN else vit.depth
+    return 2 * FLOAT * blocks * 12 * vit.width**2 // tensor
+
+
+def stacked(config: configs.Config, state: TrainState) -> int:
+    """A loop's own copy of the blocks' parameters, and their gradients in that form."""
+    if config.model.remat != SCAN:
+        return 0
+    flat = flatten(state.trainable) | flatten(state.frozen)
+    blocks = [leaf for path, leaf in flat.items() if path.startswith("image_encoder.blocks.")]
+    return 2 * abstract.bytes_per_device(blocks)

@@ -15,9 +15,9 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dit_jax import config as configs
+from dit_jax.ops.mesh import AXES, BATCH_AXES
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))
+BATCH = P(BATCH_AXES)
 
 COLUMNS, ROWS, WHOLE = P(None, "tensor"), P("tensor", None), P()
 LAYERS_IN = r"(qkv|query|key|value|[qkv]_proj|linear_[qkv]|lin1|intermediate)"

@@ -17,6 +17,7 @@ from dit_jax import config as configs
 from dit_jax.eval.predictions import Answers
 from dit_jax.models import params as parameters
 from dit_jax.models.params import Params
+from dit_jax.ops.mesh import laid_on
 from dit_jax.ops.pixels import normalize
 from dit_jax.train import hosts, optim, sharding
 from dit_jax.train.state import TrainState
@@ -141,7 +142,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step) if dropout else None
-        metrics, grads = accumulated(graph, state, batch, key, config=config, mesh=mesh)
+        with laid_on(mesh):
+            metrics, grads = accumulated(graph, state, batch, key, config=config, mesh=mesh)
         rate = schedule(state.step)
         state, norm = apply_gradients(state, grads, loss=metrics["loss"], rules=rules, rate=rate)
         return state, metrics | {"lr": rate, "grad_norm": norm}
@@ -165,7 +167,8 @@ def make_predict_step(
     ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None]:
         model = parameters.merge(graph, params)
         images = normalize(batch["image"], batch["content"])
-        prediction = model(images, batch["input_ids"], batch["attention_mask"])
+        with laid_on(mesh):
+            prediction = model(images, batch["input_ids"], batch["attention_mask"])
         return prediction.logits.astype(jnp.float32), prediction.presence
 
     rows = sharding.batch_sharding(mesh)
