@@ -26,6 +26,8 @@ from benchmarks import synthetic
 from benchmarks.page import Page
 from dit_jax.train.allocator import keep_freed_memory
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def first_step(row: str, size: int, cache: str) -> dict[str, float]:
     """Seconds of compiling and of the first step, in this process."""
@@ -47,8 +49,9 @@ def first_step(row: str, size: int, cache: str) -> dict[str, float]:
 
 
 def in_a_process(row: str, size: int, cache: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--row", row, "--size", str(size), "--child", cache]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.startup"]
+    command += ["--row", row, "--size", str(size), "--child", cache]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -79,10 +79,11 @@ class ImageEncoder(nnx.Module):
         rows = None if text is None else picture_of  # until text comes in, pictures stay alone
         about = dict(text=text, text_mask=text_mask, rngs=rngs)
         x, carried = self.run_block(0, x, None, rows=rows, remat=remat, **about)
+        done, depth = 1, len(self.blocks)
         if remat == SCAN:
             x, carried = middle_blocks(self, x, carried, **about)
-        first = len(self.blocks) - 1 if remat == SCAN else 1
-        for i in range(max(first, 1), len(self.blocks)):
+            done = max(done, depth - 1)
+        for i in range(done, depth):
             x, carried = self.run_block(i, x, carried, rows=None, remat=remat, **about)
         x = self.neck(x)
         return x if text is not None or picture_of is None else x[picture_of]

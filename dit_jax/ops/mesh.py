@@ -24,8 +24,8 @@ def laid_on(mesh: Mesh | AbstractMesh) -> AbstractContextManager:
 
 def by_rows(x: jax.Array) -> jax.Array:
     """`x` [b, …] with its rows on the devices that split the batch, and whole else."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or x.shape[0] % _pieces(mesh):
+    mesh = _mesh()
+    if mesh is None or x.shape[0] % _pieces(mesh):
         return x
     return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
 
@@ -37,8 +37,8 @@ def by_rows_and_heads(f: Callable, *arrays: object) -> jax.Array:
       f: gives an array [b, heads, …]; no row and no head may depend on another.
       arrays: trees of [b, heads, …], the first one an array, or of [b, n], which heads share.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    mesh = _mesh()
+    if mesh is None:
         return f(*arrays)
     b, heads = arrays[0].shape[:2]
     rows = BATCH_AXES if b % _pieces(mesh) == 0 else None
@@ -47,6 +47,12 @@ def by_rows_and_heads(f: Callable, *arrays: object) -> jax.Array:
     # What Pallas computes does not say over which axes it varies: check_vma.
     split = jax.shard_map(f, in_specs=places, out_specs=P(rows, head), check_vma=False)
     return split(*arrays)
+
+
+def _mesh() -> AbstractMesh | None:
+    """That of `laid_on`, where it has several devices; not one that a caller's own program has."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if mesh.axis_names == AXES and mesh.size > 1 else None
 
 
 def _pieces(mesh: AbstractMesh) -> int:
