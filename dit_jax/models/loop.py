@@ -41,7 +41,9 @@ def middle_blocks(encoder, x: Array, carried: Array | None, *, text, text_mask, 
         (x, carried), (leaves, own, key) = carry, of_layer
         tokens = None
         if injector is not None:
-            module = _merge(injector[0], injector[1] | own)
+            graph, every = injector
+            filled = {path: jnp.broadcast_to(x, every[path].shape) for path, x in own.items()}
+            module = _merge(graph, every | filled)
             image = x.reshape(x.shape[0], -1, x.shape[-1])
             about = dict(mask=text_mask, rngs=None if key is None else nnx.Rngs(dropout=key))
             tokens = module(ALIKE, text, carried, image, **about)
@@ -69,8 +71,7 @@ def _leaves(encoder, layer: int, grid: tuple[int, int]) -> tuple[Leaves, Leaves]
     for path, value in every.items():
         name, *rest = path
         if name == "tokens":  # a row a block, from the first or from the second
-            row = value[layer - (depth - len(value))]
-            own[path] = jnp.broadcast_to(row, value.shape)
+            own[path] = value[layer - (depth - len(value))]
         elif rest and isinstance(rest[0], int):  # a module a block, in the same way
             first = depth - len(getattr(encoder.injector, name))
             if rest[0] == layer - first:
