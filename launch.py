@@ -90,8 +90,10 @@ class Mode:
 
 
 def train() -> None:
-    from dit_jax.train import compile_cache, loop  # JAX and Orbax take seconds to import
+    from dit_jax.train import compile_cache, echoes, loop  # JAX and Orbax take seconds to import
 
+    if not TRACEBACK.value:
+        echoes.silence()
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
     settings, workdir = config(), Path(WORKDIR.value)
     compile_cache.keep_compiled(settings.compile_cache, workdir)
