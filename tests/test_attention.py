@@ -165,7 +165,7 @@ def test_kernels_compile_for_devices_that_are_elsewhere(name, dtype):
         where = targets.find(name, 1)
     except ModuleNotFoundError as error:
         pytest.skip(str(error))
-    there = Target(where.platform, 1, where.devices[0], tuple(where.options.items()))
+    there = Target(where.platform, where.devices[0], tuple(where.options.items()))
     back_ends = ["pallas", "splash"] if where.platform == "tpu" else ["pallas"]
     for h, w, c in REAL.values():
         about = attention.Problem(2, 12, h * w, h * w + TEXT, c, (h, w), True, dtype)
@@ -195,8 +195,8 @@ def test_the_choice_is_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(attention_pallas, "interpreted", lambda: False)
     attention.choose.cache_clear()
     large = attention.Problem(1, 12, 1024, 1044, 64, (32, 32), False, "bfloat16")
-    assert attention.choose(large, Target("cpu", 1)) == "by_head"
-    gpu = Target("gpu", 1)
+    assert attention.choose(large, Target("cpu")) == "by_head"
+    gpu = Target("gpu")
     small = attention.Problem(1, 3, 64, 84, 32, (8, 8), False, "float32")
     assert attention.choose(small, gpu) == "plain"
     caplog.set_level(logging.INFO, logger="absl")
@@ -224,7 +224,7 @@ def test_few_scores_are_plain_and_nobody_is_warned(caplog):
     """The decoder's tokens look at an image without relative positions."""
     attention.choose.cache_clear()
     decoder = attention.Problem(64, 8, 25, 1024, 16, None, False, "bfloat16")
-    assert attention.choose(decoder, Target("gpu", 1)) == "plain"
+    assert attention.choose(decoder, Target("gpu")) == "plain"
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from quickly import COMPILES_FASTER
+from quickly import COMPILES_FASTER, SHALLOW
 
 from benchmarks import kills
 
-SHORT = ("--config.optim.max_steps=12", "--config.eval.every_steps=6")
+SHORT = (*SHALLOW, "--config.optim.max_steps=12", "--config.eval.every_steps=6")
 
 
 @pytest.fixture(scope="module")

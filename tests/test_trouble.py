@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quickly import COMPILES_FASTER
+from quickly import COMPILES_FASTER, SHALLOW
 from runs import compiling_once, config_of, shrink, train_step_of
 
 from benchmarks import kills
@@ -180,7 +180,8 @@ def test_a_full_disk_ends_in_a_sentence_and_the_run_continues_when_there_is_room
     small_disk, programs, monkeypatch
 ):
     monkeypatch.setenv("XLA_FLAGS", COMPILES_FASTER)
-    settings = (*kills.SETTINGS, "--config.optim.max_steps=10", "--config.eval.every_steps=0")
+    settings = (*kills.SETTINGS, *SHALLOW, "--config.optim.max_steps=12")  # as test_kills compiles
+    settings += ("--config.eval.every_steps=0",)
     command = kills.Command(programs, settings)
     process = command.start(small_disk / "run")
     said = process.communicate()[0].splitlines()

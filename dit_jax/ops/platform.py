@@ -18,7 +18,6 @@ class Target:
     """Devices that programs are for."""
 
     kind: str  # "cpu", "gpu" or "tpu"
-    count: int
     device: jax.Device | None = None  # one of them, where they are not this process's
     options: tuple[tuple[str, Any], ...] = ()  # of their compiler
 
@@ -27,7 +26,7 @@ _PLANNED: ContextVar[Target | None] = ContextVar("planned", default=None)
 
 
 def target() -> Target:
-    return _PLANNED.get() or Target(jax.default_backend(), jax.device_count())
+    return _PLANNED.get() or Target(jax.default_backend())
 
 
 def platform() -> str:

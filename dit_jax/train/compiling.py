@@ -32,7 +32,7 @@ def compile_step(config: configs.Config, where: Devices) -> Compiled:
     """Compile a training step of this config for these devices, and ask what memory it takes."""
     mesh = sharding.make_mesh(config.mesh, where.devices)
     options = tuple(where.options.items())
-    target = Target(where.platform, len(where.devices), where.devices[0], options)
+    target = Target(where.platform, where.devices[0], options)
     try:
         with planned_for(target):
             stats = lower(config, mesh).compile(where.options).memory_analysis()
