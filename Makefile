@@ -24,7 +24,7 @@ test: $(VENV)/.development
 	$(RUN) -m pytest -m "not proof" --numprocesses=$(JOBS) --dist=loadfile
 
 proof: $(VENV)/.development
-	$(RUN) -m pytest -m proof
+	$(RUN) -m pytest -m proof --numprocesses=$(JOBS) --dist=loadfile
 
 onnx: $(ONNX)/.ready
 	$(ONNX)/bin/python -m pytest tests/test_onnx.py
