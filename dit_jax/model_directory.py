@@ -29,7 +29,7 @@ from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
-from dit_jax.strict import build
+from dit_jax.strict import build, printed
 
 FORMAT = 1
 PRESENCE_HEAD = "mask_decoder.presence_head."
@@ -259,4 +259,4 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file: {error}.") from error
+        raise ValueError(f"{path} is no whole safetensors file: {printed(str(error))}.") from error

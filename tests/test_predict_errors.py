@@ -159,6 +159,17 @@ def weights_with(change):
     return rewrite
 
 
+def of_kind(kind):
+    """Name another kind of numbers in the header of the weights."""
+
+    def change(data):
+        size = 8 + int.from_bytes(data[:8], "little")
+        header = bytes(data[8:size]).replace(b'"F32"', json.dumps(kind).encode(), 1)
+        data[:size] = len(header).to_bytes(8, "little") + header
+
+    return weights_with(change)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -176,6 +187,7 @@ def weights_with(change):
             "vocab.txt has .* word pieces; the model knows 256: it is the vocabulary of another",
         ),
         (weights_with(lambda d: d.__delitem__(slice(5000, None))), "no whole safetensors file"),
+        (of_kind("\x1f"), r"no whole safetensors file: .*`\\x1f`"),
         (
             config_with(decoder_depth=3),
             r"it has 1 of mask_decoder.transformer.layers.\*, and config.json",

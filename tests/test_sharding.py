@@ -199,6 +199,6 @@ def assert_split(folder, case, shape):
         tree, _, name = key.partition(".")
         if tree not in ("params", "mu", "ema"):
             continue
-        split = tensor if re.search(rf"\.{sharding.LAYERS_IN}\.|attn\.proj\.kernel", name) else 1
-        large = np.prod(sizes[key]) >= 2**10 and (len(sizes[key]) > 1 or split == 1)
-        assert share <= 1 / (split * (fsdp if large else 1)), key
+        across = re.search(rf"\.{sharding.LAYERS_IN}\.|attn\.proj\.kernel", name)
+        large = np.prod(sizes[key]) >= 2**10 and (len(sizes[key]) > 1 or not across)
+        assert share <= 1 / ((tensor if across else 1) * (fsdp if large else 1)), key
