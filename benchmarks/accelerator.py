@@ -98,18 +98,19 @@ def torch_seconds(row: str, options, dtype: str) -> dict[str, float]:
         return statistics.median(times[3:])
 
     result = {"forward": seconds(forward), "training": seconds(training)}
-    return result | {"GiB": torch.cuda.max_memory_allocated() / 2**30 if gpu else float("nan")}
+    return result | {"GiB": torch.cuda.max_memory_allocated() / 2**30 if gpu else None}
 
 
-def lines(row: str, who: str, seconds: dict[str, float], options, peak: float | None) -> str:
+def lines(row: str, who: str, found: dict[str, float | None], options, peak: float | None) -> str:
     arch = synthetic.architecture(row, image_size=options.size)
     work = {"forward": flops.forward(arch), "training": flops.training(arch)}
     cells = [row, who]
     for what, count in work.items():
-        rate = options.batch / seconds[what]
+        rate = options.batch / found[what]
         cells.append(f"{rate:.1f}")
         cells.append("–" if peak is None else f"{100 * rate * count / peak:.1f} %")
-    return "| " + " | ".join([*cells, f"{seconds['GiB']:.2f}"]) + " |"
+    cells.append("–" if found["GiB"] is None else f"{found['GiB']:.2f}")
+    return "| " + " | ".join(cells) + " |"
 
 
 def parsed() -> argparse.Namespace:
