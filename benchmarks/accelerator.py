@@ -53,7 +53,7 @@ def memory(compiled) -> float:
     return (about.temp_size_in_bytes + about.argument_size_in_bytes) / 2**30
 
 
-def torch_seconds(row: str, options, dtype: str) -> dict[str, float]:
+def torch_seconds(row: str, options, dtype: str) -> dict[str, float | None]:
     """As `jax_seconds`, for PyTorch with autocast, fused attention and `torch.compile`."""
     import numpy as np
     import torch
