@@ -1,9 +1,10 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
 # make demo         serve a page to try the quickstart's model on, or MODEL=DIR
 # make test         set up, run every test; JOBS=4 runs four files at once
-# make proof        the longer proofs: real photos, ViT-B at full size
+# make proof        the longer proofs: real photos, ViT-B at full size, every method on every mesh,
+#                   thirty kills; forty minutes on two cores
 # make onnx         set up an environment that writes ONNX, run its tests
-# make bench        speed and memory beside PyTorch, scaling, start-up; ten minutes on two quiet cores
+# make bench        speed and memory beside PyTorch, scaling, start-up; 25 minutes on two quiet cores
 # make lint         format and style
 PYTHON ?= python3
 VENV ?= .venv

@@ -42,7 +42,7 @@ def middle_blocks(encoder, x: Array, carried: Array | None, *, text, text_mask, 
         tokens = None
         if injector is not None:
             graph, every = injector
-            filled = {path: jnp.broadcast_to(x, every[path].shape) for path, x in own.items()}
+            filled = {path: jnp.broadcast_to(y, every[path].shape) for path, y in own.items()}
             module = _merge(graph, every | filled)
             image = x.reshape(x.shape[0], -1, x.shape[-1])
             about = dict(mask=text_mask, rngs=None if key is None else nnx.Rngs(dropout=key))
