@@ -14,6 +14,7 @@ import optax
 from dit_jax import variants
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
+from dit_jax.ops.platform import compiler_options
 
 Batch = dict[str, jax.Array]
 
@@ -54,7 +55,7 @@ class Model:
 
     @functools.cached_property
     def forward(self):
-        return jax.jit(self.logits)
+        return jax.jit(self.logits, compiler_options=compiler_options())
 
     @functools.cached_property
     def training(self):
@@ -70,7 +71,7 @@ class Model:
             updates, moments = self.adam.update(grads, moments)
             return (optax.apply_updates(params, updates), moments), value
 
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
 
     def start(self):
         return jax.tree.map(jnp.copy, self.params), self.adam.init(self.params)

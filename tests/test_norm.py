@@ -7,6 +7,7 @@ import pytest
 import torch
 from closeness import assert_close
 
+from dit_jax.ops import norm, norm_kernel
 from dit_jax.ops.norm import layer_norm
 
 
@@ -34,3 +35,30 @@ def test_half_precision_stays():
     dx, dscale, dbias = back(y)
     assert (y.dtype, dx.dtype) == (jnp.bfloat16, jnp.bfloat16)
     assert (dscale.dtype, dbias.dtype) == (jnp.float32, jnp.float32)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("width", [24, 48, 80])
+def test_beside(platform, width, monkeypatch):
+    """The input and its norm, whose gradients are summed up: as if asked for apart."""
+    monkeypatch.setattr(norm, "platform", lambda: platform)  # GPUs' kernel is interpreted here
+    rng = np.random.default_rng(0)
+    shape = (4, 32, 32, width)
+    x, *upstream = (jnp.asarray(rng.standard_normal(shape, np.float32)) for _ in range(3))
+    scale, bias = (jnp.asarray(rng.standard_normal(width, np.float32)) for _ in range(2))
+    (same, y), back = jax.vjp(lambda *a: norm.beside(*a, 1e-6), x, scale, bias)
+    expected, apart = jax.vjp(lambda *a: layer_norm(*a, 1e-6), x, scale, bias)
+    np.testing.assert_array_equal(same, x)
+    assert_close(y, expected, "norm")
+    dx, dscale, dbias = apart(upstream[1])
+    both = zip(back(tuple(upstream)), (dx + upstream[0], dscale, dbias), strict=True)
+    for a, b in both:
+        assert_close(a, b, "gradient")
+
+
+def test_which_norms_have_a_kernel():
+    assert norm_kernel.fits(64 * 1024, 768)
+    assert norm_kernel.fits(64 * 1024, 1280)
+    assert not norm_kernel.fits(64 * 20, 768)  # words
+    assert not norm_kernel.fits(64 * 1024 + 8, 768)
+    assert not norm_kernel.fits(64 * 1024, 100)

@@ -17,7 +17,7 @@ from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, spl
 from dit_jax.models.loop import middle_blocks
 from dit_jax.ops import linear as linear_ops
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.attention import attend, relative_terms
+from dit_jax.ops.attention import Problem, attend, attend_packed, packs, relative_terms
 from dit_jax.ops.gelu import gelu
 from dit_jax.ops.rematerialise import QKV, SCAN, keep, rematerialised
 from dit_jax.ops.resize import resize, resize_rows
@@ -173,9 +173,11 @@ class Block(nnx.Module):
         With `rows` text i is about picture `rows[i]`, and there is one image a text from here on.
         """
         about = dict(text_mask=text_mask, carry=carry, rows=rows)
-        attended, attended_text = self.attend(x, text, **about)
+        x, y = self.norm1.beside(x)
+        attended, attended_text = self.attend(y, text, **about)
         x = (x if rows is None else x[rows]) + attended
-        x = x + self.mlp(self.norm2(x))
+        x, y = self.norm2.beside(x)
+        x = x + self.mlp(y)
         if not carry:
             return x, None
         text = text + attended_text
@@ -183,18 +185,18 @@ class Block(nnx.Module):
 
     def attend(
         self,
-        x: Float[Array, "p h w d"],
+        y: Float[Array, "p h w d"],
         text: Text | None,
         *,
         text_mask: Mask | None,
         carry: bool,
         rows: Rows | None = None,
     ):
-        y = self.norm1(x)
+        """What attention adds to the image, of which `y` is the norm, and to the text."""
         if self.window is not None:
             windows, padded = partition(y, self.window)
             windows, _ = self.attn(windows, None)
-            return unpartition(windows, self.window, padded=padded, grid=x.shape[1:3]), None
+            return unpartition(windows, self.window, padded=padded, grid=y.shape[1:3]), None
         text = None if text is None else self.norm1(text)
         return self.attn(y, text, text_mask=text_mask, carry=carry, rows=rows)
 
@@ -224,6 +226,12 @@ class Attention(nnx.Module):
         rows: Rows | None = None,
     ) -> tuple[Grid, Text | None]:
         b, h, w, d = x.shape
+        tokens = 0 if text is None else text.shape[1]
+        masked = text is not None and text_mask is not None
+        sizes = dict(b=b, heads=self.heads, m=h * w, n=h * w + tokens, c=d // self.heads)
+        problem = Problem(**sizes, grid=(h, w), masked=masked, dtype=str(x.dtype))
+        if rows is None and packs(problem):
+            return self.packed(x, text, text_mask, carry=carry)
         q, k, v = (split_heads(y, self.heads) for y in self.project(x.reshape(b, h * w, d)))
         rel = self.relative(q, (h, w))
         if rows is not None:
@@ -233,12 +241,40 @@ class Attention(nnx.Module):
             tq, tk, tv = self.project_text(text, queries=carry)
             k, v = jnp.concatenate([k, tk], axis=2), jnp.concatenate([v, tv], axis=2)
             q = jnp.concatenate([q, tq], axis=2) if carry else q
-            if text_mask is not None:
-                key_mask = jnp.pad(text_mask, ((0, 0), (h * w, 0)), constant_values=True)
+            key_mask = self.key_mask(text_mask, h * w)
         y = self.proj(merge_heads(attend(q, k, v, rel=rel, key_mask=key_mask)))
         if not carry:
             return y.reshape(b, h, w, d), None
         return y[:, : h * w].reshape(b, h, w, d), y[:, h * w :]
+
+    def packed(
+        self, x: Float[Array, "b h w d"], text: Text | None, text_mask: Mask | None, *, carry: bool
+    ) -> tuple[Grid, Text | None]:
+        """As `__call__`, without taking the image's queries, keys and values apart."""
+        b, h, w, d = x.shape
+        head = self.heads, d // self.heads
+        qkv = keep(self.qkv(x.reshape(b, h * w, d)), QKV).reshape(b, h * w, 3, *head)
+        read = None
+        if text is not None:
+            own = keep(self.qkv(text), QKV) if carry else self.project_read(text)
+            own = own.reshape(*text.shape[:2], -1, *head)
+            read = own[:, :, -2:]
+        tables = self.tables((h, w), dtype=qkv.dtype)
+        y = attend_packed(qkv, read, tables, grid=(h, w), text_mask=text_mask)
+        y = self.proj(y.reshape(b, h, w, d))
+        if not carry:
+            return y, None
+        # The text's few queries have no positions.
+        keys, values = jnp.moveaxis(jnp.concatenate([qkv[:, :, 1:], read], axis=1), 2, 0)
+        arrays = (z.swapaxes(1, 2) for z in (own[:, :, 0], keys, values))
+        attended = attend(*arrays, key_mask=self.key_mask(text_mask, h * w))
+        return y, self.proj(merge_heads(attended))
+
+    def key_mask(self, text_mask: Mask | None, image: int) -> Mask | None:
+        """Of `[image; text]`, where all of the image is seen."""
+        if text_mask is None:
+            return None
+        return jnp.pad(text_mask, ((0, 0), (image, 0)), constant_values=True)
 
     def project(self, x: Float[Array, "b n d"]) -> list[Float[Array, "b n d"]]:
         return jnp.split(keep(self.qkv(x), QKV), 3, axis=-1)
@@ -247,17 +283,25 @@ class Attention(nnx.Module):
         """Keys and values of the text, and queries only where its rows live on."""
         if queries:
             return [split_heads(y, self.heads) for y in self.project(text)]
-        d = text.shape[-1]
-        text = linear_ops.linear(text, self.qkv.kernel[...][:, d:], self.qkv.bias[...][d:])
-        kv = jnp.split(keep(text, QKV), 2, axis=-1)
+        kv = jnp.split(self.project_read(text), 2, axis=-1)
         return None, *(split_heads(y, self.heads) for y in kv)
 
+    def project_read(self, text: Text) -> Float[Array, "b l dd"]:
+        """Keys and values of text that asks nothing, side by side."""
+        d = text.shape[-1]
+        return keep(
+            linear_ops.linear(text, self.qkv.kernel[...][:, d:], self.qkv.bias[...][d:]), QKV
+        )
+
     def relative(self, q: Float[Array, "b k n c"], grid: tuple[int, int]):
-        tables = [
-            resize_rows(table[...], 2 * side - 1).astype(q.dtype)
+        return relative_terms(q, *self.tables(grid, dtype=q.dtype), grid=grid)
+
+    def tables(self, grid: tuple[int, int], *, dtype) -> list[Float[Array, "rows c"]]:
+        """Relative positions of a grid's rows and columns, 2·side − 1 each."""
+        return [
+            resize_rows(table[...], 2 * side - 1).astype(dtype)
             for table, side in zip((self.rel_pos_h, self.rel_pos_w), grid, strict=True)
         ]
-        return relative_terms(q, *tables, grid=grid)
 
 
 class Neck(nnx.Module):

@@ -47,6 +47,11 @@ class LayerNorm(nnx.LayerNorm):
         x = x.astype(self.dtype)
         return norm.layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
+    def beside(self, x: Float[Array, "*b d"]) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
+        """x, for a residual, and the norm of it: cheaper backward than asking for them apart."""
+        x = x.astype(self.dtype)
+        return norm.beside(x, self.scale[...], self.bias[...], self.epsilon)
+
 
 def layer_norm(width: int, *, epsilon: float, dtype: Dtype, rngs: Rng) -> LayerNorm:
     """LayerNorm over the last axis; over channels it is also SAM's `LayerNorm2d`."""

@@ -20,7 +20,7 @@ from absl import logging
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Bool, Float
 
-from dit_jax.ops import attention_folded, attention_pallas
+from dit_jax.ops import attention_folded, attention_packed, attention_pallas
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention_anywhere import attend_anywhere
 from dit_jax.ops.attention_cpu import attend_by_head
@@ -43,6 +43,9 @@ BACK_ENDS: dict[str, Callable] = {
     "pallas": attention_pallas.attend_pallas,  # TPU, GPU
     "anywhere": attend_anywhere,  # one program for all of them
 }
+# Not one of them, since it wants its arguments together: `attend_packed`.
+PACKED = "packed"
+HALF = ("bfloat16", "float16")
 _CHOSEN: ContextVar[str | None] = ContextVar("attention", default=None)
 
 
@@ -99,12 +102,56 @@ def attend(
     problem = Problem(b, heads, m, k.shape[2], c, grid, key_mask is not None, str(q.dtype))
     name = os.environ.get(FORCE) if rel is not None else None
     if name:
-        one_of(FORCE, name, tuple(BACK_ENDS))
-    else:
+        one_of(FORCE, name, (*BACK_ENDS, PACKED))
+    if not name or name == PACKED:
         name = choose(problem, target())
     if name == "plain":
         return attend_plain(q, k, v, rel, key_mask)
-    return by_rows_and_heads(BACK_ENDS[name], q, k, v, rel, key_mask)
+    arrays = q, k, v, rel, key_mask
+    return by_rows_and_heads(BACK_ENDS[name], *arrays, axes=("bk",) * 4 + ("b",), out="bk")
+
+
+def packs(problem: "Problem") -> bool:
+    """Whether this device attends from packed queries, keys and values (`attend_packed`).
+
+    For an image whose text, if any, is only read. Decided and logged once.
+    """
+    forced = _CHOSEN.get() or os.environ.get(FORCE)
+    fits = problem.grid and attention_packed.fits(grid=problem.grid, channels=problem.c)
+    if forced or not fits:
+        return bool(fits) and forced == PACKED
+    return _packs(problem, target())
+
+
+@functools.lru_cache(maxsize=256)
+def _packs(problem: "Problem", target: Target) -> bool:
+    if target.kind != "gpu" or problem.dtype not in HALF:
+        return False
+    reason = failure(PACKED, problem, target)
+    logging.info("attention: %s for %s (%s)", PACKED, problem, reason or "it compiles")
+    return reason is None
+
+
+def attend_packed(
+    qkv: Float[Array, "b n 3 k c"],
+    text: Float[Array, "b l 2 k c"] | None,
+    tables: tuple[Float[Array, "rows_h c"], Float[Array, "rows_w c"]],
+    *,
+    grid: tuple[int, int],
+    text_mask: Bool[Array, "b l"] | None = None,
+) -> Float[Array, "b n k c"]:
+    """As `attend`, for the queries of an image over `[image; text]`, where `packs` says so.
+
+    Args:
+      qkv: queries, keys and values of the image.
+      text: keys and values of the text.
+      tables: as in `relative_terms`, of 2h − 1 and 2w − 1 rows.
+      text_mask: False hides a token.
+    """
+    bands = tuple(band(table, side) for table, side in zip(tables, grid, strict=True))
+    arrays = qkv, text, bands, text_mask
+    axes = ("bn3k", "bl2k", "", "b")
+    return by_rows_and_heads(attention_packed.attend_packed, *arrays, axes=axes, out="bnk")
 
 
 @functools.lru_cache(maxsize=256)
@@ -140,7 +187,7 @@ def candidates(problem: Problem, platform: str) -> list[str]:
     """
     if platform not in ("gpu", "tpu"):
         return []
-    half = problem.dtype in ("bfloat16", "float16")
+    half = problem.dtype in HALF
     fused = {"gpu": ["cudnn"] * half, "tpu": ["splash"]}[platform]
     free = problem.folded() <= {"gpu": 152, "tpu": 128}[platform]
     return [*fused, "pallas"] if free else ["pallas", *fused]
@@ -151,17 +198,26 @@ def failure(name: str, problem: Problem, target: Target) -> str | None:
     place = None if target.device is None else SingleDeviceSharding(target.device)
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=problem.dtype, sharding=place)
     b, heads, c, (h, w) = min(problem.b, 2), problem.heads, problem.c, problem.grid
-    keys = shape((b, heads, problem.n, c))
-    arrays = [shape((b, heads, problem.m, c)), keys, keys]
-    rel = tuple(shape((b, heads, h * w, side)) for side in (h, w))
-    mask = jax.ShapeDtypeStruct((b, problem.n), bool, sharding=place) if problem.masked else None
+    hidden = functools.partial(jax.ShapeDtypeStruct, dtype=bool, sharding=place)
+    if name == PACKED:
+        text = problem.n - problem.m
+        arrays = [shape((b, problem.m, 3, heads, c)), shape((b, text, 2, heads, c))]
+        arrays = [arrays[0], arrays[1] if text else None]
+        arrays.append(tuple(shape((side, side, c)) for side in (h, w)))
+        mask = hidden((b, text)) if problem.masked else None
+    else:
+        keys = shape((b, heads, problem.n, c))
+        rel = tuple(shape((b, heads, h * w, side)) for side in (h, w))
+        arrays = [shape((b, heads, problem.m, c)), keys, keys, rel]
+        mask = hidden((b, problem.n)) if problem.masked else None
+    attend = attention_packed.attend_packed if name == PACKED else BACK_ENDS[name]
 
-    def both(q, k, v, rel, mask):
-        out, back = jax.vjp(lambda *x: BACK_ENDS[name](*x, mask), q, k, v, rel)
+    def both(arrays, mask):
+        out, back = jax.vjp(lambda *x: attend(*x, mask), *arrays)
         return out, back(out)
 
     try:
-        jax.jit(both).lower(*arrays, rel, mask).compile(dict(target.options))
+        jax.jit(both).lower(arrays, mask).compile(dict(target.options))
     except Exception as error:  # whatever a compiler says: the next candidate may do
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
     return None
@@ -179,10 +235,14 @@ def relative_terms(
     Tables must already have 2h − 1 and 2w − 1 rows; R[0] is the distance −(h − 1).
     """
     h, w = grid
-    rows = jnp.arange(h)[:, None] - jnp.arange(h)[None, :] + h - 1
-    columns = jnp.arange(w)[:, None] - jnp.arange(w)[None, :] + w - 1
     q = q.reshape(*q.shape[:2], h, w, q.shape[-1])
-    rel_h = jnp.einsum("bkhwc,hic->bkhwi", q, table_h[rows])
-    rel_w = jnp.einsum("bkhwc,wjc->bkhwj", q, table_w[columns])
+    rel_h = jnp.einsum("bkhwc,hic->bkhwi", q, band(table_h, h))
+    rel_w = jnp.einsum("bkhwc,wjc->bkhwj", q, band(table_w, w))
     shape = (*q.shape[:2], h * w)
     return rel_h.reshape(*shape, h), rel_w.reshape(*shape, w)
+
+
+def band(table: Float[Array, "rows c"], side: int) -> Float[Array, "side side c"]:
+    """`table`'s row i − i' + side − 1 for every i and i'."""
+    place = jnp.arange(side)
+    return table[place[:, None] - place[None, :] + side - 1]

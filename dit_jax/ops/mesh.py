@@ -30,23 +30,30 @@ def by_rows(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
 
 
-def by_rows_and_heads(f: Callable, *arrays: object) -> jax.Array:
+def by_rows_and_heads(f: Callable, *arrays: object, axes: tuple, out: object) -> object:
     """`f(*arrays)`, where each device of the mesh computes its rows and heads.
 
     Args:
-      f: gives an array [b, heads, …]; no row and no head may depend on another.
-      arrays: trees of [b, heads, …], the first one an array, or of [b, n], which heads share.
+      f: gives an array or several; no row and no head may depend on another.
+      arrays: trees of arrays, the first one an array.
+      axes: for every argument, or every array of it, a letter an axis: "b", the batch's rows, and
+        "k", heads, are split; others are not, and may be left out at the end.
+      out: the same for the result.
     """
     mesh = _mesh()
     if mesh is None:
         return f(*arrays)
-    b, heads = arrays[0].shape[:2]
-    rows = BATCH_AXES if b % _pieces(mesh) == 0 else None
-    head = "tensor" if heads % mesh.shape["tensor"] == 0 else None
-    places = jax.tree.map(lambda x: P(rows, head) if x.ndim > 2 else P(rows), arrays)
+    sizes = dict(zip(axes[0], arrays[0].shape, strict=False))
+    split = {"b": BATCH_AXES if sizes["b"] % _pieces(mesh) == 0 else None}
+    if "k" in sizes and sizes["k"] % mesh.shape["tensor"] == 0:
+        split["k"] = "tensor"
+
+    def place(letters: str) -> P:
+        return P(*map(split.get, letters))
+
     # What Pallas computes does not say over which axes it varies: check_vma.
-    split = jax.shard_map(f, in_specs=places, out_specs=P(rows, head), check_vma=False)
-    return split(*arrays)
+    places = dict(in_specs=jax.tree.map(place, axes), out_specs=jax.tree.map(place, out))
+    return jax.shard_map(f, **places, check_vma=False)(*arrays)
 
 
 def _mesh() -> AbstractMesh | None:

@@ -6,12 +6,15 @@ products with a vector.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from dit_jax.ops import norm_kernel
 from dit_jax.ops.arrays import Array
+from dit_jax.ops.mesh import by_rows_and_heads
 from dit_jax.ops.platform import platform
 
 
@@ -53,3 +56,33 @@ def _weighted_sum(x: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 layer_norm.defvjp(_forward, _backward)
+
+
+def beside(
+    x: Float[Array, "*b d"], scale: Float[Array, " d"], bias: Float[Array, " d"], epsilon: float
+) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
+    """x itself and `layer_norm` of it, whose gradients are then added where they are computed."""
+    if platform() == "gpu" and norm_kernel.fits(math.prod(x.shape[:-1]), x.shape[-1]):
+        return _beside(x, scale, bias, epsilon)
+    return x, layer_norm(x, scale, bias, epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _beside(x, scale, bias, epsilon):
+    return x, layer_norm(x, scale, bias, epsilon)
+
+
+def _beside_forward(x, scale, bias, epsilon):
+    return _beside(x, scale, bias, epsilon), (x, scale)
+
+
+def _beside_backward(epsilon, residuals, upstream):
+    x, scale = residuals
+    arrays = [y.reshape(x.shape[0], -1, x.shape[-1]) for y in (x, upstream[1], upstream[0])]
+    backward = functools.partial(norm_kernel.backward, epsilon=epsilon)
+    axes, out = ("b", "b", "b", ""), ("b", "b", "b")
+    dx, *parts = by_rows_and_heads(backward, *arrays, scale, axes=axes, out=out)
+    return dx.reshape(x.shape), *(part.sum(axis=0) for part in parts)
+
+
+_beside.defvjp(_beside_forward, _beside_backward)

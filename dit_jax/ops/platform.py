@@ -34,6 +34,15 @@ def platform() -> str:
     return target().kind
 
 
+def compiler_options() -> dict[str, Any] | None:
+    """What `jax.jit` should tell the compiler.
+
+    XLA's own products on NVIDIA leave biases and residuals to kernels of their own, cuBLAS's do
+    not: a forward pass of ViT-B, batch 64, took 35.2 ms instead of 37.4 on an H200.
+    """
+    return {"xla_gpu_enable_triton_gemm": False} if platform() == "gpu" else None
+
+
 @contextlib.contextmanager
 def planned_for(target: Target) -> Iterator[None]:
     """Programs that are traced inside are for these devices."""

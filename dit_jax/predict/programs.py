@@ -18,6 +18,7 @@ from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention, word_attention
 from dit_jax.ops.pixels import normalize
+from dit_jax.ops.platform import compiler_options
 
 Rows = dict[str, Any]  # arrays with one row a question, or None where the question has no such part
 
@@ -34,10 +35,11 @@ class Programs:
     def __init__(self, arch: Architecture):
         self._graph = parameters.structure(arch)[0]
         self.injects = arch.injection != Injection.NONE
-        self.features = jax.jit(self._features)
-        self.embed = jax.jit(self._embed)
-        self.decode = jax.jit(self._decode, static_argnames="multimask")
-        self.attention = jax.jit(self._attention)
+        compiled = functools.partial(jax.jit, compiler_options=compiler_options())
+        self.features = compiled(self._features)
+        self.embed = compiled(self._embed)
+        self.decode = compiled(self._decode, static_argnames="multimask")
+        self.attention = compiled(self._attention)
 
     def _features(
         self, params: Params, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]

@@ -19,6 +19,7 @@ from dit_jax.models import params as parameters
 from dit_jax.models.params import Params
 from dit_jax.ops.mesh import laid_on
 from dit_jax.ops.pixels import normalize
+from dit_jax.ops.platform import compiler_options
 from dit_jax.train import hosts, optim, sharding
 from dit_jax.train.state import TrainState
 
@@ -154,6 +155,7 @@ def make_train_step(
         in_shardings=(placement, sharding.batch_sharding(mesh), whole),
         out_shardings=(placement, whole),
         donate_argnums=0,
+        compiler_options=compiler_options(),
     )
 
 
@@ -172,7 +174,8 @@ def make_predict_step(
         return prediction.logits.astype(jnp.float32), prediction.presence
 
     rows = sharding.batch_sharding(mesh)
-    answer = jax.jit(predict_step, in_shardings=(placement, rows), out_shardings=rows)
+    places = dict(in_shardings=(placement, rows), out_shardings=rows)
+    answer = jax.jit(predict_step, **places, compiler_options=compiler_options())
     return lambda params, batch: Answers(*answer(params, batch))
 
 

@@ -1,0 +1,100 @@
+"""LayerNorm's backward pass in one reading of its arguments: NVIDIA GPUs.
+
+XLA makes three kernels of it, since one sum goes along rows and two go along columns, and writes
+an array of float32 between them: 0.38 ms instead of 0.1 for [65536, 768] in bfloat16 on an H200.
+Here a program keeps the columns' sums of its rows in registers. On a CPU it is interpreted, for
+tests.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jaxtyping import Float
+
+from dit_jax.ops import platform as devices
+from dit_jax.ops.arrays import Array
+from dit_jax.ops.attention_packed_kernels import powers_of_two
+
+ROWS = 32  # of a program
+AT_ONCE = 2
+WARPS = 1  # rows are summed up without a barrier
+
+
+def fits(rows: int, width: int) -> bool:
+    """Whether the kernel knows these sizes, and is worth a launch."""
+    return rows % ROWS == 0 and rows >= 128 * ROWS and width % 16 == 0
+
+
+def backward(
+    x: Float[Array, "b n d"],
+    g: Float[Array, "b n d"],
+    beside: Float[Array, "b n d"],
+    scale: Float[Array, " d"],
+    *,
+    epsilon: float,
+) -> tuple[Float[Array, "b n d"], Float[Array, "p d"], Float[Array, "p d"]]:
+    """`beside` plus the gradient of x, and parts of those of scale and bias, to be summed up.
+
+    Args:
+      g: gradient of LayerNorm's result.
+      beside: gradient of x where x is used beside LayerNorm.
+    """
+    b, n, d = x.shape
+    programs = b * n // ROWS
+    rows, whole = pl.BlockSpec((ROWS, d), lambda i: (i, 0)), pl.BlockSpec((d,), lambda i: (0,))
+    sums = pl.BlockSpec((None, d), lambda i: (i, 0))
+    parameters = {}
+    if devices.platform() == "gpu":
+        from jax.experimental.pallas import triton
+
+        parameters = dict(compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=2))
+    dx, dscale, dbias = pl.pallas_call(
+        functools.partial(_kernel, epsilon),
+        grid=(programs,),
+        in_specs=[rows, rows, rows, whole],
+        out_specs=[rows, sums, sums],
+        out_shape=[
+            jax.ShapeDtypeStruct((b * n, d), x.dtype),
+            *[jax.ShapeDtypeStruct((programs, d), jnp.float32)] * 2,
+        ],
+        interpret=devices.platform() == "cpu",
+        name="layer_norm_backward",
+        **parameters,
+    )(*(y.reshape(b * n, d) for y in (x, g, beside)), scale)
+    return dx.reshape(b, n, d), dscale, dbias
+
+
+def _kernel(epsilon, x_ref, g_ref, beside_ref, scale_ref, dx_ref, dscale_ref, dbias_ref):
+    d = scale_ref.shape[0]
+    parts = powers_of_two(d)
+    scale = [scale_ref[part][None, :] for part in parts]
+
+    def mean(values):
+        return sum(jnp.sum(y, axis=1, keepdims=True) for y in values) / d
+
+    def some(i, sums):
+        here = pl.ds(i * AT_ONCE, AT_ONCE)
+        x = [x_ref[here, part].astype(jnp.float32) for part in parts]
+        g = [g_ref[here, part].astype(jnp.float32) for part in parts]
+        middle = mean(x)
+        x = [y - middle for y in x]
+        inverse = jax.lax.rsqrt(mean([y * y for y in x]) + epsilon)
+        x = [y * inverse for y in x]
+        slope = [y * s for y, s in zip(g, scale, strict=True)]
+        along, across = mean(slope), mean([y * z for y, z in zip(slope, x, strict=True)])
+        for part, y, s in zip(parts, x, slope, strict=True):
+            dx = inverse * (s - along - y * across)
+            dx_ref[here, part] = (dx + beside_ref[here, part].astype(jnp.float32)).astype(
+                dx_ref.dtype
+            )
+        dscale, dbias = sums
+        dscale = [z + y * u for z, y, u in zip(dscale, x, g, strict=True)]
+        return dscale, [z + u for z, u in zip(dbias, g, strict=True)]
+
+    start = [jnp.zeros((AT_ONCE, part.size), jnp.float32) for part in parts]
+    sums = jax.lax.fori_loop(0, ROWS // AT_ONCE, some, (start, start))
+    for ref, values in zip((dscale_ref, dbias_ref), sums, strict=True):
+        for part, value in zip(parts, values, strict=True):
+            ref[part] = jnp.sum(value, axis=0)
