@@ -296,12 +296,15 @@ class Attention(nnx.Module):
     def relative(self, q: Float[Array, "b k n c"], grid: tuple[int, int]):
         return relative_terms(q, *self.tables(grid, dtype=q.dtype), grid=grid)
 
-    def tables(self, grid: tuple[int, int], *, dtype) -> list[Float[Array, "rows c"]]:
+    def tables(
+        self, grid: tuple[int, int], *, dtype
+    ) -> tuple[Float[Array, "rows_h c"], Float[Array, "rows_w c"]]:
         """Relative positions of a grid's rows and columns, 2·side − 1 each."""
-        return [
-            resize_rows(table[...], 2 * side - 1).astype(dtype)
-            for table, side in zip((self.rel_pos_h, self.rel_pos_w), grid, strict=True)
-        ]
+        both = zip((self.rel_pos_h, self.rel_pos_w), grid, strict=True)
+        rows_h, rows_w = (
+            resize_rows(table[...], 2 * side - 1).astype(dtype) for table, side in both
+        )
+        return rows_h, rows_w
 
 
 class Neck(nnx.Module):
