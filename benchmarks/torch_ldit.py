@@ -1,8 +1,8 @@
 """L-DIT in PyTorch, stated once more from the paper for benchmarks: what a careful user writes.
 
 The same arithmetic as `dit_jax` (text enters as keys and values only), the same parameters
-(`from_jax`), and two ways of attending: "explicit" materialises scores and bias as SAM's released
-code does, "fused" hands the bias to `scaled_dot_product_attention`.
+(`from_jax`), and three ways of attending: "explicit" materialises scores and bias as SAM's released
+code does, "fused" hands the bias to `scaled_dot_product_attention`, "folded" hides it in channels.
 """
 
 import math
@@ -36,7 +36,25 @@ def bias(rel_h: Tensor, rel_w: Tensor, *, keys: int) -> Tensor:
     return F.pad(image, (keys - image.shape[-1], 0))
 
 
-ATTENTIONS: dict[str, Callable[..., Tensor]] = {"explicit": explicit, "fused": fused}
+def folded(q: Tensor, k: Tensor, v: Tensor, rel: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """The bias as further channels of queries and keys, for fused kernels that know no bias."""
+    if rel is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    (h, w), c, text = (x.shape[-1] for x in rel), q.shape[-1], k.shape[-2] - q.shape[-2]
+    place = torch.arange(h * w, device=q.device)
+    row, column = F.one_hot(place // w, h), F.one_hot(place % w, w)
+    offered = F.pad(torch.cat([row, column], -1).to(k.dtype), (0, 0, text, 0))
+    asked = torch.cat([q * c**-0.5, *(x.to(q.dtype) for x in rel)], -1)
+    keys = torch.cat([k, offered.expand(*k.shape[:2], -1, -1)], -1)
+    out = F.scaled_dot_product_attention(asked, keys, F.pad(v, (0, h + w)), scale=1.0)
+    return out[..., :c]
+
+
+ATTENTIONS: dict[str, Callable[..., Tensor]] = {
+    "explicit": explicit,
+    "fused": fused,
+    "folded": folded,
+}
 
 
 class Norm2d(nn.LayerNorm):

@@ -99,26 +99,30 @@ def test_what_fits():
 
 def test_who_packs(monkeypatch):
     """NVIDIA in half precision; nobody where another back end is asked for."""
-    half = Problem(64, 12, 1024, 1044, 64, (32, 32), False, "bfloat16")
-    whole = Problem(64, 12, 1024, 1044, 64, (32, 32), False, "float32")
     compiled = []
 
     def compiles(name, problem, target):
-        compiled.append(name)
+        compiled.append((name, problem))
+
+    def packs(dtype: str) -> bool:
+        x = jax.ShapeDtypeStruct((64, 32, 32, 768), dtype)
+        text = jax.ShapeDtypeStruct((64, TEXT, 768), dtype)
+        return attention.packs.__wrapped__(x, text, None, heads=12)
 
     monkeypatch.setattr(attention, "failure", compiles)
     attention._packs.cache_clear()
-    assert not attention.packs(half)  # a CPU
+    assert not packs("bfloat16")  # a CPU
     with planned_for(Target("gpu")):
-        assert attention.packs(half)
-        assert attention.packs(half)
-        assert not attention.packs(whole)
+        assert packs("bfloat16")
+        assert packs("bfloat16")
+        assert not packs("float32")
         with attention.computed_by("anywhere"):
-            assert not attention.packs(half)
+            assert not packs("bfloat16")
         monkeypatch.setenv(attention.FORCE, "cudnn")
-        assert not attention.packs(half)
-    assert compiled == [PACKED]
+        assert not packs("bfloat16")
     attention._packs.cache_clear()
+    problem = Problem(64, 12, 1024, 1044, 64, (32, 32), False, "bfloat16")
+    assert compiled == [(PACKED, problem)]
 
 
 @pytest.mark.parametrize("injection", [Injection.LAYER_WISE, Injection.E2E])

@@ -36,7 +36,7 @@ def test_encoder_blocks(golden):
         tokens = encoder.inject(i, text, carried, x)
         assert_close(with_text(tokens, x, ref[f"block{i}_in"]), ref[f"block{i}_in"], f"block{i}_in")
         carry = encoder.carries(i)
-        attended = block.attend(x, tokens, text_mask=None, carry=carry)
+        attended = block.attend(block.norm1(x), tokens, text_mask=None, carry=carry)
         compare(attended, ref[f"block{i}_attn"], f"block{i}_attn")
         x, carried = block(x, tokens, carry=carry)
         compare((x, carried), ref[f"block{i}_out"], f"block{i}_out")

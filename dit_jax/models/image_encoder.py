@@ -17,7 +17,7 @@ from dit_jax.models.layers import Mlp, Rng, layer_norm, linear, merge_heads, spl
 from dit_jax.models.loop import middle_blocks
 from dit_jax.ops import linear as linear_ops
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.attention import Problem, attend, attend_packed, packs, relative_terms
+from dit_jax.ops.attention import attend, attend_packed, packs, relative_terms
 from dit_jax.ops.gelu import gelu
 from dit_jax.ops.rematerialise import QKV, SCAN, keep, rematerialised
 from dit_jax.ops.resize import resize, resize_rows
@@ -226,11 +226,7 @@ class Attention(nnx.Module):
         rows: Rows | None = None,
     ) -> tuple[Grid, Text | None]:
         b, h, w, d = x.shape
-        tokens = 0 if text is None else text.shape[1]
-        masked = text is not None and text_mask is not None
-        sizes = dict(b=b, heads=self.heads, m=h * w, n=h * w + tokens, c=d // self.heads)
-        problem = Problem(**sizes, grid=(h, w), masked=masked, dtype=str(x.dtype))
-        if rows is None and packs(problem):
+        if rows is None and packs(x, text, text_mask, heads=self.heads):
             return self.packed(x, text, text_mask, carry=carry)
         q, k, v = (split_heads(y, self.heads) for y in self.project(x.reshape(b, h * w, d)))
         rel = self.relative(q, (h, w))
@@ -270,7 +266,7 @@ class Attention(nnx.Module):
         attended = attend(*arrays, key_mask=self.key_mask(text_mask, h * w))
         return y, self.proj(merge_heads(attended))
 
-    def key_mask(self, text_mask: Mask | None, image: int) -> Mask | None:
+    def key_mask(self, text_mask: Mask | None, image: int) -> Bool[Array, "b n"] | None:
         """Of `[image; text]`, where all of the image is seen."""
         if text_mask is None:
             return None

@@ -111,16 +111,26 @@ def attend(
     return by_rows_and_heads(BACK_ENDS[name], *arrays, axes=("bk",) * 4 + ("b",), out="bk")
 
 
-def packs(problem: "Problem") -> bool:
-    """Whether this device attends from packed queries, keys and values (`attend_packed`).
-
-    For an image whose text, if any, is only read. Decided and logged once.
+def packs(
+    x: Float[Array, "b h w d"],
+    text: Float[Array, "b l d"] | None,
+    text_mask: Bool[Array, "b l"] | None,
+    *,
+    heads: int,
+) -> bool:
+    """Whether this device attends from packed queries, keys and values (`attend_packed`) in a block
+    that reads this image and text. Decided and logged once.
     """
     forced = _CHOSEN.get() or os.environ.get(FORCE)
-    fits = problem.grid and attention_packed.fits(grid=problem.grid, channels=problem.c)
+    if forced and forced != PACKED:
+        return False  # an exported program's sizes may not even be numbers
+    (b, *grid, d), tokens = x.shape, 0 if text is None else text.shape[1]
+    fits = attention_packed.fits(grid=tuple(grid), channels=d // heads)
     if forced or not fits:
-        return bool(fits) and forced == PACKED
-    return _packs(problem, target())
+        return fits
+    n, masked = grid[0] * grid[1], text is not None and text_mask is not None
+    sizes = dict(b=b, heads=heads, m=n, n=n + tokens, c=d // heads, grid=tuple(grid))
+    return _packs(Problem(**sizes, masked=masked, dtype=str(x.dtype)), target())
 
 
 @functools.lru_cache(maxsize=256)
