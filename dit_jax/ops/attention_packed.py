@@ -37,24 +37,33 @@ class Launch:
     stages: int
 
 
-# The fastest of those tried on an H200 for ViT-B and ViT-H at 512 px.
+# The fastest of those tried on an H200 at 512 px, for heads of 64 channels (ViT-B, ViT-L) and for
+# wider ones (ViT-H): benchmarks/results/attention_h200.md.
+LINE, LINES = Launch(16, 16, 2, 1), Launch(16, 16, 2, 3)
 LAUNCHES = {
-    "relate_rows": Launch(16, 16, 1, 1),
-    "relate_columns": Launch(16, 16, 2, 1),
-    "forward": Launch(64, 64, 4, 3),
-    "by_queries": Launch(64, 64, 4, 3),
-    "by_keys": Launch(64, 64, 4, 3),
-    "by_text": Launch(64, 64, 2, 2),
-    "unrelate_rows": Launch(16, 16, 2, 2),
-    "unrelate_columns": Launch(16, 16, 2, 2),
+    "relate_rows": (LINE, LINE),
+    "relate_columns": (LINE, LINE),
+    "forward": (Launch(128, 64, 8, 3), Launch(128, 64, 4, 3)),
+    "by_queries": (Launch(64, 64, 4, 2), Launch(64, 64, 4, 3)),
+    "by_keys": (Launch(64, 64, 4, 2), Launch(64, 64, 4, 3)),
+    "by_text": (Launch(128, 64, 4, 2), Launch(32, 64, 2, 3)),
+    "unrelate_rows": (LINES, LINES),
+    "unrelate_columns": (LINES, LINES),
 }
+
+
+def launch_of(name: str, channels: int) -> Launch:
+    """Of a kernel, for heads of so many channels."""
+    narrow, wide = LAUNCHES[name]
+    return narrow if channels <= 64 else wide
 
 
 def fits(*, grid: tuple[int, int], channels: int) -> bool:
     """Whether the kernels know these sizes: sides are powers of two, channels multiples of 16."""
     h, w = grid
     powers = all(16 <= side <= 128 and side & (side - 1) == 0 for side in grid)
-    largest = max(max(launch.queries, launch.keys, w) for launch in LAUNCHES.values())
+    launches = (launch_of(name, channels) for name in LAUNCHES)
+    largest = max(max(launch.queries, launch.keys, w) for launch in launches)
     return powers and channels % 16 == 0 and h * w % largest == 0
 
 
@@ -331,7 +340,7 @@ def _shared(hidden: jax.Array) -> pl.BlockSpec:
 
 
 def _tiles(name: str, grid: tuple[int, int], channels: int) -> Tiles:
-    launch = LAUNCHES[name]
+    launch = launch_of(name, channels)
     keys, compiled = max(launch.keys, grid[1]), devices.platform() == "gpu"
     return Tiles(*grid, channels, launch.queries, keys, compiled)
 
@@ -343,7 +352,7 @@ def _call(name: str, tiles: Tiles, grid, **specs):
     if devices.platform() == "gpu":
         from jax.experimental.pallas import triton
 
-        launch = LAUNCHES[name]
+        launch = launch_of(name, tiles.channels)
         about = triton.CompilerParams(num_warps=launch.warps, num_stages=launch.stages)
         parameters = dict(compiler_params=about)
     kernel = functools.partial(getattr(kernels, name), tiles)

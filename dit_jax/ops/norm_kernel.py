@@ -1,7 +1,7 @@
 """LayerNorm's backward pass in one reading of its arguments: NVIDIA GPUs.
 
 XLA makes three kernels of it, since one sum goes along rows and two go along columns, and writes
-an array of float32 between them: 0.38 ms instead of 0.1 for [65536, 768] in bfloat16 on an H200.
+an array of float32 between them: 0.42 ms instead of 0.18 for [65536, 768] in bfloat16 on an H200.
 Here a program keeps the columns' sums of its rows in registers. On a CPU it is interpreted, for
 tests.
 """
