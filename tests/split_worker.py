@@ -34,7 +34,7 @@ def main() -> None:
     arrays = (draw(4, 256, 3, 2, 16), draw(4, 5, 2, 2, 16), tables)
     check(attention, mesh, *arrays, upstream=draw(4, 256, 2, 16))
 
-    norm.platform = lambda: "gpu"  # the kernel, interpreted
+    norm._has_kernel = lambda *about: True  # the kernel, interpreted
 
     def beside(x, scale, bias):
         return norm.beside(x, scale, bias, 1e-6)

@@ -9,6 +9,7 @@ from closeness import assert_close
 
 from dit_jax.ops import norm, norm_kernel
 from dit_jax.ops.norm import layer_norm
+from dit_jax.ops.platform import Target
 
 
 @pytest.mark.parametrize("shift", [0.0, 1000.0])
@@ -37,11 +38,11 @@ def test_half_precision_stays():
     assert (dscale.dtype, dbias.dtype) == (jnp.float32, jnp.float32)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("width", [24, 48, 80])
-def test_beside(platform, width, monkeypatch):
+def test_beside(kernel, width, monkeypatch):
     """The input and its norm, whose gradients are summed up: as if asked for apart."""
-    monkeypatch.setattr(norm, "platform", lambda: platform)  # GPUs' kernel is interpreted here
+    monkeypatch.setattr(norm, "_has_kernel", lambda *about: kernel)  # interpreted here
     rng = np.random.default_rng(0)
     shape = (4, 32, 32, width)
     x, *upstream = (jnp.asarray(rng.standard_normal(shape, np.float32)) for _ in range(3))
@@ -57,8 +58,19 @@ def test_beside(platform, width, monkeypatch):
 
 
 def test_which_norms_have_a_kernel():
-    assert norm_kernel.fits(64 * 1024, 768)
-    assert norm_kernel.fits(64 * 1024, 1280)
-    assert not norm_kernel.fits(64 * 20, 768)  # words
-    assert not norm_kernel.fits(64 * 1024 + 8, 768)
-    assert not norm_kernel.fits(64 * 1024, 100)
+    assert norm_kernel.fits((64, 32, 32, 768))
+    assert norm_kernel.fits((64, 1024, 1280))
+    assert not norm_kernel.fits((64, 20, 768))  # words
+    assert not norm_kernel.fits((64, 20, 20, 768))  # one picture's rows are no whole programs
+    assert not norm_kernel.fits((1, 32, 32, 768))
+    assert not norm_kernel.fits((64, 32, 32, 100))
+
+
+def test_a_kernel_that_does_not_compile_is_named_once(caplog):
+    norm._has_kernel.cache_clear()
+    for _ in range(2):
+        assert not norm._has_kernel(768, "bfloat16", Target("cpu"))
+        assert not norm._has_kernel(768, "bfloat16", Target("gpu", options=(("no_option", 1),)))
+    (record,) = [r for r in caplog.records if "layer norm" in r.getMessage()]
+    assert "768 channels" in record.getMessage()
+    norm._has_kernel.cache_clear()

@@ -17,7 +17,6 @@ from contextvars import ContextVar
 import jax
 import jax.numpy as jnp
 from absl import logging
-from jax.sharding import SingleDeviceSharding
 from jaxtyping import Bool, Float
 
 from dit_jax.ops import attention_folded, attention_packed, attention_pallas
@@ -26,7 +25,7 @@ from dit_jax.ops.attention_anywhere import attend_anywhere
 from dit_jax.ops.attention_cpu import attend_by_head
 from dit_jax.ops.attention_plain import Rel, attend_plain
 from dit_jax.ops.mesh import by_rows_and_heads
-from dit_jax.ops.platform import Target, target
+from dit_jax.ops.platform import Target, like, refusal, target
 from dit_jax.strict import one_of
 
 # Up to this many scores in all, whole arrays of them are the fastest way on every device.
@@ -205,32 +204,26 @@ def candidates(problem: Problem, platform: str) -> list[str]:
 
 def failure(name: str, problem: Problem, target: Target) -> str | None:
     """Why a back end cannot run on a device; None where it compiles, forward and backward."""
-    place = None if target.device is None else SingleDeviceSharding(target.device)
-    shape = functools.partial(jax.ShapeDtypeStruct, dtype=problem.dtype, sharding=place)
+    shape = functools.partial(like, target)
     b, heads, c, (h, w) = min(problem.b, 2), problem.heads, problem.c, problem.grid
-    hidden = functools.partial(jax.ShapeDtypeStruct, dtype=bool, sharding=place)
+    m, n, dtype = problem.m, problem.n, problem.dtype
     if name == PACKED:
-        text = problem.n - problem.m
-        arrays = [shape((b, problem.m, 3, heads, c)), shape((b, text, 2, heads, c))]
-        arrays = [arrays[0], arrays[1] if text else None]
-        arrays.append(tuple(shape((side, side, c)) for side in (h, w)))
-        mask = hidden((b, text)) if problem.masked else None
+        attend, text = attention_packed.attend_packed, n - m
+        words = shape((b, text, 2, heads, c), dtype) if text else None
+        bands = tuple(shape((side, side, c), dtype) for side in (h, w))
+        arrays = shape((b, m, 3, heads, c), dtype), words, bands
+        mask = shape((b, text), bool) if problem.masked else None
     else:
-        keys = shape((b, heads, problem.n, c))
-        rel = tuple(shape((b, heads, h * w, side)) for side in (h, w))
-        arrays = [shape((b, heads, problem.m, c)), keys, keys, rel]
-        mask = hidden((b, problem.n)) if problem.masked else None
-    attend = attention_packed.attend_packed if name == PACKED else BACK_ENDS[name]
+        attend, keys = BACK_ENDS[name], shape((b, heads, n, c), dtype)
+        rel = tuple(shape((b, heads, h * w, side), dtype) for side in (h, w))
+        arrays = shape((b, heads, m, c), dtype), keys, keys, rel
+        mask = shape((b, n), bool) if problem.masked else None
 
     def both(arrays, mask):
         out, back = jax.vjp(lambda *x: attend(*x, mask), *arrays)
         return out, back(out)
 
-    try:
-        jax.jit(both).lower(arrays, mask).compile(dict(target.options))
-    except Exception as error:  # whatever a compiler says: the next candidate may do
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
-    return None
+    return refusal(target, both, arrays, mask)
 
 
 def relative_terms(

@@ -6,16 +6,16 @@ products with a vector.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jaxtyping import Float
 
 from dit_jax.ops import norm_kernel
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.mesh import by_rows_and_heads
-from dit_jax.ops.platform import platform
+from dit_jax.ops.platform import Target, like, platform, refusal, target
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -62,9 +62,24 @@ def beside(
     x: Float[Array, "*b d"], scale: Float[Array, " d"], bias: Float[Array, " d"], epsilon: float
 ) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
     """x itself and `layer_norm` of it, whose gradients are then added where they are computed."""
-    if platform() == "gpu" and norm_kernel.fits(math.prod(x.shape[:-1]), x.shape[-1]):
+    if norm_kernel.fits(x.shape) and _has_kernel(x.shape[-1], str(x.dtype), target()):
         return _beside(x, scale, bias, epsilon)
     return x, layer_norm(x, scale, bias, epsilon)
+
+
+@functools.lru_cache(maxsize=64)
+def _has_kernel(width: int, dtype: str, target: Target) -> bool:
+    """Whether a device runs the backward pass's kernel, decided and logged once."""
+    if target.kind != "gpu":
+        return False
+    rows, scale = (
+        like(target, (128, norm_kernel.ROWS, width), dtype),
+        like(target, (width,), "float32"),
+    )
+    backward = functools.partial(norm_kernel.backward, epsilon=1e-6)
+    if reason := refusal(target, backward, rows, rows, rows, scale):
+        logging.warning("layer norm: XLA's slower backward pass, %d channels (%s)", width, reason)
+    return reason is None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -7,6 +7,7 @@ tests.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,16 @@ from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention_packed_kernels import powers_of_two
 
 ROWS = 32  # of a program
-AT_ONCE = 2
 WARPS = 1  # rows are summed up without a barrier
+PAIRED = 768  # channels, up to which a program takes two rows at once; of more, registers run out
 
 
-def fits(rows: int, width: int) -> bool:
-    """Whether the kernel knows these sizes, and is worth a launch."""
-    return rows % ROWS == 0 and rows >= 128 * ROWS and width % 16 == 0
+def fits(shape: tuple[int, ...]) -> bool:
+    """Whether arrays `[b, …, d]`, and any device's share of their rows, are whole programs, and
+    enough of them."""
+    b, *others, d = shape
+    n = math.prod(others)
+    return n % ROWS == 0 and b * n >= 128 * ROWS and d % 16 == 0
 
 
 def backward(
@@ -68,14 +72,14 @@ def backward(
 
 def _kernel(epsilon, x_ref, g_ref, beside_ref, scale_ref, dx_ref, dscale_ref, dbias_ref):
     d = scale_ref.shape[0]
-    parts = powers_of_two(d)
+    parts, at_once = powers_of_two(d), 2 if d <= PAIRED else 1
     scale = [scale_ref[part][None, :] for part in parts]
 
     def mean(values):
         return sum(jnp.sum(y, axis=1, keepdims=True) for y in values) / d
 
     def some(i, sums):
-        here = pl.ds(i * AT_ONCE, AT_ONCE)
+        here = pl.ds(i * at_once, at_once)
         x = [x_ref[here, part].astype(jnp.float32) for part in parts]
         g = [g_ref[here, part].astype(jnp.float32) for part in parts]
         middle = mean(x)
@@ -93,8 +97,8 @@ def _kernel(epsilon, x_ref, g_ref, beside_ref, scale_ref, dx_ref, dscale_ref, db
         dscale = [z + y * u for z, y, u in zip(dscale, x, g, strict=True)]
         return dscale, [z + u for z, u in zip(dbias, g, strict=True)]
 
-    start = [jnp.zeros((AT_ONCE, part.size), jnp.float32) for part in parts]
-    sums = jax.lax.fori_loop(0, ROWS // AT_ONCE, some, (start, start))
+    start = [jnp.zeros((at_once, part.size), jnp.float32) for part in parts]
+    sums = jax.lax.fori_loop(0, ROWS // at_once, some, (start, start))
     for ref, values in zip((dscale_ref, dbias_ref), sums, strict=True):
         for part, value in zip(parts, values, strict=True):
             ref[part] = jnp.sum(value, axis=0)

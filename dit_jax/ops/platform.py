@@ -6,11 +6,12 @@ for devices that are elsewhere.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,21 @@ def target() -> Target:
 def platform() -> str:
     """One of "cpu", "gpu", "tpu"."""
     return target().kind
+
+
+def refusal(target: Target, program: Callable, *arguments: Any) -> str | None:
+    """Why a device cannot run a program of such arguments; None where it compiles."""
+    try:
+        jax.jit(program).lower(*arguments).compile(dict(target.options))
+    except Exception as error:  # whatever a compiler says: something else may do
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+    return None
+
+
+def like(target: Target, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    """An argument of `refusal` that lies on a target's device."""
+    place = None if target.device is None else SingleDeviceSharding(target.device)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
 
 def compiler_options() -> dict[str, Any] | None:
