@@ -5,6 +5,9 @@ not care for their order). A relative position biases only the image-image part:
 `rel_h[i, row(j)] + rel_w[i, column(j)]` (MViTv2, Li et al. 2022), computed from the *unscaled*
 query; no back end but "plain" ever holds it for all pairs. Softmax runs in float32 whatever the
 inputs.
+
+The encoder's blocks ask first whether the device attends from queries, keys and values as their
+projection gives them, packed (`packs`, `attend_packed`); else they take them apart (`attend`).
 """
 
 import contextlib
@@ -133,7 +136,7 @@ def packs(
 
 
 @functools.lru_cache(maxsize=256)
-def _packs(problem: "Problem", target: Target) -> bool:
+def _packs(problem: Problem, target: Target) -> bool:
     if target.kind != "gpu" or problem.dtype not in HALF:
         return False
     reason = failure(PACKED, problem, target)
