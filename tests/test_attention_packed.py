@@ -70,13 +70,13 @@ def compare(h, w, c, **kind):
 
 
 @pytest.mark.parametrize("shape", SMALL)
-@pytest.mark.parametrize(
-    "kind",
-    [dict(b=2, heads=2, masked=True), dict(text=0), dict(text=40)],
-    ids=["padding hidden", "no text", "long text"],
-)
-def test_small_grids(shape, kind):
-    compare(*SMALL[shape], **kind)
+def test_small_grids(shape):
+    compare(*SMALL[shape], b=2, heads=2, masked=True)
+
+
+@pytest.mark.parametrize("text", [0, 40])
+def test_no_text_and_long_text(text):
+    compare(*SMALL["tall"], text=text)
 
 
 @pytest.mark.parametrize("shape", REAL)
