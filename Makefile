@@ -35,6 +35,7 @@ bench: $(VENV)/.development
 	$(RUN) -m benchmarks.cpu_peers --what=training --rounds=5
 	$(RUN) -m benchmarks.scaling
 	$(RUN) -m benchmarks.scaling --training --rounds=3
+	$(RUN) -m benchmarks.attention
 	$(RUN) -m benchmarks.expressions
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.pipeline
