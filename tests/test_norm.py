@@ -9,7 +9,7 @@ from closeness import assert_close
 
 from dit_jax.ops import norm, norm_kernel
 from dit_jax.ops.norm import layer_norm
-from dit_jax.ops.platform import Target
+from dit_jax.ops.platform import ANYWHERE, Target, planned_for, target
 
 
 @pytest.mark.parametrize("shift", [0.0, 1000.0])
@@ -74,3 +74,13 @@ def test_a_kernel_that_does_not_compile_is_named_once(caplog):
     (record,) = [r for r in caplog.records if "layer norm" in r.getMessage()]
     assert "768 channels" in record.getMessage()
     norm._has_kernel.cache_clear()
+
+
+def test_programs_for_other_machines_have_no_kernel():
+    """Not even where they are written on a machine with a GPU, and whatever their sizes are."""
+    with planned_for(ANYWHERE):
+        assert not norm._has_kernel(768, "bfloat16", target())
+        rows = jax.export.symbolic_shape("b, h, w, 48")
+        x, one = jax.ShapeDtypeStruct(rows, jnp.float32), jnp.ones(48)
+        exported = jax.export.export(jax.jit(lambda x: norm.beside(x, one, one, 1e-6)))(x)
+    assert "layer_norm_backward" not in exported.mlir_module()

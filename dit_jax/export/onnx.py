@@ -30,6 +30,7 @@ from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
 from dit_jax.ops.pixels import normalize
+from dit_jax.ops.platform import ANYWHERE, planned_for
 
 PROGRAM, RUNNER = "segment.onnx", "run.py"
 OPSET, IR = 23, 10
@@ -219,7 +220,11 @@ def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) ->
     ]
     names = ["logits", "score"] + ["presence"] * arch.presence
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a line for every constant's shape
-    with attention.computed_by("plain"), warnings.catch_warnings():
+    with (
+        attention.computed_by("plain"),
+        planned_for(ANYWHERE),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", DeprecationWarning)  # jax2onnx 0.17.1 with Flax 0.12.8
         return jax2onnx.to_onnx(
             model,

@@ -23,6 +23,7 @@ from dit_jax.model_directory import VOCAB
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
+from dit_jax.ops.platform import ANYWHERE, planned_for
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, WEIGHTS, RUNNER = "segment.stablehlo", "weights.safetensors", "run.py"
@@ -54,7 +55,7 @@ def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> ex
         return segment(params_lib.unflatten(params or weights), *inputs)
 
     weights = {} if inside else jax.tree.map(_shape, flat)
-    with attention.computed_by("anywhere"):
+    with attention.computed_by("anywhere"), planned_for(ANYWHERE):
         return export.export(jax.jit(whole), platforms=PLATFORMS)(weights, *inputs(arch))
 
 

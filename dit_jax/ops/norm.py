@@ -62,7 +62,8 @@ def beside(
     x: Float[Array, "*b d"], scale: Float[Array, " d"], bias: Float[Array, " d"], epsilon: float
 ) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
     """x itself and `layer_norm` of it, whose gradients are then added where they are computed."""
-    if norm_kernel.fits(x.shape) and _has_kernel(x.shape[-1], str(x.dtype), target()):
+    # In this order: sizes of a program for other machines may not even be numbers.
+    if _has_kernel(x.shape[-1], str(x.dtype), target()) and norm_kernel.fits(x.shape):
         return _beside(x, scale, bias, epsilon)
     return x, layer_norm(x, scale, bias, epsilon)
 

@@ -18,11 +18,13 @@ from jax.sharding import SingleDeviceSharding
 class Target:
     """Devices that programs are for."""
 
-    kind: str  # "cpu", "gpu" or "tpu"
+    kind: str  # "cpu", "gpu" or "tpu", or "anywhere"
     device: jax.Device | None = None  # one of them, where they are not this process's
     options: tuple[tuple[str, Any], ...] = ()  # of their compiler
 
 
+# Of a program that other machines run, whatever they are: it may use no device's own kernels.
+ANYWHERE = Target("anywhere")
 _PLANNED: ContextVar[Target | None] = ContextVar("planned", default=None)
 
 
@@ -31,7 +33,7 @@ def target() -> Target:
 
 
 def platform() -> str:
-    """One of "cpu", "gpu", "tpu"."""
+    """One of "cpu", "gpu", "tpu", "anywhere"."""
     return target().kind
 
 
