@@ -4,7 +4,7 @@
 outwards and putting relative positions and text beside them took 8 ms of a forward pass's 42 on an
 H200 (ViT-B, batch 64), matrix products 14. These kernels read the packed array and write its
 gradient. `attention_packed_kernels.py` has the arithmetic; here is what calls it and ties its
-two directions together. On a CPU the kernels are interpreted, for tests.
+two directions together.
 """
 
 import dataclasses
@@ -16,10 +16,11 @@ from jax.experimental import pallas as pl
 from jaxtyping import Bool, Float
 
 from dit_jax.ops import attention_packed_kernels as kernels
-from dit_jax.ops import platform as devices
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention_packed_kernels import ROWS, Tiles
+from dit_jax.ops.platform import platform
 from dit_jax.ops.rematerialise import ATTENDED, keep
+from dit_jax.ops.triton import call
 
 HIDDEN = -3e4
 TEXT = 32  # text is filled up to it, or to a larger power of two
@@ -341,22 +342,14 @@ def _shared(hidden: jax.Array) -> pl.BlockSpec:
 
 def _tiles(name: str, grid: tuple[int, int], channels: int) -> Tiles:
     launch = launch_of(name, channels)
-    keys, compiled = max(launch.keys, grid[1]), devices.platform() == "gpu"
+    keys, compiled = max(launch.keys, grid[1]), platform() == "gpu"
     return Tiles(*grid, channels, launch.queries, keys, compiled)
 
 
 def _call(name: str, tiles: Tiles, grid, **specs):
     """Blocks of one head follow one another (the grid's first axis is the fastest): its keys and
     values stay in the cache."""
-    parameters = {}
-    if devices.platform() == "gpu":
-        from jax.experimental.pallas import triton
-
-        launch = launch_of(name, tiles.channels)
-        about = triton.CompilerParams(num_warps=launch.warps, num_stages=launch.stages)
-        parameters = dict(compiler_params=about)
+    launch = launch_of(name, tiles.channels)
     kernel = functools.partial(getattr(kernels, name), tiles)
-    interpret = devices.platform() == "cpu"
-    return pl.pallas_call(
-        kernel, grid=grid, interpret=interpret, name=f"attention_{name}", **parameters, **specs
-    )
+    about = dict(name=f"attention_{name}", warps=launch.warps, stages=launch.stages)
+    return call(kernel, grid=grid, **about, **specs)

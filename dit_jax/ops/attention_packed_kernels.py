@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from dit_jax.ops.triton import powers_of_two
+
 LOG2_E = math.log2(math.e)
 ROWS = 16  # of `rel_h` are read at once: the least that a product may have
 Parts = list[jax.Array]  # a head's channels
@@ -52,16 +54,6 @@ class Tiles:
     def slices(self) -> list[pl.Slice]:
         """A head's channels in pieces of powers of two, the widest first."""
         return powers_of_two(self.channels)
-
-
-def powers_of_two(n: int) -> list[pl.Slice]:
-    """0 … n − 1 in pieces of powers of two, the widest first."""
-    start, result = 0, []
-    for bit in reversed(range(n.bit_length())):
-        if n & (1 << bit):
-            result.append(pl.ds(start, 1 << bit))
-            start += 1 << bit
-    return result
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
