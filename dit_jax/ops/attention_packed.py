@@ -164,14 +164,7 @@ def _run_forward(qkv, text, rel_h, rel_w, hidden):
         "forward",
         tiles,
         (n // queries, heads, b),
-        in_specs=[
-            _some(queries, c, 0),
-            *(_all(n, c, which) for which in (1, 2)),
-            *(_all(text.shape[1], c, which) for which in (0, 1)),
-            _last(rel_h.shape[2], queries),
-            _rows(queries, rel_w.shape[3]),
-            _shared(hidden),
-        ],
+        in_specs=_for_queries(queries, qkv, text, rel_h, rel_w, hidden),
         out_specs=[
             pl.BlockSpec((None, queries, None, c), lambda i, k, b: (b, i, k, 0)),
             _numbers(queries),
@@ -194,11 +187,7 @@ def _by_queries(qkv, text, rel_h, rel_w, hidden, g, log_sum, out):
         tiles,
         (n // queries, heads, b),
         in_specs=[
-            _some(queries, c, 0),
-            *(_all(n, c, which) for which in (1, 2)),
-            *(_all(text.shape[1], c, which) for which in (0, 1)),
-            *terms,
-            _shared(hidden),
+            *_for_queries(queries, qkv, text, rel_h, rel_w, hidden),
             rows,
             rows,
             _numbers(queries),
@@ -308,6 +297,19 @@ def _unrelate(name, grid, line, slopes, qkv, band, slope, dqkv):
         input_output_aliases={3: 0},
     )(qkv, band, slope, dqkv)
     return dqkv, dband.sum(axis=0)
+
+
+def _for_queries(queries: int, qkv, text, rel_h, rel_w, hidden) -> list[pl.BlockSpec]:
+    """What a block of queries reads, in both directions."""
+    _, n, _, _, c = qkv.shape
+    return [
+        _some(queries, c, 0),
+        *(_all(n, c, which) for which in (1, 2)),
+        *(_all(text.shape[1], c, which) for which in (0, 1)),
+        _last(rel_h.shape[2], queries),
+        _rows(queries, rel_w.shape[3]),
+        _shared(hidden),
+    ]
 
 
 def _some(rows: int, c: int, which: int) -> pl.BlockSpec:
