@@ -56,8 +56,9 @@ def _noisy(panel, lines: list[Line], key: str, *, title: str, log: bool = False)
         panel.text(0.5, 0.5, "nothing logged yet", ha="center", transform=panel.transAxes)
         return
     panel.plot(steps, values, color=LIGHT, linewidth=1.0)
-    panel.plot(steps, smooth(values), color=INK, linewidth=1.6)
-    if log and min(values) > 0:
+    alone = "o" if len(steps) == 1 else None  # a line of one point would not be seen
+    panel.plot(steps, smooth(values), color=INK, linewidth=1.6, marker=alone, markersize=3.5)
+    if log and min(values) > 0 and not alone:
         panel.set_yscale("log")
     else:
         panel.set_ylim(bottom=0)
