@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import logging
 from jax.sharding import AbstractMesh, AxisType
 from runs import shallow
 
@@ -174,7 +175,14 @@ def test_the_cheapest_change_that_fits():
     # A sum of gradients is one more copy of them: less than this does not help.
     assert "that fits: --config.optim.accumulate=8: " in advised(3.0)
     assert "accumulate=4 --config.mesh.fsdp=4 --config.mesh.data=-1: " in advised(1.2, remat="full")
+
+
+def test_warnings_are_heard_again_after_the_advice(caplog):
+    """Every change that is tried would name the parameters that stay whole."""
     assert "No change of remat, accumulate" in advised(0.01)
+    assert not caplog.records
+    logging.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
 
 
 # ------------------------------------------------------------------------------ the command

@@ -7,8 +7,10 @@ table; activations from `memory.saved`; the peak from the compiler itself, which
 see `targets`. No data set and no weights need to exist.
 """
 
+import contextlib
 import dataclasses
 import itertools
+from collections.abc import Iterator
 
 from absl import logging
 from jax.sharding import AbstractMesh, AxisType
@@ -167,20 +169,30 @@ def remarks(plan: Plan, where: Devices) -> list[str]:
 def advice(config: configs.Config, where: Devices, *, hbm_gb: float, compiled: bool) -> str:
     """The cheapest change that fits, compiled as the config itself was."""
     count, limit = len(where.devices), hbm_gb * GB
-    logging.set_verbosity(logging.ERROR)  # parameters that stay whole were named once
     counted = (
         change
         for change in suggest.changes(config, count)
         if examine(suggest.changed(config, change), where, compiled=False).fits(limit)
     )
-    for change in itertools.islice(counted, TRIES):
-        made = examine(suggest.changed(config, change), where, compiled=compiled)
-        if made.fits(limit):
-            return f"Cheapest change that fits: {written(change)}: {made.total / GB:.3f} GB."
+    with _without_warnings():  # parameters that stay whole were named once
+        for change in itertools.islice(counted, TRIES):
+            made = examine(suggest.changed(config, change), where, compiled=compiled)
+            if made.fits(limit):
+                return f"Cheapest change that fits: {written(change)}: {made.total / GB:.3f} GB."
     return (
         "No change of remat, accumulate, fsdp, dtype or batch_size was found that fits; expected"
         " more devices, with mesh.fsdp or mesh.tensor, or smaller pictures."
     )
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def written(change: Change) -> str:
