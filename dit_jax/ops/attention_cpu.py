@@ -87,8 +87,7 @@ def _forward_rows(k, v, hidden, queries):
     """Image and text apart: their scores differ in the bias, and padding it costs a third."""
     q, rel = queries
     q = q * q.shape[-1] ** -0.5
-    image = k.shape[0] if rel is None else rel[0].shape[1] * rel[1].shape[1]
-    parts = [slice(0, image)] + [slice(image, None)] * (image < k.shape[0])
+    parts = _image_and_text(k.shape[0], rel)
     scores = [q @ k[part].T for part in parts]
     if rel is not None:
         bias = rel[0][:, :, None] + rel[1][:, None, :]
@@ -120,26 +119,37 @@ def _backward_head(q, k, v, rel, hidden, log_sum, delta, upstream):
 
 
 def _backward_columns(k, v, hidden, queries):
+    """As `_forward_rows`: where scores lie apart nothing is cut out of them either."""
     q, rel, log_sum, delta, upstream = queries
     scale = q.shape[-1] ** -0.5
-    q = q * scale
-    scores = k @ q.T  # [n, m]
+    q, turned = q * scale, k.T  # a copy: with rows of k the product for dq takes half as long again
+    parts = _image_and_text(k.shape[0], rel)
+    scores = [k[part] @ q.T for part in parts]  # [n, m]
     if rel is not None:
         rel_h, rel_w = rel[0].T, rel[1].T
-        bias = (rel_h[:, None] + rel_w[None]).reshape(-1, q.shape[0])
-        biased = scores[: bias.shape[0]] + bias
-        scores = jax.lax.dynamic_update_slice(scores, biased, (0, 0))
+        bias = rel_h[:, None] + rel_w[None]
+        scores[0] = scores[0] + bias.reshape(scores[0].shape)
     if hidden is not None:
-        scores = scores + hidden[:, None]
-    weights = jnp.exp(scores - log_sum[None])
-    slope = weights * (v @ upstream.T - delta[None])
-    dq, dk, dv = (k.T @ slope) * scale, slope @ q, weights @ upstream
+        scores = [s + hidden[part][:, None] for s, part in zip(scores, parts, strict=True)]
+    weights = [jnp.exp(s - log_sum[None]) for s in scores]
+    slope = [
+        w * (v[part] @ upstream.T - delta[None]) for w, part in zip(weights, parts, strict=True)
+    ]
+    dq = sum(turned[:, part] @ s for s, part in zip(slope, parts, strict=True)) * scale
+    dk = jnp.concatenate([s @ q for s in slope])
+    dv = jnp.concatenate([w @ upstream for w in weights])
     if rel is None:
         return dq, dk, dv, None
-    on_grid = slope[: bias.shape[0]].reshape(rel_h.shape[0], -1)  # [h, w·m]
+    on_grid = slope[0].reshape(rel_h.shape[0], -1)  # [h, w·m]
     by_row = on_grid.reshape(*rel_h.shape[:1], *rel_w.shape).sum(axis=1)
     by_column = jnp.ones(rel_h.shape[0]) @ on_grid  # XLA's sum along columns takes 10 times as long
     return dq, dk, dv, (by_row, by_column.reshape(rel_w.shape))
+
+
+def _image_and_text(n: int, rel) -> list[slice]:
+    """Keys with positions and those behind them, as far as there are any."""
+    image = n if rel is None else rel[0].shape[1] * rel[1].shape[1]
+    return [slice(0, image)] + [slice(image, None)] * (image < n)
 
 
 def _blocks(m: int, n: int, arrays):
