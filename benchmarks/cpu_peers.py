@@ -9,6 +9,8 @@ of the rounds' own ratios, memory is the most that the process ever held (VmHWM)
 and compilation included. Processor seconds count all threads: other work on the machine disturbs
 them less than it does the wall clock, most of all with `--cores 1`. A training step is forward,
 mean cross-entropy, backward, clipping and Adam; dropout and moving average are off in all of them.
+Beside them both libraries compute nothing but the products with the encoder's weights: what is left
+is all that a better program could save.
 Needs requirements-dev.txt. The page is benchmarks/results/cpu_peers_*.md.
 """
 
@@ -18,7 +20,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -153,10 +155,59 @@ def torch_step(setting: Setting, attention: str) -> Step:
     return update
 
 
+def products(setting: Setting) -> Iterator[tuple[np.ndarray, ...]]:
+    """Input, weight and output of every product with a weight of a block of the image encoder."""
+    from dit_jax.models.architecture import PATCH
+
+    vit = architecture(setting).vit
+    rng, rows, d = np.random.default_rng(0), setting.batch * (setting.size // PATCH) ** 2, vit.width
+    for n, out in ((d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)):
+        yield tuple(rng.random(shape, np.float32) for shape in ((rows, n), (n, out), (rows, out)))
+
+
+def jax_products(setting: Setting) -> Step:
+    import jax
+    import jax.numpy as jnp
+
+    depth = architecture(setting).vit.depth
+    arguments = [tuple(map(jnp.asarray, arrays)) for arrays in products(setting)]
+
+    @jax.jit
+    def compute(x, w, y):
+        return (x @ w, y @ w.T, x.T @ y) if setting.training else x @ w
+
+    def run() -> float:
+        for _ in range(depth):
+            jax.block_until_ready([compute(*arrays) for arrays in arguments])
+        return 0.0
+
+    return run
+
+
+def torch_products(setting: Setting) -> Step:
+    import torch
+
+    depth = architecture(setting).vit.depth
+    arguments = [tuple(map(torch.from_numpy, arrays)) for arrays in products(setting)]
+
+    def compute(x, w, y):
+        return (x @ w, y @ w.T, x.T @ y) if setting.training else x @ w
+
+    def run() -> float:
+        with torch.inference_mode():
+            for _ in range(depth):
+                [compute(*arrays) for arrays in arguments]
+        return 0.0
+
+    return run
+
+
 MAKERS: dict[str, Callable[[Setting], Step]] = {
     "dit_jax": jax_step,
     "PyTorch, explicit": lambda setting: torch_step(setting, "explicit"),
     "PyTorch, fused": lambda setting: torch_step(setting, "fused"),
+    "JAX, products alone": jax_products,
+    "PyTorch, products alone": torch_products,
 }
 
 
@@ -188,15 +239,16 @@ def compare(setting: Setting, *, rounds: int) -> tuple[dict[str, list[Times]], d
     """Seconds of every round and peak GiB of every contestant; their first steps must agree."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    for name in CONTESTANTS:
+    for name in MAKERS:
         pipes[name], theirs = context.Pipe()
         processes.append(context.Process(target=work, args=(name, setting, theirs), daemon=True))
         processes[-1].start()
         theirs.close()
     values = {name: pipe.recv() for name, pipe in pipes.items()}
-    if np.ptp(list(values.values())) > 1e-3 * max(map(abs, values.values())):
+    found = [values[name] for name in CONTESTANTS]
+    if np.ptp(found) > 1e-3 * max(map(abs, found)):
         raise ValueError(f"the contestants do not compute the same: {values}")
-    seconds = {name: [] for name in CONTESTANTS}
+    seconds = {name: [] for name in MAKERS}
     for number in range(rounds + 1):
         for name, pipe in pipes.items():
             pipe.send(True)
