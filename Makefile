@@ -2,7 +2,7 @@
 # make demo         serve a page to try the quickstart's model on, or MODEL=DIR
 # make test         set up, run every test; JOBS=4 runs four files at once
 # make proof        the longer proofs: real photos, ViT-B at full size, every method on every mesh,
-#                   thirty kills; forty minutes on two cores
+#                   thirty kills, and parity as XLA optimises for users; forty minutes on two cores
 # make onnx         set up an environment that writes ONNX, run its tests
 # make bench        speed and memory beside PyTorch, scaling, start-up; 25 minutes on two quiet cores
 # make lint         format and style
@@ -11,6 +11,7 @@ VENV ?= .venv
 # Test files at once; each takes up to 4 GB.
 JOBS ?= 2
 RUN = $(VENV)/bin/python
+PARALLEL = --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 ONNX ?= .venv-onnx
 
 .PHONY: quickstart demo test proof onnx bench lint format
@@ -22,10 +23,11 @@ demo: $(VENV)/.demo
 	$(RUN) launch.py --mode=demo $(if $(MODEL),--model=$(MODEL))
 
 test: $(VENV)/.development
-	$(RUN) -m pytest -m "not proof" --numprocesses=$(JOBS) --dist=loadfile
+	$(RUN) -m pytest -m "not proof" $(PARALLEL)
 
 proof: $(VENV)/.development
-	$(RUN) -m pytest -m proof --numprocesses=$(JOBS) --dist=loadfile
+	XLA_FLAGS= $(RUN) -m pytest -m proof $(PARALLEL)
+	XLA_FLAGS= $(RUN) -m pytest -m "not proof" $(PARALLEL) tests/test_golden*.py tests/test_parity*.py
 
 onnx: $(ONNX)/.ready
 	$(ONNX)/bin/python -m pytest tests/test_onnx.py

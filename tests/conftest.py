@@ -5,18 +5,30 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from compiler import COMPILES_FASTER
+
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", COMPILES_FASTER)  # `make proof` compiles as users do
 
 import pytest
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
+TAKE_MINUTES = tuple(
+    f"test_{name}.py"
+    for name in ("trouble", "sharding", "models", "checkpoint", "attention_packed", "kills")
+)
 
 
 def pytest_configure(config):
     """One folder of compiled programs for all processes of this run, which start with it."""
     if CACHE not in os.environ:
         config.stash[CREATED] = os.environ[CACHE] = tempfile.mkdtemp(prefix="dit_jax_programs_")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes first: the last of them would have a core to itself."""
+    items.sort(key=lambda item: item.path.name not in TAKE_MINUTES)
 
 
 def pytest_unconfigure(config):

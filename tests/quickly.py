@@ -13,8 +13,6 @@ from runs import compiling_once
 
 from dit_jax.predict.programs import programs_of
 
-# For other processes, in XLA_FLAGS; a CPU's fusion emitters are most of its time.
-COMPILES_FASTER = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 # For the command line: quickstart's model with what compiles fastest.
 SHALLOW = ("--config.model.decoder_depth=1", "--config.model.text_layer=1")
 SETTINGS = {

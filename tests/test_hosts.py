@@ -14,8 +14,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compiler import COMPILES_FASTER
 from jax.sharding import AbstractMesh
-from quickly import COMPILES_FASTER
 
 from dit_jax import model_directory
 from dit_jax.train import hosts

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from compiler import COMPILES_FASTER
 from PIL import Image
-from quickly import COMPILES_FASTER
 
 import launch as command
 

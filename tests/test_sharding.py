@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compiler import COMPILES_FASTER
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
-from quickly import COMPILES_FASTER
 from runs import config_of, shallow
 
 from dit_jax import config as configs

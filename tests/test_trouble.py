@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quickly import COMPILES_FASTER, SHALLOW
+from compiler import COMPILES_FASTER
+from quickly import SHALLOW
 from runs import compiling_once, config_of, shrink, train_step_of
 
 from benchmarks import kills
