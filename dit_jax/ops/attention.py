@@ -19,6 +19,7 @@ from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float
 
@@ -28,11 +29,14 @@ from dit_jax.ops.attention_anywhere import attend_anywhere
 from dit_jax.ops.attention_cpu import attend_by_head
 from dit_jax.ops.attention_plain import Rel, attend_plain
 from dit_jax.ops.mesh import by_rows_and_heads
-from dit_jax.ops.platform import Target, like, refusal, target
+from dit_jax.ops.platform import Target, target
+from dit_jax.ops.trial import like, objection
 from dit_jax.strict import one_of
 
 # Up to this many scores in all, whole arrays of them are the fastest way on every device.
 SCORES_AT_ONCE = 1 << 22
+# A new device compares this many scores of a head, or none: 128 MiB of them in float32.
+SCORES_COMPARED = 1 << 25
 # An environment variable that names the back end of attention with relative positions itself: for
 # a new device on which the choice below fails or is slow.
 FORCE = "DIT_JAX_ATTENTION"
@@ -140,7 +144,10 @@ def _packs(problem: Problem, target: Target) -> bool:
     if target.kind != "gpu" or problem.dtype not in HALF:
         return False
     reason = failure(PACKED, problem, target)
-    logging.info("attention: %s for %s (%s)", PACKED, problem, reason or "it compiles")
+    if reason:
+        logging.warning("attention: not %s for %s (%s)", PACKED, problem, reason)
+    else:
+        logging.info("attention: %s for %s", PACKED, problem)
     return reason is None
 
 
@@ -206,27 +213,56 @@ def candidates(problem: Problem, platform: str) -> list[str]:
 
 
 def failure(name: str, problem: Problem, target: Target) -> str | None:
-    """Why a back end cannot run on a device; None where it compiles, forward and backward."""
+    """Why a back end should not run on a device; None where it compiles, forward and backward.
+
+    This process's device also computes one head of one picture, which `attend_plain` has to agree
+    with, unless its scores alone would take much memory.
+    """
     shape = functools.partial(like, target)
     b, heads, c, (h, w) = min(problem.b, 2), problem.heads, problem.c, problem.grid
     m, n, dtype = problem.m, problem.n, problem.dtype
     if name == PACKED:
-        attend, text = attention_packed.attend_packed, n - m
+        attend, plain, text = attention_packed.attend_packed, _plain_packed, n - m
         words = shape((b, text, 2, heads, c), dtype) if text else None
         bands = tuple(shape((side, side, c), dtype) for side in (h, w))
-        arrays = shape((b, m, 3, heads, c), dtype), words, bands
+        arrays, out = (shape((b, m, 3, heads, c), dtype), words, bands), (b, m, heads, c)
         mask = shape((b, text), bool) if problem.masked else None
+        head = np.s_[-1:, ..., -1:, :]
     else:
-        attend, keys = BACK_ENDS[name], shape((b, heads, n, c), dtype)
+        attend, plain, keys = BACK_ENDS[name], attend_plain, shape((b, heads, n, c), dtype)
         rel = tuple(shape((b, heads, h * w, side), dtype) for side in (h, w))
-        arrays = shape((b, heads, m, c), dtype), keys, keys, rel
+        arrays, out = (shape((b, heads, m, c), dtype), keys, keys, rel), (b, heads, m, c)
         mask = shape((b, n), bool) if problem.masked else None
+        head = np.s_[-1:, -1:]
 
-    def both(arrays, mask):
+    def of_head(x):
+        return x[head] if x.ndim > 3 else x  # all heads share the bands
+
+    def program(arrays, mask, upstream):
         out, back = jax.vjp(lambda *x: attend(*x, mask), *arrays)
-        return out, back(out)
+        others_none = jnp.zeros_like(upstream).at[head].set(upstream[head])
+        return jax.tree.map(of_head, (out, back(others_none)))
 
-    return refusal(target, both, arrays, mask)
+    def definition(arrays, mask, upstream):
+        arrays = jax.tree.map(lambda x: of_head(x).astype(jnp.float32), arrays)
+        mask = None if mask is None else mask[-1:]
+        out, back = jax.vjp(lambda *x: plain(*x, mask), *arrays)
+        return out, back(upstream[head].astype(jnp.float32))
+
+    comparable = definition if m * n <= SCORES_COMPARED else None
+    return objection(target, program, arrays, mask, shape(out, dtype), definition=comparable)
+
+
+def _plain_packed(qkv, text, bands, text_mask):
+    """What `attention_packed.attend_packed` is held to."""
+    q, k, v = (x.swapaxes(1, 2) for x in jnp.moveaxis(qkv, 2, 0))
+    rel, mask = _by_bands(q, *bands), None
+    if text is not None:
+        read = (x.swapaxes(1, 2) for x in jnp.moveaxis(text, 2, 0))
+        k, v = (jnp.concatenate(pair, axis=2) for pair in zip((k, v), read, strict=True))
+    if text_mask is not None:
+        mask = jnp.pad(text_mask, ((0, 0), (q.shape[2], 0)), constant_values=True)
+    return attend_plain(q, k, v, rel, mask).swapaxes(1, 2)
 
 
 def relative_terms(
@@ -241,9 +277,14 @@ def relative_terms(
     Tables must already have 2h − 1 and 2w − 1 rows; R[0] is the distance −(h − 1).
     """
     h, w = grid
+    return _by_bands(q, band(table_h, h), band(table_w, w))
+
+
+def _by_bands(q, band_h, band_w):
+    h, w = len(band_h), len(band_w)
     q = q.reshape(*q.shape[:2], h, w, q.shape[-1])
-    rel_h = jnp.einsum("bkhwc,hic->bkhwi", q, band(table_h, h))
-    rel_w = jnp.einsum("bkhwc,wjc->bkhwj", q, band(table_w, w))
+    rel_h = jnp.einsum("bkhwc,hic->bkhwi", q, band_h)
+    rel_w = jnp.einsum("bkhwc,wjc->bkhwj", q, band_w)
     shape = (*q.shape[:2], h * w)
     return rel_h.reshape(*shape, h), rel_w.reshape(*shape, w)
 

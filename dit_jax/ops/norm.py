@@ -15,7 +15,8 @@ from jaxtyping import Float
 from dit_jax.ops import norm_kernel
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.mesh import by_rows_and_heads
-from dit_jax.ops.platform import Target, like, platform, refusal, target
+from dit_jax.ops.platform import Target, platform, target
+from dit_jax.ops.trial import like, objection
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -77,10 +78,22 @@ def _has_kernel(width: int, dtype: str, target: Target) -> bool:
         like(target, (128, norm_kernel.ROWS, width), dtype),
         like(target, (width,), "float32"),
     )
-    backward = functools.partial(norm_kernel.backward, epsilon=1e-6)
-    if reason := refusal(target, backward, rows, rows, rows, scale):
+    reason = objection(target, _by_kernel, rows, rows, rows, scale, definition=_by_definition)
+    if reason:
         logging.warning("layer norm: XLA's slower backward pass, %d channels (%s)", width, reason)
     return reason is None
+
+
+def _by_kernel(x, g, beside, scale):
+    dx, *parts = norm_kernel.backward(x, g, beside, scale, epsilon=1e-6)
+    return dx, *(part.sum(0) for part in parts)
+
+
+def _by_definition(x, g, beside, scale):
+    x, g, beside = (y.astype(jnp.float32) for y in (x, g, beside))
+    _, back = jax.vjp(lambda *a: layer_norm(*a, 1e-6), x, scale, scale)
+    dx, dscale, dbias = back(g)
+    return dx + beside, dscale, dbias
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

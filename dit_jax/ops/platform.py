@@ -6,12 +6,11 @@ for devices that are elsewhere.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import jax
-from jax.sharding import SingleDeviceSharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +20,10 @@ class Target:
     kind: str  # "cpu", "gpu" or "tpu", or "anywhere"
     device: jax.Device | None = None  # one of them, where they are not this process's
     options: tuple[tuple[str, Any], ...] = ()  # of their compiler
+
+    def is_here(self) -> bool:
+        """Whether this process has such devices and can run what is compiled for them."""
+        return self.device is None and self.kind == jax.default_backend()
 
 
 # Of a program that other machines run, whatever they are: it may use no device's own kernels.
@@ -35,21 +38,6 @@ def target() -> Target:
 def platform() -> str:
     """One of "cpu", "gpu", "tpu", "anywhere"."""
     return target().kind
-
-
-def refusal(target: Target, program: Callable, *arguments: Any) -> str | None:
-    """Why a device cannot run a program of such arguments; None where it compiles."""
-    try:
-        jax.jit(program).lower(*arguments).compile(dict(target.options))
-    except Exception as error:  # whatever a compiler says: something else may do
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
-    return None
-
-
-def like(target: Target, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    """An argument of `refusal` that lies on a target's device."""
-    place = None if target.device is None else SingleDeviceSharding(target.device)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
 
 def compiler_options() -> dict[str, Any] | None:

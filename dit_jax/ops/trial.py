@@ -1,0 +1,71 @@
+"""Kernels on trial: a device compiles them, and computes with them what their definition says.
+
+What a compiler accepts it may still get wrong, on a device or in a release on which nobody has
+compared numbers. So before the first program uses a kernel, this process's device runs it once,
+beside the definition.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from dit_jax.ops.platform import Target
+
+# Of the largest number of an array. Sixteen bits are off by up to 0.01; a wrong kernel by about 1.
+TOLERANCE = 0.05
+
+
+def like(target: Target, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    """An argument of `objection` that lies on a target's device."""
+    place = None if target.device is None else SingleDeviceSharding(target.device)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+
+def objection(
+    target: Target, program: Callable, *arguments: Any, definition: Callable | None = None
+) -> str | None:
+    """Why a device should not run a program of such arguments; None where nothing speaks against.
+
+    Args:
+      arguments: trees of `like`.
+      definition: what the program is held to, of the same arguments; computed in float32 where
+        these are. Devices that are elsewhere only compile.
+    """
+    compares = definition is not None and target.is_here()
+    try:
+        compiled = jax.jit(program).lower(*arguments).compile(dict(target.options))
+        if not compares:
+            return None
+        drawn = _draw(arguments)
+        found = jax.block_until_ready(compiled(*drawn))
+    except Exception as error:  # whatever a compiler or a device says: something else may do
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+    with jax.default_matmul_precision("highest"):
+        expected = jax.jit(definition).lower(*drawn).compile()(*drawn)
+    return _difference(found, expected)
+
+
+def _draw(arguments: Any) -> Any:
+    """Numbers for arguments; of a mask all but the last three are True, or the first alone."""
+    rng = np.random.default_rng(0)
+
+    def draw(x: jax.ShapeDtypeStruct) -> np.ndarray:
+        if x.dtype == bool:
+            return np.broadcast_to(np.arange(x.shape[-1]) < max(1, x.shape[-1] - 3), x.shape)
+        return (0.5 * rng.standard_normal(x.shape, np.float32)).astype(x.dtype)
+
+    return jax.tree.map(draw, arguments)
+
+
+def _difference(found: Any, expected: Any) -> str | None:
+    worst = 0.0
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        one, other = (np.asarray(x, np.float32) for x in (one, other))
+        share = np.abs(one - other).max() / np.abs(other).max()
+        worst = max(worst, share if np.isfinite(share) else np.inf)
+    if worst <= TOLERANCE:
+        return None
+    return f"its numbers are off by {worst:.2g} of the largest, more than {TOLERANCE}"
