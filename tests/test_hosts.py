@@ -34,7 +34,8 @@ def score(workdir, *, processes):
     """Run the workers; returns what each printed, and the files that were written."""
     port = free_port()
     env = os.environ | {"PYTHONPATH": f"{WORKER.parent}:{WORKER.parents[1]}"}
-    env |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    flags = f"{COMPILES_FASTER} --xla_force_host_platform_device_count=1"
+    env |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     started = [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(port), str(processes), str(rank), str(workdir)],

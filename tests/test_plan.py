@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from absl import logging
+from compiler import COMPILES_FASTER
 from jax.sharding import AbstractMesh, AxisType
 from runs import shallow
 
@@ -170,16 +171,13 @@ def advised(limit, **changes):
     return plan.advice(config(**changes), devices, hbm_gb=limit, compiled=False)
 
 
-def test_the_cheapest_change_that_fits():
+def test_the_cheapest_change_that_fits(caplog):
     assert "that fits: --config.model.remat=dots: " in advised(5.0)
     # A sum of gradients is one more copy of them: less than this does not help.
     assert "that fits: --config.optim.accumulate=8: " in advised(3.0)
     assert "accumulate=4 --config.mesh.fsdp=4 --config.mesh.data=-1: " in advised(1.2, remat="full")
-
-
-def test_warnings_are_heard_again_after_the_advice(caplog):
-    """Every change that is tried would name the parameters that stay whole."""
     assert "No change of remat, accumulate" in advised(0.01)
+    # Each would have named the parameters that stay whole; what comes later is heard again.
     assert not caplog.records
     logging.warning("something else")
     assert [record.getMessage() for record in caplog.records] == ["something else"]
@@ -189,7 +187,7 @@ def test_warnings_are_heard_again_after_the_advice(caplog):
 
 
 def launch(*arguments):
-    env = os.environ | {"JAX_PLATFORMS": "", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    env = os.environ | {"JAX_PLATFORMS": "", "XLA_FLAGS": COMPILES_FASTER}
     how = dict(cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     small = ["--config.model.image_size=64", "--config.eval.batch_size=8"]
     small += ["--config.optim.batch_size=8", "--config.optim.warmup_epochs=0.0"]
