@@ -77,6 +77,12 @@ def test_many_scores_and_devices_elsewhere_only_compile(monkeypatch):
     assert attention.failure("by_head", PROBLEMS["no text"], CPU) is not None
 
 
+def test_gradients_that_are_nothing_are_no_objection():
+    """One row of keys: positions in it favour none, and their gradient is rounding alone."""
+    row = Problem(b=1, heads=2, m=256, n=256, c=16, grid=(1, 256), masked=False, dtype="float32")
+    assert attention.failure("by_head", row, CPU) is None
+
+
 def test_layer_norm():
     rows, scale = trial.like(CPU, (128, 32, 48), "bfloat16"), trial.like(CPU, (48,), "float32")
     shapes, definition = (rows, rows, rows, scale), dict(definition=norm._by_definition)

@@ -35,7 +35,7 @@ from dit_jax.strict import one_of
 
 # Up to this many scores in all, whole arrays of them are the fastest way on every device.
 SCORES_AT_ONCE = 1 << 22
-# A new device compares this many scores of a head, or none: 128 MiB of them in float32.
+# Up to this many of one head, 128 MiB, a device computes to compare a fused back end with them.
 SCORES_COMPARED = 1 << 25
 # An environment variable that names the back end of attention with relative positions itself: for
 # a new device on which the choice below fails or is slow.

@@ -61,11 +61,16 @@ def _draw(arguments: Any) -> Any:
 
 
 def _difference(found: Any, expected: Any) -> str | None:
-    worst = 0.0
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        one, other = (np.asarray(x, np.float32) for x in (one, other))
-        share = np.abs(one - other).max() / np.abs(other).max()
-        worst = max(worst, share if np.isfinite(share) else np.inf)
+    found, expected = (
+        [np.asarray(x, np.float32) for x in jax.tree.leaves(tree)] for tree in (found, expected)
+    )
+    largest = [np.abs(x).max() for x in expected]
+    least = 1e-3 * max(largest)  # what should be nothing is rounding, and no measure of itself
+    shares = [
+        np.abs(one - other).max() / max(most, least)
+        for one, other, most in zip(found, expected, largest, strict=True)
+    ]
+    worst = max(shares) if np.isfinite(shares).all() else np.inf
     if worst <= TOLERANCE:
         return None
     return f"its numbers are off by {worst:.2g} of the largest, more than {TOLERANCE}"
