@@ -17,7 +17,6 @@ from benchmarks import synthetic
 from dit_jax.models.architecture import Injection
 from dit_jax.ops import attention, attention_packed
 from dit_jax.ops.attention import PACKED, Problem, attend_packed
-from dit_jax.ops.attention_plain import attend_plain
 from dit_jax.ops.platform import Target, planned_for
 from dit_jax.train import targets
 
@@ -42,15 +41,8 @@ def problem(h, w, c, *, text=TEXT, masked=False, b=1, heads=1):
 
 
 def plainly(qkv, text, tables, *, grid, text_mask):
-    """The same by `attend_plain`, which wants everything taken apart."""
-    q, k, v = (x.swapaxes(1, 2) for x in jnp.moveaxis(qkv, 2, 0))
-    rel, mask = attention.relative_terms(q, *tables, grid=grid), None
-    if text is not None:
-        words = (x.swapaxes(1, 2) for x in jnp.moveaxis(text, 2, 0))
-        k, v = (jnp.concatenate(pair, axis=2) for pair in zip((k, v), words, strict=True))
-    if text_mask is not None:
-        mask = jnp.pad(text_mask, ((0, 0), (q.shape[2], 0)), constant_values=True)
-    return attend_plain(q, k, v, rel, mask).swapaxes(1, 2)
+    bands = (attention.band(table, side) for table, side in zip(tables, grid, strict=True))
+    return attention.plain_packed(qkv, text, tuple(bands), text_mask)
 
 
 def compare(h, w, c, **kind):

@@ -222,7 +222,7 @@ def failure(name: str, problem: Problem, target: Target) -> str | None:
     b, heads, c, (h, w) = min(problem.b, 2), problem.heads, problem.c, problem.grid
     m, n, dtype = problem.m, problem.n, problem.dtype
     if name == PACKED:
-        attend, plain, text = attention_packed.attend_packed, _plain_packed, n - m
+        attend, plain, text = attention_packed.attend_packed, plain_packed, n - m
         words = shape((b, text, 2, heads, c), dtype) if text else None
         bands = tuple(shape((side, side, c), dtype) for side in (h, w))
         arrays, out = (shape((b, m, 3, heads, c), dtype), words, bands), (b, m, heads, c)
@@ -253,8 +253,13 @@ def failure(name: str, problem: Problem, target: Target) -> str | None:
     return objection(target, program, arrays, mask, shape(out, dtype), definition=comparable)
 
 
-def _plain_packed(qkv, text, bands, text_mask):
-    """What `attention_packed.attend_packed` is held to."""
+def plain_packed(
+    qkv: Float[Array, "b n 3 k c"],
+    text: Float[Array, "b l 2 k c"] | None,
+    bands: tuple[Float[Array, "h h c"], Float[Array, "w w c"]],
+    text_mask: Bool[Array, "b l"] | None,
+) -> Float[Array, "b n k c"]:
+    """`attention_packed.attend_packed` as its definition says: what it is held to."""
     q, k, v = (x.swapaxes(1, 2) for x in jnp.moveaxis(qkv, 2, 0))
     rel, mask = _by_bands(q, *bands), None
     if text is not None:
