@@ -67,7 +67,8 @@ def _noisy(panel, lines: list[Line], key: str, *, title: str, log: bool = False)
 def _plain(panel, lines: list[Line], key: str) -> None:
     """A second axis on the right: the learning rate."""
     steps, values = points(lines, key)
-    panel.plot(steps, values, color="#c55a11", linewidth=1.2, linestyle="--")
+    ring = dict(marker="o", markersize=7, fillstyle="none") if len(steps) == 1 else {}
+    panel.plot(steps, values, color="#c55a11", linewidth=1.2, linestyle="--", **ring)
     panel.set_ylabel("learning rate (dashed)", color="#c55a11", fontsize=8)
     panel.tick_params(labelsize=8, which="both")
     panel.set_ylim(bottom=0)
