@@ -30,7 +30,7 @@ proof: $(VENV)/.development
 	XLA_FLAGS= $(RUN) -m pytest -m "not proof" $(PARALLEL) tests/test_golden*.py tests/test_parity*.py
 
 onnx: $(ONNX)/.ready
-	$(ONNX)/bin/python -m pytest tests/test_onnx.py
+	$(ONNX)/bin/python -m pytest tests/export/test_onnx.py
 
 bench: $(VENV)/.development
 	$(RUN) -m benchmarks.cpu_peers --what=forward

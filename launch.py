@@ -31,7 +31,7 @@ from ml_collections import config_flags
 
 from dit_jax.config import Config
 from dit_jax.strict import one_of
-from dit_jax.train.allocator import keep_freed_memory
+from dit_jax.train.placement import keep_freed_memory
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
@@ -90,10 +90,14 @@ class Mode:
 
 
 def train() -> None:
-    from dit_jax.train import compile_cache, echoes, loop  # JAX and Orbax take seconds to import
+    from dit_jax.train import (
+        logs,
+        loop,  # JAX and Orbax take seconds to import
+    )
+    from dit_jax.train.placement import compile_cache
 
     if not TRACEBACK.value:
-        echoes.silence()
+        logs.silence()
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
     settings, workdir = config(), Path(WORKDIR.value)
     compile_cache.keep_compiled(settings.compile_cache, workdir)
@@ -142,7 +146,7 @@ def export() -> None:
 
 
 def plan() -> None:
-    from dit_jax.train import plan
+    from dit_jax import plan
 
     how = dict(hbm_gb=HBM_GB.value, devices=DEVICES.value, target=TARGET.value)
     plan.plan(config(), **how, compiled=COMPILE.value)
@@ -178,7 +182,7 @@ def main(argv: list[str]) -> None:
     check_flags(mode)
     keep_freed_memory()
     if mode.joins:
-        from dit_jax.train import cluster
+        from dit_jax.train.placement import cluster
 
         where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
         cluster.join(**where, process_id=PROCESS_ID.value)

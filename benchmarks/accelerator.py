@@ -5,7 +5,7 @@
 
 Self-contained: synthetic batches, no data packages; needs jax, flax, optax, jaxtyping, absl-py and
 safetensors, and for `--torch` PyTorch. bfloat16, one layer of BERT, no dropout. MFU divides the
-arithmetic of `dit_jax.train.flops` (a training step is three forwards, recomputation is not
+arithmetic of `dit_jax.models.flops` (a training step is three forwards, recomputation is not
 counted) by the device's peak, which is in the same file or given. PyTorch runs
 `benchmarks/accelerator_torch.py` first, training with a batch of its own for each row where
 `--torch_batch` says so: its attention may not fit with the same. Without an accelerator it runs the
@@ -26,7 +26,7 @@ import jax
 
 from benchmarks import synthetic
 from benchmarks.page import Page
-from dit_jax.train import flops
+from dit_jax.models import flops
 
 TOKENS = 20
 

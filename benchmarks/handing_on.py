@@ -19,11 +19,12 @@ import jax
 import numpy as np
 
 import dit_jax
-from dit_jax import manifest, model_directory, packs, variants
+from dit_jax import variants
 from dit_jax.data.shapes import VOCAB
 from dit_jax.export import formats, program, run
 from dit_jax.models import params as params_lib
 from dit_jax.train import optim
+from dit_jax.weights import directory, manifest, packs
 
 RUNS = 3
 PICTURE = (480, 640)
@@ -49,10 +50,10 @@ def directories(row: str, folder: Path) -> None:
     variant = variants.VARIANTS[row]
     arch = variants.architecture(variant)
     base = params_lib.init(arch)
-    model_directory.save(folder / "base", arch, base, vocab=VOCAB)
+    directory.save(folder / "base", arch, base, vocab=VOCAB)
     trainable, frozen = optim.partition(base, variant.freeze)
     moved = jax.tree.map(lambda x: x + np.float32(0.01), trainable)
-    model_directory.save(folder / "model", arch, optim.combine(moved, frozen), vocab=VOCAB)
+    directory.save(folder / "model", arch, optim.combine(moved, frozen), vocab=VOCAB)
 
 
 def loading(folder: Path) -> dict[str, float]:
@@ -86,7 +87,7 @@ def running(folder: Path) -> dict[str, float]:
     load = time.monotonic() - load
     image = np.random.default_rng(0).integers(0, 256, (*PICTURE, 3), dtype=np.uint8)
     first = seconds(lambda: segmenter(image, TEXT))
-    arch, params = model_directory.read(folder / "model")
+    arch, params = directory.read(folder / "model")
     python = run.Segmenter.__new__(run.Segmenter)  # the same runner around the function itself
     python.words, python.weights = segmenter.words, jax.device_put(params)
     python.run = jax.jit(program.make(arch))

@@ -4,7 +4,7 @@
     python -m benchmarks.memory --compile=vit_h --target=h100
 
 The second asks the target's own compiler about the rows whose name starts so (minutes a row; no
-such device is needed: see `dit_jax.train.targets`). Answers are kept in
+such device is needed: see `dit_jax.plan.targets`). Answers are kept in
 benchmarks/results/memory.json, and the tables in benchmarks/results/memory.md are made of all.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from absl import logging
 
 from configs import base
+from dit_jax import plan
 from dit_jax.config import Config
 from dit_jax.ops import rematerialise
-from dit_jax.train import plan, targets
 
 RESULTS = Path(__file__).parent / "results"
 JSON, TABLE = RESULTS / "memory.json", RESULTS / "memory.md"
@@ -48,7 +48,7 @@ def main(compiled: str | None, target: str) -> None:
     for name, config, devices in rows():
         if compiled is not None and not name.startswith(compiled):
             continue
-        where = targets.find(target, devices) if compiled is not None else counted_for(devices)
+        where = plan.find(target, devices) if compiled is not None else counted_for(devices)
         made = plan.examine(config, where, compiled=compiled is not None)
         entry = known.setdefault(name, {})
         entry["counted"] = made.memory["fused"].total
@@ -59,9 +59,9 @@ def main(compiled: str | None, target: str) -> None:
     TABLE.write_text(f"# Memory of a training step, GB a device\n\n{table(known)}")
 
 
-def counted_for(devices: int) -> targets.Devices:
+def counted_for(devices: int) -> plan.Devices:
     """Nothing is compiled, so what the devices are does not matter, only how many."""
-    return targets.Devices([targets.jax.devices("cpu")[0]] * devices, "gpu", {}, simulated=True)
+    return plan.Devices([plan.jax.devices("cpu")[0]] * devices, "gpu", {}, simulated=True)
 
 
 def table(known: dict[str, dict]) -> str:
@@ -78,7 +78,7 @@ def table(known: dict[str, dict]) -> str:
     lines.append("|---" * 8 + "|")
     for name, *_ in rows():
         entry = known.get(name, {})
-        for target in targets.TARGETS:
+        for target in plan.TARGETS:
             if target in entry:
                 lines.append(
                     f"| {name} | {target} | {shown(entry[target])} | {shown(entry['counted'])} |"
@@ -96,6 +96,6 @@ def shown(value: int | str | None) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compile", help="rows to compile, by how their names start")
-    parser.add_argument("--target", default="h100", choices=targets.TARGETS)
+    parser.add_argument("--target", default="h100", choices=plan.TARGETS)
     arguments = parser.parse_args()
     main(arguments.compile, arguments.target)

@@ -33,12 +33,18 @@ from pycocotools import mask as rle
 from torch.utils.data import DataLoader, Dataset
 
 import dit_jax
-from dit_jax.data import run_lengths
-from dit_jax.data.items import Collate, Reader, TrainingRow
 from dit_jax.data.pipeline import train_batches
+from dit_jax.data.pipeline.items import Collate, Reader, TrainingRow
+from dit_jax.data.pixels import (
+    UNCHANGED,
+    Augmentation,
+    content_box,
+    inside,
+    run_lengths,
+    swap_left_right,
+)
 from dit_jax.data.referent import Referent, Truth, decode_image
 from dit_jax.data.tokenizer import Tokenizer
-from dit_jax.data.transforms import UNCHANGED, Augmentation, content_box, inside, swap_left_right
 
 SIZE, BATCH = 512, 16
 BATCHES = 6  # of each contestant in a round
@@ -257,7 +263,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     source = Pictures.of(files)
-    vocabulary = Path(dit_jax.__file__).parent / "data/shapes_vocab.txt"
+    vocabulary = Path(dit_jax.__file__).parent / "data/shapes/vocab.txt"
     tokenizer = Tokenizer(vocabulary)
     rates = compare(
         {

@@ -23,9 +23,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dit_jax.data import datasets, records
+from dit_jax.data import records
+from dit_jax.data.annotations import PUBLISHED, datasets
 from dit_jax.data.check import check
-from dit_jax.data.published import PUBLISHED
 from dit_jax.data.tokenizer import Tokenizer
 
 PICTURES = 19_994  # of RefCOCO

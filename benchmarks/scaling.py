@@ -3,7 +3,7 @@
     python -m benchmarks.scaling [--row ROW] [--depth N] [--rounds N] [--training]
 
 One of them varies at a time, from L-DIT ViT-B with two blocks, 512 px, 20 tokens, batch 1, float32.
-GFLOP counts products (`dit_jax.train.flops`), s is a median, both also as multiples of the first
+GFLOP counts products (`dit_jax.models.flops`), s is a median, both also as multiples of the first
 row of their table; "temporary" is what XLA sets aside besides parameters and inputs. The page is
 benchmarks/results/scaling_*.md.
 """
@@ -12,8 +12,8 @@ import argparse
 
 from benchmarks import synthetic
 from benchmarks.page import Page
-from dit_jax.train import flops
-from dit_jax.train.allocator import keep_freed_memory
+from dit_jax.models import flops
+from dit_jax.train.placement import keep_freed_memory
 
 BASE = dict(batch=1, size=512, tokens=20, depth=2)
 SWEEPS = {

@@ -24,7 +24,7 @@ import jax
 
 from benchmarks import synthetic
 from benchmarks.page import Page
-from dit_jax.train.allocator import keep_freed_memory
+from dit_jax.train.placement import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 

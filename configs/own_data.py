@@ -9,7 +9,7 @@ BERT's layer 1; for a model of the `paper` recipe, add `--config.model.text_laye
 a fraction of the recipes', because weights are improved here and not found.
 
 From scratch, with data for thousands of steps: `--config.optim.lr=7e-4` and
-`--config.model.vocab=dit_jax/data/shapes_vocab.txt`.
+`--config.model.vocab=dit_jax/data/shapes/vocab.txt`.
 """
 
 from ml_collections import ConfigDict

@@ -16,11 +16,11 @@ import numpy as np
 
 from convert import checkpoint, infer, names, transfer
 from convert.assemble import assemble
-from dit_jax import model_directory
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.models.params import unflatten
 from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
+from dit_jax.weights import directory
 
 HINTS = {"e2e": Injection.E2E, "edit": Injection.E2E, "ldit": Injection.LAYER_WISE}
 
@@ -111,7 +111,7 @@ def bert(arguments: argparse.Namespace) -> None:
     config = infer.bert(state, heads=arguments.text_heads)
     wanted = transfer.targets(infer.around(config), "text_encoder.")
     filled = transfer.fill(wanted, state, source=str(arguments.source))
-    model_directory.save_text_encoder(
+    directory.save_text_encoder(
         arguments.out,
         config,
         filled.tensors,
@@ -128,7 +128,7 @@ def assembled(arguments: argparse.Namespace) -> None:
     arch = architecture(VARIANTS[arguments.row], text_layer=arguments.text_layer)
     params = assemble(arch, sam=arguments.source, bert=arguments.bert, seed=arguments.seed)
     sources = {"sam": arguments.source.name, "bert": arguments.bert.name}
-    model_directory.save(
+    directory.save(
         arguments.out,
         arch,
         params,
@@ -140,10 +140,10 @@ def assembled(arguments: argparse.Namespace) -> None:
 
 
 def reverse(arguments: argparse.Namespace) -> None:
-    contents = model_directory.read_contents(arguments.source)
+    contents = directory.read_contents(arguments.source)
     if contents.architecture is None:
         raise ValueError(f"{arguments.source} holds only a text encoder; expected a whole model.")
-    model_directory.read(arguments.source)  # refuses a directory that does not fit its architecture
+    directory.read(arguments.source)  # refuses a directory that does not fit its architecture
     state = transfer.to_state(contents.tensors) | contents.unused
     if arguments.format == "sam":
         state, left_out = sam_state(state)
@@ -207,7 +207,7 @@ def choose_injection(state: dict, wanted: Injection | None, source: Path) -> Inj
 
 def _finish(arguments: argparse.Namespace, arch: Architecture, state: dict) -> None:
     filled = transfer.fill(transfer.targets(arch), state, source=str(arguments.source))
-    model_directory.save(
+    directory.save(
         arguments.out,
         arch,
         unflatten(filled.tensors),

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from convert import checkpoint, infer, names, transfer
-from dit_jax import model_directory
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
+from dit_jax.weights import directory
 
 FRESH = (  # in no SAM: the paper's own parameters, and ours
     "image_encoder.injector.",
@@ -46,9 +46,9 @@ def _sam(arch: Architecture, source: Path, flat: dict) -> dict:
         if path.startswith(components) and not path.startswith(FRESH + extra)
     }
     if source.is_dir():
-        contents = model_directory.read_contents(source)
+        contents = directory.read_contents(source)
         found = {p: v for p, v in contents.tensors.items() if p.startswith(components)}
-        model_directory.check(found, wanted, source=str(source))
+        directory.check(found, wanted, source=str(source))
         return found
     state = names.from_sam(checkpoint.read(source))
     if infer.vit(state) != arch.vit:
@@ -61,9 +61,9 @@ def _bert(arch: Architecture, source: Path, flat: dict) -> dict:
         raise ValueError(f"{source} is given for BERT, and the variant has no text encoder.")
     wanted = {path: value for path, value in flat.items() if path.startswith("text_encoder.")}
     if source.is_dir() and _is_ours(source):
-        contents = model_directory.read_contents(source)
+        contents = directory.read_contents(source)
         found = {p: v for p, v in contents.tensors.items() if p.startswith("text_encoder.")}
-        model_directory.check(found, wanted, source=str(source))
+        directory.check(found, wanted, source=str(source))
         return found
     source = _weights(source) if source.is_dir() else source
     state = names.from_bert(checkpoint.read(source))
@@ -72,7 +72,7 @@ def _bert(arch: Architecture, source: Path, flat: dict) -> dict:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder with a `config.json` is a model directory; Hugging Face writes one too."""
-    config = folder / model_directory.CONFIG
+    config = folder / directory.CONFIG
     return config.is_file() and b'"kind"' in config.read_bytes()
 
 

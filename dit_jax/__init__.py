@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dit_jax.model_directory import load
 from dit_jax.models.dit_sam import DitSam, Prediction
+from dit_jax.weights import load
 
 __all__ = ["DitSam", "Prediction", "Segmentation", "Segmenter", "load"]
 

@@ -92,7 +92,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """How training pictures are varied; see `dit_jax.data.transforms.Augmentation`."""
+    """How training pictures are varied; see `dit_jax.data.pixels.transforms.Augmentation`."""
 
     scales: bool  # long side drawn from 320 … 512 (of 512), else always full
     jitter: float
@@ -181,7 +181,7 @@ class Eval:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """`--mode=probe`; see `dit_jax.eval.probe`."""
+    """`--mode=probe`; see `dit_jax.eval.probe.run`."""
 
     limit: int  # expressions of a split that are probed, spread evenly over it; 0 = all
     seed: int  # of which words are shuffled and dropped

@@ -21,8 +21,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle
 
-from dit_jax.data.shapes import Scene, scene
-from dit_jax.data.shapes_scene import COLOURS, SHAPES
+from dit_jax.data.shapes import COLOURS, SHAPES, Scene, scene
 
 COUNTS = {"train": 48, "val": 12}  # pictures
 SIZE, SEED = 256, 1  # another seed than the quickstart's: pictures that its model has not seen

@@ -15,8 +15,7 @@ import pytest
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 TAKE_MINUTES = tuple(
-    f"test_{name}.py"
-    for name in ("trouble", "sharding", "models", "checkpoint", "attention_packed", "kills")
+    f"test_{name}.py" for name in ("trouble", "sharding", "models", "checkpoint", "packed", "kills")
 )
 
 

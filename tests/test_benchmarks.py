@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 COMMANDS = sorted(p.stem for p in FOLDER.glob("*.py") if "__main__" in p.read_text())
 
 

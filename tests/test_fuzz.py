@@ -8,7 +8,6 @@ beside checkpoints. Every case also watches that nothing is run and nothing is w
 import json
 import shutil
 import string
-from pathlib import Path
 from types import SimpleNamespace
 
 import broken
@@ -23,8 +22,8 @@ from runs import config_of
 from small_models import write_model
 
 from dit_jax import Segmenter
-from dit_jax.data import pictures
-from dit_jax.data.picture_size import picture_size
+from dit_jax.data.pixels import pictures
+from dit_jax.data.pixels.picture_size import picture_size
 from dit_jax.data.referent import decode_image
 from dit_jax.eval.prediction_files import read as read_predictions
 from dit_jax.models.architecture import from_json, to_json
@@ -34,7 +33,6 @@ from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.requests import Question
 from dit_jax.train import checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
 AT_LEAST = 2000  # cases of all tests together
 OFTEN = 20  # times as many in a proof
 

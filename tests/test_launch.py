@@ -5,15 +5,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from compiler import COMPILES_FASTER
 from PIL import Image
+from places import ROOT
 
 import launch as command
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "--config=configs/quickstart.py",
     "--config.model.image_size=64",

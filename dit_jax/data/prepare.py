@@ -17,9 +17,8 @@ from pathlib import Path
 
 from absl import logging
 
-from dit_jax.data import datasets
+from dit_jax.data.annotations import Location, datasets
 from dit_jax.data.check import Report, check
-from dit_jax.data.datasets import Location
 from dit_jax.data.entries import Annotations
 from dit_jax.data.tokenizer import Tokenizer
 
@@ -74,7 +73,7 @@ def _existing(dataset: str, split_by: str, *, source: Location, out_dir: Locatio
 
 def _check_files(path: Path, files: dict[str, Path]) -> None:
     """Compare annotation files with those that records were built from, by their digests."""
-    from dit_jax.data.records_format import manifest, sha256
+    from dit_jax.data.records import manifest, sha256
 
     built = manifest(path)["sources"]
     for key, file in files.items():

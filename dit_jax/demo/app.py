@@ -19,12 +19,11 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from dit_jax import viz
-from dit_jax.data import folder_fields as fields
 from dit_jax.data import shapes
-from dit_jax.data.folder_json import Mistake, parse
+from dit_jax.data.annotations import Mistake, fields, strict_json
 from dit_jax.demo import replies
 from dit_jax.demo.guard import HEADERS, Guard
-from dit_jax.demo.rooms import Answered, Gone, Latest, Shown, open_upload, show
+from dit_jax.demo.sessions import Answered, Gone, Latest, Shown, open_upload, show
 from dit_jax.models.architecture import Injection
 from dit_jax.predict import Segmenter
 from dit_jax.predict.explain import explain
@@ -184,7 +183,7 @@ def _question() -> dict[str, Any]:
     request.max_content_length = LARGEST_QUESTION
     if request.mimetype != "application/json":
         raise ValueError("expected a JSON object, as application/json.")
-    return fields.an_object(parse(request.get_data()))
+    return fields.an_object(strict_json.parse(request.get_data()))
 
 
 def _text(question: dict[str, Any], key: str) -> str:

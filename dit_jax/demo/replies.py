@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool
 
-from dit_jax.demo.rooms import Answered, Shown
+from dit_jax.demo.sessions import Answered, Shown
 from dit_jax.predict.explain import Explanation
 
 Json = dict[str, Any]

@@ -21,8 +21,7 @@ import numpy as np
 from jaxtyping import Bool
 from pycocotools import mask as rle
 
-from dit_jax.data import run_lengths
-from dit_jax.data.picture_size import check_pixels
+from dit_jax.data.pixels import check_pixels, run_lengths
 
 MASK_KEYS = ("mask", "prediction", "rle")
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from dit_jax.data.pipeline import Batch
-from dit_jax.data.transforms import Content
+from dit_jax.data.pixels import Content
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from dit_jax.data.transforms import Content, restore
+from dit_jax.data.pixels import Content, restore
 from dit_jax.eval.metrics import METRICS, PRECISION, Conventions
 
 THRESHOLD = 0.35  # on the probability of a pixel; the released code's, and CRIS's

@@ -10,7 +10,7 @@ or slices follow, and a "top" that somebody wears is told apart only where it is
 
 import re
 
-from dit_jax.data.transforms import SIDE
+from dit_jax.data.pixels import SIDE
 
 # What stands in front of every picture: "closest to us" is depth, "closest to the wall" is not.
 _US = r"(?:the |our )?(?:us|you|me|u|viewers?|cam(?:era)?(?:man)?|photographer|fore?ground|front)"

@@ -9,12 +9,13 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
-from dit_jax import manifest, model_card, model_directory, packs
 from dit_jax.eval import report
 from dit_jax.export import source
 from dit_jax.export.source import Source
 from dit_jax.models import params as params_lib
 from dit_jax.strict import one_of
+from dit_jax.weights import card as model_card
+from dit_jax.weights import directory, manifest, packs
 
 Writer = Callable[[Source, Path], None]
 
@@ -22,7 +23,7 @@ Writer = Callable[[Source, Path], None]
 def safetensors(found: Source, folder: Path) -> None:
     """A model directory once more, now with manifest and card; of a pack, the whole model."""
     about = dict(vocab=found.vocab, unused=found.unused, provenance=found.provenance)
-    model_directory.save(folder, found.arch, found.params, **about, overwrite=True)
+    directory.save(folder, found.arch, found.params, **about, overwrite=True)
 
 
 def later(name: str) -> Writer:
@@ -62,7 +63,7 @@ def export(
     if form == PACK and base is None:
         raise ValueError("--format=pack expected --base=DIR, the model that it was trained from.")
     scores = {} if scored is None else report.read_headlines(scored)
-    with model_directory.written_whole(out) as folder:
+    with directory.written_whole(out) as folder:
         if form == PACK:
             found = source.read(model_dir)
             pack = packs.make(model_dir, base)

@@ -25,12 +25,12 @@ from jax import export
 from dit_jax.eval.protocols import THRESHOLD, logit
 from dit_jax.export import run_onnx
 from dit_jax.export.source import Source
-from dit_jax.model_directory import VOCAB
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
 from dit_jax.ops.pixels import normalize
 from dit_jax.ops.platform import ANYWHERE, planned_for
+from dit_jax.weights import directory
 
 PROGRAM, RUNNER = "segment.onnx", "run.py"
 OPSET, IR = 23, 10
@@ -159,7 +159,7 @@ def write(source: Source, folder: Path) -> None:
     outside = dict(save_as_external_data=True, location=f"{PROGRAM}.data") if large else {}
     onnx.save(make(source.arch, flat), folder / PROGRAM, **outside)
     onnx.checker.check_model(folder / PROGRAM)
-    shutil.copyfile(vocab, folder / VOCAB)
+    shutil.copyfile(vocab, folder / directory.VOCAB)
     shutil.copyfile(run_onnx.__file__, folder / RUNNER)
 
 

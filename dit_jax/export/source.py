@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from dit_jax import manifest, model_directory, packs
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
+from dit_jax.weights import directory, manifest, packs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Source:
             )
         if self.vocab is None:
             raise FileNotFoundError(
-                f"{self.folder} has no {model_directory.VOCAB}; copy the vocabulary of its text"
+                f"{self.folder} has no {directory.VOCAB}; copy the vocabulary of its text"
                 " encoder there."
             )
         return self.vocab
 
 
 def read(model_dir: Path, *, base: Path | None = None) -> Source:
-    """A model directory, or a pack with its `base`; raises as `model_directory.read` does."""
+    """A model directory, or a pack with its `base`; raises as `directory.read` does."""
     if packs.is_pack(model_dir):
         return _packed(model_dir, base)
     if base is not None:
         raise ValueError(f"{model_dir} is a whole model, which needs no base; expected a pack.")
-    arch, params = model_directory.read(model_dir)
-    contents = model_directory.read_contents(model_dir)
+    arch, params = directory.read(model_dir)
+    contents = directory.read_contents(model_dir)
     about = _about(model_dir, vocab=model_dir)
     return Source(model_dir, arch, params, unused=contents.unused, **about)
 
@@ -61,7 +61,7 @@ def _packed(pack_dir: Path, base: Path | None) -> Source:
 
 
 def _about(folder: Path, *, vocab: Path) -> dict[str, Any]:
-    path, noted = vocab / model_directory.VOCAB, manifest.read(folder)
+    path, noted = vocab / directory.VOCAB, manifest.read(folder)
     about: dict[str, Any] = {"vocab": path if path.is_file() else None}
     if noted is None:
         return about | {"provenance": read_provenance(folder)}
@@ -72,4 +72,4 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     """Of a model directory or a pack without a manifest."""
     if packs.is_pack(folder):
         return packs.read(folder).provenance
-    return model_directory.read_provenance(folder)
+    return directory.read_provenance(folder)

@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 
 from dit_jax.export import program, run
 from dit_jax.export.source import Source
-from dit_jax.model_directory import VOCAB
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
 from dit_jax.ops.platform import ANYWHERE, planned_for
+from dit_jax.weights import directory
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, WEIGHTS, RUNNER = "segment.stablehlo", "weights.safetensors", "run.py"
@@ -37,7 +37,7 @@ def write(source: Source, folder: Path) -> None:
     (folder / PROGRAM).write_bytes(make(source.arch, flat, inside=inside).serialize())
     if not inside:
         save_file(flat, folder / WEIGHTS)
-    shutil.copyfile(vocab, folder / VOCAB)
+    shutil.copyfile(vocab, folder / directory.VOCAB)
     shutil.copyfile(run.__file__, folder / RUNNER)
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dit_jax.data import pictures
+from dit_jax.data.pixels import pictures
 
 
 def compare(options: argparse.Namespace) -> None:

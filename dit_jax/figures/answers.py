@@ -79,7 +79,10 @@ def open_source(
     (part,) = parts
     if part.kind == "shapes":
         return shapes.Shapes(split, size=size, length=length)
-    from dit_jax.data import prepare, records  # TFDS takes seconds to import
+    from dit_jax.data import (
+        prepare,
+        records,  # TFDS takes seconds to import
+    )
 
     own = part.kind == "folder"
     where = part.argument if own else source

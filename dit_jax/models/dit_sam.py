@@ -69,7 +69,7 @@ class DitSam(nnx.Module):
         """One mask an (image, expression) pair.
 
         Args:
-          images: normalised; see `dit_jax.data.transforms`.
+          images: normalised; see `dit_jax.data.pixels.transforms`.
           input_ids, attention_mask: WordPiece ids `[CLS] … [SEP]` and 1 where there is a token.
           remat: what the backward pass computes again instead of keeping it: "none", "dots",
             "full" or "scan"; see `dit_jax.ops.rematerialise`.

@@ -18,7 +18,7 @@ from dit_jax.models.image_encoder import Block, Grid, ImageEncoder, Text
 from dit_jax.models.layers import CrossAttention, split_heads
 from dit_jax.models.mask_decoder import MaskDecoder
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.attention_maps import attended
+from dit_jax.ops.attention import attended
 
 Map = Float[Array, "b l h w"]  # of one layer; over l, and all other keys, it sums to 1
 

@@ -3,7 +3,7 @@
 A picture lies in the top left corner of an array that may be larger; its own height and width are
 values, not shapes. Positions are whole numbers over twice the output's side, so they are exact at
 every size. The arithmetic is OpenCV's INTER_LINEAR, which the input pipeline uses: on bytes its
-fixed point (11 bits a weight), on logits float32 (see tests/test_letterbox.py).
+fixed point (11 bits a weight), on logits float32 (see tests/ops/test_letterbox.py).
 """
 
 from typing import NamedTuple

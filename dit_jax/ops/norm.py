@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from dit_jax.ops import norm_kernel
 from dit_jax.ops.arrays import Array
+from dit_jax.ops.kernel_check import like, objection
 from dit_jax.ops.mesh import by_rows_and_heads
 from dit_jax.ops.platform import Target, platform, target
-from dit_jax.ops.trial import like, objection
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

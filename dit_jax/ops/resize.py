@@ -1,7 +1,7 @@
 """Separable resizing as one (out, in) matrix per axis, in PyTorch's conventions.
 
 `jax.image.resize` antialiases linear resizing, uses another cubic kernel, and knows no
-`align_corners`; each differs from the reference by whole units (see tests/test_resize.py).
+`align_corners`; each differs from the reference by whole units (see tests/ops/test_resize.py).
 """
 
 import functools

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from dit_jax.data import pictures
+from dit_jax.data.pixels import pictures
 from dit_jax.predict import outputs, pairs
 from dit_jax.predict.outputs import Outputs, Thumbnail
 from dit_jax.predict.pairs import Task

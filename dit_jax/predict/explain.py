@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from dit_jax.data.transforms import Content, inside, stretch
+from dit_jax.data.pixels import Content, inside, stretch
 from dit_jax.eval.metrics import iou
 from dit_jax.eval.protocols import logit
 from dit_jax.models.word_attention import WordAttention

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from dit_jax import viz
-from dit_jax.data.pictures import Rgb
+from dit_jax.data.pixels import pictures
 from dit_jax.eval.prediction_files import Writer, encoded
 from dit_jax.predict.segmentation import Segmentation
 
@@ -80,7 +80,7 @@ def file_name(number: int, image: str, text: str | None) -> str:
     return "-".join([f"{number:05d}", *filter(None, plain)])
 
 
-def thumbnail(picture: Rgb) -> Thumbnail:
+def thumbnail(picture: pictures.Rgb) -> Thumbnail:
     """The picture, smaller where it is large: what an overlay needs of it."""
     ratio = SIDE / max(picture.shape[:2])
     if ratio >= 1:

@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dit_jax.data import folder_fields as fields
-from dit_jax.data.folder_json import Mistake, Mistakes, content, parse, shown
-from dit_jax.data.pictures import shown as shown_path
+from dit_jax.data.annotations import Mistake, Mistakes, fields, strict_json
+from dit_jax.data.pixels import pictures
 
 # The endings that a folder is searched for; a file that is named may end otherwise.
 ENDINGS = (
@@ -57,15 +56,17 @@ def named(images: Sequence[str], texts: Sequence[str]) -> list[Task]:
 def read(file: Path) -> list[Task]:
     """The tasks of a file of JSON lines; raises ValueError with its first mistakes."""
     if not file.is_file():
-        raise FileNotFoundError(f"no such file of pairs: {shown_path(file)}.")
+        raise FileNotFoundError(f"no such file of pairs: {pictures.shown(file)}.")
     mistakes, tasks = Mistakes(file), []
-    for number, line in enumerate(content(file).splitlines(), start=1):
+    for number, line in enumerate(strict_json.content(file).splitlines(), start=1):
         if line.strip():
             with mistakes.at(f"line {number}"):
-                tasks.append(_task(fields.an_object(parse(line)), folder=file.parent))
+                tasks.append(_task(fields.an_object(strict_json.parse(line)), folder=file.parent))
     mistakes.stop()
     if not tasks:
-        raise ValueError(f'{shown_path(file)} is empty; expected lines {{"image": …, "text": …}}.')
+        raise ValueError(
+            f'{pictures.shown(file)} is empty; expected lines {{"image": …, "text": …}}.'
+        )
     return tasks
 
 
@@ -79,7 +80,7 @@ def _found(name: str) -> list[str]:
         paths = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
     if not paths:
         kind = "the folder holds no picture" if os.path.isdir(name) else "no such picture"
-        raise FileNotFoundError(f"{kind}: {shown_path(name)}.")
+        raise FileNotFoundError(f"{kind}: {pictures.shown(name)}.")
     return paths
 
 
@@ -89,7 +90,7 @@ def _task(values: dict[str, Any], *, folder: Path) -> Task:
         raise Mistake("'image' is missing; expected the path of a picture.")
     given = fields.string(values["image"], "image")
     if not given.strip() or "\0" in given:
-        raise Mistake(f"'image' is {shown(given)}; expected the path of a picture.")
+        raise Mistake(f"'image' is {strict_json.shown(given)}; expected the path of a picture.")
     texts = fields.texts(values["text"], "text") if "text" in values else (None,)
     if not texts:
         raise Mistake("'text' is an empty list; expected one expression or more.")
@@ -109,5 +110,5 @@ def _about(key: str, value: Any) -> Any:
     if key in ("id", "dataset", "split"):
         return fields.string(value, key)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise Mistake(f"{key!r} is {shown(value)}; expected a whole number.")
+        raise Mistake(f"{key!r} is {strict_json.shown(value)}; expected a whole number.")
     return value

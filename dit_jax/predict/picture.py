@@ -1,6 +1,6 @@
 """A user's picture on the canvas that a model sees.
 
-DIT centres it and resizes with OpenCV, as training and evaluation do (`dit_jax.data.transforms`);
+DIT centres it and resizes with OpenCV, as training and evaluation do (`dit_jax.data.pixels`);
 Meta's SAM puts it into the top left corner and resizes with Pillow's antialiased bilinear filter
 (`ResizeLongestSide` of segment-anything).
 """
@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from dit_jax.data import pictures
-from dit_jax.data.transforms import Content, letterbox, place
+from dit_jax.data.pixels import Content, letterbox, pictures, place
 from dit_jax.eval.protocols import THRESHOLD
 
 Coordinates = Float32[np.ndarray, "p 2"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dit_jax.data import pictures
+from dit_jax.data.pixels import pictures
 from dit_jax.predict.picture import Picture
 
 LONGEST_TEXT = 10_000  # characters; a model reads about 20 words

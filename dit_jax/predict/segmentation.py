@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from dit_jax.data.transforms import stretch
+from dit_jax.data.pixels import stretch
 from dit_jax.eval.protocols import logit
 
 

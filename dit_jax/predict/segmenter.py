@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dit_jax import model_directory
-from dit_jax.data import pictures
+from dit_jax.data.pixels import inside, pictures
 from dit_jax.data.tokenizer import Tokenizer
-from dit_jax.data.transforms import inside
 from dit_jax.eval.protocols import PRESENCE_THRESHOLD, logit
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
@@ -29,6 +27,7 @@ from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.requests import Question, check_text, name_of, questions
 from dit_jax.predict.segmentation import Segmentation
+from dit_jax.weights import directory
 
 CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
 OPEN = 8  # pictures that stay open while others about them may follow
@@ -80,7 +79,7 @@ class Segmenter:
 
         Raises FileNotFoundError or ValueError, in a sentence, where it is no whole model directory.
         """
-        arch, params = model_directory.read(model_dir)
+        arch, params = directory.read(model_dir)
         tokenizer = None if arch.bert is None else _tokenizer(model_dir, arch)
         how = dict(presence_threshold=presence_threshold, batch_size=batch_size)
         return Segmenter(arch, params, tokenizer, threshold=threshold, **how)
@@ -165,7 +164,7 @@ class Segmenter:
         Raises ValueError, and goes on as before, where they are those of another architecture.
         """
         expected = parameters.flatten(parameters.structure(self.arch)[1])
-        model_directory.check(parameters.flatten(params), expected, source="what is given")
+        directory.check(parameters.flatten(params), expected, source="what is given")
         self._engine.replace(params)
 
     def check(self, question: Question, *, multimask: bool = False) -> None:
@@ -251,7 +250,7 @@ def _any(points: Any) -> bool:
 
 
 def _tokenizer(model_dir: str | os.PathLike, arch: Architecture) -> Tokenizer:
-    path = model_directory.vocab_path(model_dir)
+    path = directory.vocab_path(model_dir)
     tokenizer = Tokenizer(path, length=arch.text_tokens)
     if tokenizer.size > arch.bert.vocab:
         raise ValueError(

@@ -10,8 +10,8 @@ from jax.sharding import AbstractMesh, Mesh
 from dit_jax import config as configs
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
-from dit_jax.train import sharding
 from dit_jax.train import state as states
+from dit_jax.train.placement import sharding
 from dit_jax.train.state import TrainState
 
 Abstract = jax.ShapeDtypeStruct

@@ -18,7 +18,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 from dit_jax import config as configs
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten, printed
-from dit_jax.train import hosts, optim, seal
+from dit_jax.train import checksums, optim
+from dit_jax.train.placement import hosts
 from dit_jax.train.state import TrainState
 
 CONFIG, SCORES = "config.json", "scores.json"
@@ -145,14 +146,14 @@ class Checkpoints:
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
         """Items of a step whose files are those that were written."""
-        seal.check(self._folder / str(step))
+        checksums.check(self._folder / str(step))
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _seal(self) -> None:
         """Called by Orbax when all files of a step are there, and before it gets its name."""
         if hosts.first():
             for unfinished in self._folder.glob(f"*{TEMPORARY}*"):
-                seal.write(unfinished)
+                checksums.write(unfinished)
 
     @contextlib.contextmanager
     def _named_errors(self, what: str) -> Iterator[None]:

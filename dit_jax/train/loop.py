@@ -11,21 +11,22 @@ import numpy as np
 from jaxtyping import Int64
 
 from dit_jax import config as configs
-from dit_jax import manifest, model_directory, viz
+from dit_jax import viz
 from dit_jax.data.pipeline import TrainBatches
 from dit_jax.eval.report import table
-from dit_jax.train import hosts, provenance, run_report, scoring, sources
+from dit_jax.train import scoring, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints, check_same, claim
-from dit_jax.train.feed import Feed
+from dit_jax.train.logs import Profile, Report, provenance
+from dit_jax.train.logs import report as run_report
 from dit_jax.train.nonfinite import NonFinite
-from dit_jax.train.profiling import Profile
-from dit_jax.train.report import Report
+from dit_jax.train.placement import Feed, hosts
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
 from dit_jax.train.stop import Stop, Stopped
 from dit_jax.train.trained import training_of
+from dit_jax.weights import directory, manifest
 
 
 def train(
@@ -188,7 +189,7 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
         params = checkpoints.restore_params(step, abstract)
         arrays = hosts.whole(params)
         if hosts.first():
-            model_directory.save(
+            directory.save(
                 run.workdir / name,
                 run.model.arch,
                 arrays,

@@ -1,4 +1,4 @@
-"""`--mode=probe`: does a trained model read its words? See `dit_jax.eval.probe_cases`."""
+"""`--mode=probe`: does a trained model read its words? See `dit_jax.eval.probe.cases`."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from dit_jax import config as configs
 from dit_jax import viz
 from dit_jax.data.pipeline import Batch
 from dit_jax.eval import probe as probes
-from dit_jax.eval import probe_figure, probe_report
 from dit_jax.eval.predictions import Answers
 from dit_jax.eval.report import write_text
 from dit_jax.models.params import Params
@@ -38,7 +37,7 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
         about |= _settings(config)
         result = _probe_split(config, found.model, found.params, text)
         _write(result, workdir / "probe" / f"{dataset}-{split}", about=about)
-        print(f"{dataset} {split}\n{probe_report.table(result)}\n", flush=True)
+        print(f"{dataset} {split}\n{probes.report.table(result)}\n", flush=True)
     print(f"Reports and figures are in {workdir / 'probe'}.")
 
 
@@ -71,10 +70,10 @@ def _write(result: probes.Result, path: Path, *, about: dict[str, Any]) -> None:
     """`path` without its ending, to which endings are added: a split's name may hold dots."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.name
-    write_text(path.with_name(f"{name}.json"), probe_report.as_json(result, about=about))
-    write_text(path.with_name(f"{name}.md"), probe_report.as_markdown(result, about=about))
+    write_text(path.with_name(f"{name}.json"), probes.report.as_json(result, about=about))
+    write_text(path.with_name(f"{name}.md"), probes.report.as_markdown(result, about=about))
     title = f"{about['dataset']}, {about['split']}"
-    probe_figure.save(result, path.with_name(f"{name}.png"), title=title)
+    probes.figure.save(result, path.with_name(f"{name}.png"), title=title)
     stuck = path.with_name(f"{name}-stuck.png")
     if result.stuck:
         viz.save_grid(result.stuck, stuck)

@@ -16,9 +16,10 @@ from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
-from dit_jax.train import abstract, hosts, optim, setup, sharding, sources
+from dit_jax.train import abstract, optim, setup, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
+from dit_jax.train.placement import hosts, sharding
 from dit_jax.train.sources import Leaks
 from dit_jax.train.state import TrainState
 

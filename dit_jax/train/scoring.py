@@ -11,8 +11,9 @@ from dit_jax.eval.evaluate import Evaluation, evaluate
 from dit_jax.eval.metrics import Scores
 from dit_jax.eval.predictions import Answers
 from dit_jax.models.params import Params
-from dit_jax.train import hosts, sources, trained
+from dit_jax.train import sources, trained
 from dit_jax.train import step as steps
+from dit_jax.train.placement import hosts
 from dit_jax.train.run import Model
 from dit_jax.train.stop import Stop, Stopped
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import jax
 
 from dit_jax import config as configs
-from dit_jax import model_directory
 from dit_jax.data import shapes
+from dit_jax.data.pixels import Augmentation
 from dit_jax.data.tokenizer import Tokenizer
-from dit_jax.data.transforms import Augmentation
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten
 from dit_jax.train import sources
+from dit_jax.weights import directory
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
 FREE = ("image_size", "dtype", "windowed")
@@ -32,7 +32,7 @@ def vocabulary(config: configs.Config) -> Path:
     if config.model.vocab:
         return Path(config.model.vocab)
     if config.model.init.model:
-        return model_directory.vocab_path(config.model.init.model)
+        return directory.vocab_path(config.model.init.model)
     beside = _vocab_of_bert(config.model.init.bert)
     if beside is not None:
         return beside
@@ -48,7 +48,7 @@ def _vocab_of_bert(bert: str) -> Path | None:
     if not bert:
         return None
     folder = Path(bert) if Path(bert).is_dir() else Path(bert).parent
-    path = folder / model_directory.VOCAB
+    path = folder / directory.VOCAB
     return path if path.is_file() else None
 
 
@@ -79,17 +79,17 @@ def first_params(config: configs.Config, arch: Architecture) -> Params:
 
 
 def _from_directory(folder: str, arch: Architecture, *, seed: int) -> Params:
-    contents = model_directory.read_contents(folder)
+    contents = directory.read_contents(folder)
     if contents.architecture is None or contents.architecture.bert is None:
         raise ValueError(
             f"model.init.model is {folder}, which holds one encoder or plain SAM; give it as"
             " model.init.bert or model.init.sam."
         )
     if arch.presence:
-        contents = model_directory.with_presence(contents, seed=seed)
+        contents = directory.with_presence(contents, seed=seed)
     check_architecture(contents.architecture, arch, folder=folder)
     expected = parameters.flatten(parameters.structure(arch)[1])
-    model_directory.check(contents.tensors, expected, source=folder)
+    directory.check(contents.tensors, expected, source=folder)
     return parameters.unflatten(jax.tree.map(jax.numpy.asarray, contents.tensors))
 
 

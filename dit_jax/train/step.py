@@ -20,10 +20,11 @@ from dit_jax.models.params import Params
 from dit_jax.ops.mesh import laid_on
 from dit_jax.ops.pixels import normalize
 from dit_jax.ops.platform import compiler_options
-from dit_jax.train import hosts, optim, sharding
+from dit_jax.train import optim
+from dit_jax.train.placement import hosts, sharding
 from dit_jax.train.state import TrainState
 
-Batch = dict[str, Array]  # as `dit_jax.data.pipeline` yields it
+Batch = dict[str, Array]  # as `dit_jax.data.pipeline.streams` yields it
 # images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
 Inputs = dict[str, Array]
 Metrics = dict[str, Array]

@@ -3,7 +3,7 @@
 import signal
 import time
 
-from dit_jax.train import hosts
+from dit_jax.train.placement import hosts
 
 
 class Stopped(Exception):

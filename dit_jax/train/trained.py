@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from dit_jax import config as configs
-from dit_jax import model_directory
 from dit_jax.models.params import Params
-from dit_jax.train import sharding
 from dit_jax.train.checkpoint import Checkpoints, check_same
+from dit_jax.train.placement import sharding
 from dit_jax.train.run import Model, Run
+from dit_jax.weights import directory
 
 TRAINING = ("dataset", "split", "leaks")  # of `Run.meta`
 
@@ -30,14 +30,14 @@ def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Tr
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(config, mesh)
     if model_dir is not None:
-        arch, params = model_directory.read(model_dir)
-        about = model_directory.read_provenance(model_dir)
+        arch, params = directory.read(model_dir)
+        about = directory.read_provenance(model_dir)
         if arch.bert is None:
             raise ValueError(
                 f"{model_dir} is plain SAM, which reads no text; expected a model with a text"
                 " encoder."
             )
-        model = Model.of(arch, model_directory.vocab_path(model_dir), mesh)
+        model = Model.of(arch, directory.vocab_path(model_dir), mesh)
         return Trained(model, jax.device_put(params, model.placement), training_of(about))
     if not (workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"{workdir} holds no checkpoints; train first or give --model=DIR.")

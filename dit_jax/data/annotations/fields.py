@@ -1,0 +1,183 @@
+"""Own folders: what a value in an annotation file may be.
+
+What only the pictures can tell (a missing or unreadable picture or mask, an empty mask, another
+size, an expression without words) is for `dit_jax.data.check`, so that one bad picture can be left
+out of a large folder.
+"""
+
+import difflib
+import posixpath
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dit_jax.data.annotations.strict_json import Mistake, shown
+from dit_jax.data.entries import Box, MaskFile, Segmentation
+
+ALL = "annotations"  # the file that holds every split; the others' names are their splits
+SPLIT = re.compile(r"(?:train|val|test)[A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """What one line or annotation says; see `entries.Entry`."""
+
+    name: str
+    split: str | None  # None: it does not say
+    picture: str
+    size: tuple[int, int] | None
+    segmentations: tuple[Segmentation, ...]
+    boxes: tuple[Box, ...]
+    expressions: tuple[str, ...]
+    ann_ids: tuple[int, ...]
+
+
+def check_keys(values: dict[str, Any], *, known: Collection[str]) -> None:
+    """Refuse a key that is not one of `known`, with the nearest."""
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise Mistake(f"unknown key {key!r}; the nearest valid key is {near!r}.")
+
+
+def an_object(value: Any) -> dict[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise Mistake(f"found {shown(value)}; expected an object {{…}}.")
+    return value
+
+
+def string(value: Any, key: str) -> str:
+    """Text that can be written as UTF-8."""
+    if not isinstance(value, str):
+        raise Mistake(f"{key!r} is {shown(value)}; expected text in quotes.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Mistake(f"{key!r} is {shown(value)}, which holds half a character.") from error
+    return value
+
+
+def texts(value: Any, key: str) -> tuple[str, ...]:
+    """One expression or a list of them."""
+    if isinstance(value, list):
+        return tuple(string(text, f"{key}[{number}]") for number, text in enumerate(value))
+    if not isinstance(value, str):
+        raise Mistake(f"{key!r} is {shown(value)}; expected text or a list of texts.")
+    return (string(value, key),)
+
+
+def identity(value: Any, key: str) -> int | str:
+    """A number or a name."""
+    if isinstance(value, str):
+        return string(value, key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Mistake(f"{key!r} is {shown(value)}; expected a whole number or text.")
+    return value
+
+
+def split(value: Any, *, file: Path) -> str:
+    """The split that an item of `file` names; a file of one split has no other."""
+    name = string(value, "split")
+    if not SPLIT.fullmatch(name):
+        raise Mistake(f"'split' is {shown(name)}; expected train, val or test….")
+    if file.stem not in (ALL, name):
+        raise Mistake(f"'split' is {shown(name)}, but all of this file is {file.stem}.")
+    return name
+
+
+def path(value: Any, key: str, *, folder: Path) -> str:
+    """A file, relative to `folder` with "/" between names; absolute where it lies elsewhere."""
+    name = string(value, key)
+    if not name.strip():
+        raise Mistake(f"{key!r} is empty; expected the path of a file in the folder.")
+    if "\\" in name or "\0" in name:
+        raise Mistake(f"{key!r} is {shown(name)}; expected a path with / between folder and file.")
+    name = posixpath.normpath(name)
+    if posixpath.isabs(name):
+        inside = Path(name).is_relative_to(folder)
+        return Path(name).relative_to(folder).as_posix() if inside else name
+    if name.split("/")[0] == "..":
+        raise Mistake(
+            f"{key!r} is {shown(value)}, which leaves the folder; expected a path inside it, or an"
+            " absolute one."
+        )
+    return name
+
+
+def mask(value: Any, key: str, *, folder: Path) -> Segmentation:
+    """The path of a mask picture, or COCO's run lengths."""
+    if isinstance(value, str):
+        return MaskFile(folder / path(value, key, folder=folder))
+    if isinstance(value, dict):
+        return run_lengths(value, key)
+    raise Mistake(
+        f"{key!r} is {shown(value)}; expected the path of a PNG, COCO run lengths"
+        ' {"size": [height, width], "counts": …}, or null where nothing is meant.'
+    )
+
+
+def run_lengths(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """COCO's run lengths, compressed or not; `masks.entry_mask` checks that they fill the size."""
+    check_keys(value, known=("size", "counts"))
+    missing = [name for name in ("size", "counts") if name not in value]
+    if missing:
+        raise Mistake(f"{key!r} has no {missing[0]!r}; expected size and counts.")
+    size, counts = value["size"], value["counts"]
+    if not isinstance(size, list) or len(size) != 2:
+        raise Mistake(f"'size' of {key!r} is {shown(size)}; expected [height, width].")
+    for number in size:
+        pixels(number, f"{key}.size")
+    if not isinstance(counts, str | list):
+        raise Mistake(f"'counts' of {key!r} is {shown(counts)}; expected text or a list.")
+    return value
+
+
+def polygon(value: Any, key: str) -> list[list[float]]:
+    """Parts [x0, y0, x1, y1, …], one or a list of them; `masks.broken_parts` counts numbers."""
+    parts = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    for part in parts:
+        if not isinstance(part, list) or not part or not all(map(_is_number, part)):
+            raise Mistake(
+                f"{key!r} is {shown(value)}; expected numbers [x0, y0, x1, y1, …] or a list of"
+                " such lists."
+            )
+    if all(len(part) == 2 for part in parts):
+        raise Mistake(
+            f"{key!r} is a list of points; expected their numbers in one list, [x0, y0, x1, y1, …]."
+        )
+    return [[float(number) for number in part] for part in parts]
+
+
+def box(value: Any, key: str) -> Box:
+    """[x, y, width, height]."""
+    sound = isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    if not sound or min(value[2:]) <= 0:
+        raise Mistake(
+            f"{key!r} is {shown(value)}; expected [x, y, width, height] in pixels, width and"
+            " height above 0."
+        )
+    x, y, width, height = map(float, value)
+    return x, y, width, height
+
+
+def pixels(value: Any, key: str) -> int:
+    """A height or a width."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise Mistake(f"{key!r} is {shown(value)}; expected a whole number of pixels above 0.")
+    return value
+
+
+def sole(values: dict[str, Any], keys: Collection[str], *, hint: str = "") -> str:
+    """The one key of `keys` that is given."""
+    given = [key for key in keys if key in values]
+    if len(given) != 1:
+        found = f"{' and '.join(map(repr, given))} are given" if given else "none is given"
+        raise Mistake(f"{found}; expected exactly one of {', '.join(map(repr, keys))}{hint}.")
+    return given[0]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,206 @@
+"""Everything that can be wrong with a data set, found before anything is built from it.
+
+Every picture is opened, but none is decoded that is evidently whole: `records.build` does that.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from dit_jax.data.annotations import PUBLISHED
+from dit_jax.data.check.masks import mask_problems
+from dit_jax.data.check.report import Problem, Report
+from dit_jax.data.entries import Annotations, Entry
+from dit_jax.data.pixels import ImageStore, Size, open_images, picture_size
+from dit_jax.data.tokenizer import Tokenizer
+
+__all__ = ["Problem", "Report", "check"]
+
+T = TypeVar("T")
+READERS = 8  # pictures that are read at once
+SPLIT_NAME = re.compile(r"train|val|test\w*")
+
+
+def check(
+    annotations: Annotations,
+    *,
+    tokenizer: Tokenizer | None = None,
+    pictures: bool = True,
+    progress: bool = True,
+) -> Report:
+    """All problems of a data set, none of which raises.
+
+    Args:
+      tokenizer: says which sentences are cut; None leaves that out.
+      pictures: whether pictures are opened; where they are not, masks are checked as far as the
+        annotations say how large the pictures are.
+      progress: bars on a terminal.
+    """
+    splits = annotations.splits
+    entries = [entry for split in splits.values() for entry in split]
+    sizes: dict[str, Size] = {}
+    problems = [*_counts(annotations), *_numbers(annotations.dataset, entries)]
+    problems += [*_shared_pictures(annotations), *_sentences(entries)]
+    if tokenizer is not None:
+        problems += _tokens(entries, tokenizer, progress=progress)
+    if pictures:
+        sizes, found = _pictures(annotations, entries, progress=progress)
+        problems += found
+    problems += _unknown_masks(annotations.dataset, entries)
+    for entry in _bar(entries, "masks", progress):
+        problems += mask_problems(entry, entry.size or sizes.get(entry.file_name))
+    return Report(
+        dataset=annotations.dataset,
+        counts={name: (len(s), sum(len(e.expressions) for e in s)) for name, s in splits.items()},
+        pictures={name: len(_identities(s)) for name, s in splits.items()},
+        nothing={name: sum(e.segmentations == () for e in s) for name, s in splits.items()},
+        problems=tuple(problems),
+        unchecked=tuple(_unchecked(entries, tokenizer, sizes, pictures)),
+    )
+
+
+def _counts(annotations: Annotations) -> Iterator[Problem]:
+    """Splits that are not those that were published, or not as large."""
+    name, published = annotations.dataset, PUBLISHED.get(annotations.dataset, {})
+    for split, expected in published.items():
+        entries = annotations.splits.get(split, ())
+        found = (len(entries), sum(len(entry.expressions) for entry in entries))
+        wrong = [
+            f"expected {b:,} {what}, found {f'{a:,}' if a else 'none'}"
+            for what, a, b in zip(("referents", "expressions"), found, expected, strict=True)
+            if b is not None and a != b
+        ]
+        if wrong:
+            text = f"{split}: {'; '.join(wrong)}."
+            yield Problem("splits of other sizes than published", False, name, text)
+    for split in annotations.splits:
+        usual = split in published if published else SPLIT_NAME.fullmatch(split)
+        if not usual:
+            expected = ", ".join(published) or "train, val or test…"
+            text = f"there is a split {split!r}, expected {expected}."
+            yield Problem("splits of unusual names", False, name, text)
+
+
+def _numbers(dataset: str, entries: Sequence[Entry]) -> Iterator[Problem]:
+    """ref_ids that several referents share."""
+    for number, count in Counter(entry.ref_id for entry in entries).items():
+        if count > 1:
+            text = f"{count} referents have the ref_id {number}."
+            yield Problem("ref_ids that repeat", False, dataset, text)
+
+
+def _shared_pictures(annotations: Annotations) -> Iterator[Problem]:
+    identities = {split: _identities(entries) for split, entries in annotations.splits.items()}
+    for a, b in combinations(identities, 2):
+        if shared := identities[a] & identities[b]:
+            text = f"{a} and {b} share {len(shared):,} pictures, such as {min(shared, key=str)}."
+            yield Problem("pictures in two splits", False, annotations.dataset, text)
+
+
+def _identities(entries: Sequence[Entry]) -> set[int | str]:
+    return {e.file_name if e.image_id is None else e.image_id for e in entries}
+
+
+def _sentences(entries: Sequence[Entry]) -> Iterator[Problem]:
+    for entry in entries:
+        if not entry.expressions:
+            yield Problem("referents without an expression", True, entry.name, "nothing is said.")
+        for text, count in Counter(entry.expressions).items():
+            if not text.strip():
+                yield Problem("expressions without a word", True, entry.name, f"{text!r}.")
+            elif count > 1:
+                said = f"{text!r} is said {count} times."
+                yield Problem("sentences that repeat for a referent", False, entry.name, said)
+
+
+def _tokens(entries: Sequence[Entry], tokenizer: Tokenizer, *, progress: bool) -> list[Problem]:
+    said = [(entry, text) for entry in entries for text in entry.expressions if text.strip()]
+    tokens = _bar(tokenizer.uncut([text for _, text in said]), "sentences", progress, len(said))
+    problems = []
+    for (entry, text), ids in zip(said, tokens, strict=True):
+        if len(ids) <= 2:  # [CLS] and [SEP]
+            problem = Problem("expressions without a word", True, entry.name, f"{text!r}.")
+        elif len(ids) > tokenizer.length:
+            length = f"{len(ids)} tokens, {tokenizer.length} are read: {text!r}"
+            problem = Problem("sentences that are cut", False, entry.name, length)
+        elif tokenizer.unknown in ids:
+            problem = Problem("words outside the vocabulary", False, entry.name, f"{text!r}.")
+        else:
+            continue
+        problems.append(problem)
+    return problems
+
+
+def _pictures(
+    annotations: Annotations, entries: Sequence[Entry], *, progress: bool
+) -> tuple[dict[str, Size], list[Problem]]:
+    """Sizes by file name, and what is wrong with the other pictures."""
+    try:
+        store = open_images(annotations.images)
+    except ValueError as error:
+        return {}, [Problem("pictures that are all missing", True, annotations.dataset, str(error))]
+    first = {entry.file_name: entry for entry in reversed(entries)}
+    count = Counter(entry.file_name for entry in entries)
+    sizes, problems = {}, []
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda name: _picture(store, name), first)
+        for name, size in zip(first, _bar(found, "pictures", progress, len(first)), strict=True):
+            if isinstance(size, tuple):
+                sizes[name] = size
+                continue
+            kind, text = ("cannot be read" if name in store else "are missing"), size
+            more = f" ({count[name]} referents)" if count[name] > 1 else ""
+            problems.append(Problem(f"pictures that {kind}", True, first[name].name, text + more))
+    return sizes, problems + list(_other_sizes(entries, sizes))
+
+
+def _picture(store: ImageStore, name: str) -> Size | str:
+    """The size of a picture, or what is wrong with it."""
+    try:
+        return picture_size(store.read(name), name=name)
+    except ValueError as error:
+        return str(error)
+
+
+def _other_sizes(entries: Sequence[Entry], sizes: dict[str, Size]) -> Iterator[Problem]:
+    for entry in entries:
+        real = sizes.get(entry.file_name)
+        if entry.size is not None and real is not None and entry.size != real:
+            text = (
+                f"the annotations say {entry.size[0]}x{entry.size[1]} (height x width) but"
+                f" {entry.file_name} is {real[0]}x{real[1]}."
+            )
+            yield Problem("pictures of another size", True, entry.name, text)
+
+
+def _unknown_masks(dataset: str, entries: Sequence[Entry]) -> Iterator[Problem]:
+    unknown = sum(entry.segmentations is None for entry in entries)
+    if unknown:
+        text = f"instances.json is missing, so {unknown:,} referents have no mask."
+        yield Problem("masks that are unknown", True, dataset, text)
+
+
+def _unchecked(
+    entries: Sequence[Entry], tokenizer: Tokenizer | None, sizes: dict[str, Size], pictures: bool
+) -> Iterator[str]:
+    if tokenizer is None:
+        yield "which sentences are cut, because no vocabulary was given (--vocab)."
+    if not pictures:
+        yield "pictures."
+    hidden = sum(
+        entry.size is None and entry.file_name not in sizes and bool(entry.segmentations)
+        for entry in entries
+    )
+    if hidden:
+        yield f"{hidden:,} masks, because nothing says how large their pictures are."
+
+
+def _bar(items: Iterable[T], what: str, progress: bool, total: int | None = None) -> Iterable[T]:
+    """A progress bar where there is a terminal."""
+    options: dict[str, Any] = {"total": total, "desc": f"check {what}", "leave": False}
+    return tqdm(items, disable=None if progress else True, **options)

@@ -1,0 +1,74 @@
+"""What is wrong with the mask and the boxes of one entry."""
+
+from collections.abc import Iterator
+
+from pycocotools import mask as rle
+
+from dit_jax.data.check.report import Problem
+from dit_jax.data.entries import Box, Entry
+from dit_jax.data.pixels import Size, broken_parts, entry_mask
+
+MARGIN = 1.0  # pixels that a box may reach beyond its picture: COCO's are rounded
+AGREEMENT = 0.5  # IoU of the claimed boxes' hull and the mask's box
+
+
+def mask_problems(entry: Entry, size: Size | None) -> Iterator[Problem]:
+    """All of them; of masks that depend on the size of the picture, where that is known."""
+    for text in broken_parts(entry):
+        yield Problem("polygon parts that are left out", False, entry.name, text)
+    if any(isinstance(s, dict) and isinstance(s.get("counts"), list) for s in _objects(entry)):
+        text = "COCO gives the mask as run lengths, its form for crowds of several objects."
+        yield Problem("masks of crowds", False, entry.name, text)
+    if size is not None:
+        yield from _boxes(entry, size)
+        yield from _mask(entry, size)
+
+
+def _objects(entry: Entry) -> tuple:
+    return entry.segmentations or ()
+
+
+def _boxes(entry: Entry, size: Size) -> Iterator[Problem]:
+    height, width = size
+    for box in entry.boxes:
+        x, y, w, h = box
+        inside = min(x, y) >= -MARGIN and x + w <= width + MARGIN and y + h <= height + MARGIN
+        if not inside or min(w, h) <= 0:
+            text = f"the box {_shown(box)} leaves a picture of {height}x{width} (height x width)."
+            yield Problem("boxes off their picture", False, entry.name, text)
+
+
+def _mask(entry: Entry, size: Size) -> Iterator[Problem]:
+    if not entry.segmentations:
+        return
+    height, width = size
+    try:
+        mask = {"size": [height, width], "counts": entry_mask(entry, height=height, width=width)}
+    except ValueError as error:
+        yield Problem("masks that cannot be used", True, entry.name, str(error))
+        return
+    if rle.area(mask) == height * width:
+        text = "every pixel of the picture belongs to it."
+        yield Problem("masks of whole pictures", False, entry.name, text)
+    if entry.boxes:
+        claimed, real = _hull(entry.boxes), tuple(float(side) for side in rle.toBbox(mask))
+        if _iou(claimed, real) < AGREEMENT:
+            text = f"the boxes span {_shown(claimed)}, the mask {_shown(real)}."
+            yield Problem("masks elsewhere than their boxes", False, entry.name, text)
+
+
+def _hull(boxes: tuple[Box, ...]) -> Box:
+    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    right, bottom = max(x + w for x, _, w, _ in boxes), max(y + h for _, y, _, h in boxes)
+    return left, top, right - left, bottom - top
+
+
+def _iou(a: Box, b: Box) -> float:
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    both = max(width, 0.0) * max(height, 0.0)
+    return both / max(a[2] * a[3] + b[2] * b[3] - both, 1e-9)
+
+
+def _shown(box: Box) -> str:
+    return "x {:g}, y {:g}, width {:g}, height {:g}".format(*box)

@@ -1,0 +1,11 @@
+"""From a Source to batches of NumPy arrays, with Grain.
+
+In: any Source, a tokenizer, a seed. Out: `Batch`es, of training without end or of a split once.
+`streams` decides the order, `items` makes one row, `batches` prepares them ahead, resumably.
+"""
+
+from dit_jax.data.pipeline.batches import TrainBatches
+from dit_jax.data.pipeline.items import Batch
+from dit_jax.data.pipeline.streams import eval_batches, expression_table, train_batches
+
+__all__ = ["Batch", "TrainBatches", "eval_batches", "expression_table", "train_batches"]

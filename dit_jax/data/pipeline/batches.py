@@ -1,0 +1,139 @@
+"""Iterators over batches: prepared ahead in threads or processes, resumable, broken records named.
+
+See `pipeline` for what is in a batch.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+from absl import flags, logging
+from jaxtyping import Int
+
+from dit_jax.data.pipeline.items import NONE, Batch, Reader
+
+
+class TrainBatches(Iterator[Batch]):
+    """An endless iterator over training batches that can be saved and restored.
+
+    Its state is a small dict for JSON. It holds the number of the next batch and not Grain's own
+    iterator state, because that depends on the number of worker processes.
+
+    `skipped` says what was wrong with each broken record that was left out since this object was
+    made, and `skipped_rows` how many rows hold another record for it.
+    """
+
+    def __init__(
+        self, batches: grain.MapDataset, *, reader: Reader, workers: int, identity: dict[str, Any]
+    ):
+        self._batches = batches
+        self._reader = reader
+        self._workers = workers
+        self._identity = identity
+        self._next = 0
+        self._iterator: grain.DatasetIterator | None = None  # started by the first batch
+        self.skipped: dict[str, str] = {}  # id of the record → what is wrong with it
+        self.skipped_rows = 0
+        self._known: set[int] = set()  # indices of these
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = iter(_prefetch(self._batches[self._next :], workers=self._workers))
+        batch = next(self._iterator)
+        failed = batch.pop("failed")
+        try:
+            self._examine(failed)
+        except ValueError:
+            self.close()
+            raise
+        self._next += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The state after the batches that were taken so far."""
+        return {"next_batch": self._next, **self._identity}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from a state; raises ValueError where the stream would not be the same one."""
+        if state != {"next_batch": state.get("next_batch"), **self._identity}:
+            raise ValueError(
+                f"the saved data position {state} belongs to another stream than {self._identity}."
+            )
+        self.close()
+        self._next = state["next_batch"]
+
+    def name(self, index: int) -> str:
+        """The id of a record, by its `index` in a batch."""
+        return self._reader.name(index)
+
+    def close(self) -> None:
+        """Stop the threads and worker processes; the next batch starts them again."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def _examine(self, failed: Int[np.ndarray, "b tries"]) -> None:
+        """Log the records that rows of this batch left out; raise where a row found no good one."""
+        _stop_where_all_failed(failed, self._reader)
+        self.skipped_rows += int((failed[:, 0] != NONE).sum())
+        for index in np.unique(failed[failed != NONE]).tolist():
+            if index not in self._known:
+                self._known.add(index)
+                name, problem = self._reader.problem(index)
+                self.skipped[name] = problem
+                logging.warning("Left out of training: %s", problem)
+
+
+class EvalBatches(Iterable[Batch]):
+    """Batches that come to an end; can be iterated over again."""
+
+    def __init__(self, batches: grain.MapDataset, *, reader: Reader, workers: int):
+        self._batches = batches
+        self._reader = reader
+        self._workers = workers
+
+    def __iter__(self) -> Iterator[Batch]:
+        iterator = iter(_prefetch(self._batches, workers=self._workers))
+        try:
+            for batch in iterator:
+                _stop_where_all_failed(batch.pop("failed"), self._reader)
+                yield batch
+        finally:
+            iterator.close()
+
+
+def _stop_where_all_failed(failed: Int[np.ndarray, "b tries"], reader: Reader) -> None:
+    """Raise ValueError for a row that found no good record, naming the last one it tried."""
+    last = failed[failed[:, -1] != NONE, -1]
+    if not len(last):
+        return
+    problem = reader.problem(int(last[0]))[1]
+    if failed.shape[1] > 1:
+        problem += f" It is the last of {failed.shape[1]} broken records in a row."
+    raise ValueError(problem)
+
+
+def _prefetch(batches: grain.MapDataset, *, workers: int) -> grain.IterDataset:
+    """Prepare batches ahead of time. Batching comes first, so that each worker process makes
+    whole batches and their order does not depend on how many there are."""
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain 0.2.18 reads its flags even where no app parsed any
+            flags.FLAGS.mark_as_parsed()
+        in_worker = batches.to_iter_dataset(grain.ReadOptions(0, 0))
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        return in_worker.mp_prefetch(options, worker_init_fn=_one_core).map(_own_memory)
+    threads = min(16, os.cpu_count() or 1)
+    return batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1))
+
+
+def _one_core(*_: int) -> None:
+    """Of a worker process: its parallelism are its siblings."""
+    cv2.setNumThreads(1)
+
+
+def _own_memory(batch: Batch) -> Batch:
+    """Copy out of the shared memory that workers hand over: it goes away with its iterator."""
+    return {key: np.array(value) for key, value in batch.items()}

@@ -1,0 +1,50 @@
+"""Pictures and masks: as they lie on disk, as arrays, and on a square canvas.
+
+In: files, members of a zip file, a user's arrays; polygons, mask files, run lengths. Out: RGB
+pixels and one mask of an entry, at the picture's own size (`pictures`, `masks`), or moved onto a
+canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads headers only.
+"""
+
+from dit_jax.data.pixels import pictures, run_lengths
+from dit_jax.data.pixels.masks import broken_parts, entry_mask
+from dit_jax.data.pixels.picture_size import Size, check_pixels, header, picture_size
+from dit_jax.data.pixels.stores import ImageStore, open_images
+from dit_jax.data.pixels.transforms import (
+    SIDE,
+    UNCHANGED,
+    Augmentation,
+    Content,
+    augment,
+    content_box,
+    inside,
+    letterbox,
+    place,
+    restore,
+    stretch,
+    swap_left_right,
+)
+
+__all__ = [
+    "SIDE",
+    "UNCHANGED",
+    "Augmentation",
+    "Content",
+    "ImageStore",
+    "Size",
+    "augment",
+    "broken_parts",
+    "check_pixels",
+    "content_box",
+    "entry_mask",
+    "header",
+    "inside",
+    "letterbox",
+    "open_images",
+    "picture_size",
+    "pictures",
+    "place",
+    "restore",
+    "run_lengths",
+    "stretch",
+    "swap_left_right",
+]

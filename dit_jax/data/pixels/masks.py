@@ -1,0 +1,167 @@
+"""From what annotation files say about an entry's objects to one mask, as COCO's run lengths.
+
+An object is given by polygons, run lengths, a mask picture or a box (`entries.Segmentation`). The
+mask of an entry is their union: parts that overlap are merged, never summed.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle
+
+from dit_jax.data.entries import Box, Entry, MaskFile, Segmentation
+from dit_jax.data.pixels.run_lengths import runs
+
+FARTHEST = 100_000  # pixels; pycocotools walks along every edge, so time and memory grow with it
+PNG = b"\x89PNG\r\n\x1a\n"
+RunLengths = dict[str, Any]  # {"size": [height, width], "counts": compressed}
+
+
+def entry_mask(entry: Entry, *, height: int, width: int) -> bytes:
+    """The union of all objects of an entry, as compressed run lengths of a height x width picture.
+
+    Empty exactly where the entry names no object. Raises ValueError, one sentence that does not
+    repeat the entry's name, where a mask is unknown, cannot be read, has another size than the
+    picture, or has no pixel. Polygon parts that are `broken_parts` are left out.
+    """
+    if entry.segmentations is None:
+        raise ValueError("its mask is unknown, because the file that says it is missing.")
+    if not entry.segmentations:
+        return _from_runs([height * width], height=height, width=width)["counts"]
+    objects = []
+    for number, segmentation in enumerate(entry.segmentations, start=1):
+        try:
+            objects.append(_object_mask(segmentation, height=height, width=width))
+        except ValueError as error:
+            raise ValueError(f"object {number} of {len(entry.segmentations)}: {error}") from error
+    union = rle.merge(objects)
+    if not rle.area(union):
+        raise ValueError(f"the mask is empty, but {len(objects)} object(s) are named.")
+    return union["counts"]
+
+
+def broken_parts(entry: Entry) -> list[str]:
+    """What is wrong with the polygon parts that `entry_mask` leaves out, one sentence each."""
+    return [
+        f"object {number} of {len(entry.segmentations)}: {problem}"
+        for number, segmentation in enumerate(entry.segmentations or (), start=1)
+        if isinstance(segmentation, list)
+        for problem in _split(segmentation)[1]
+    ]
+
+
+def _object_mask(segmentation: Segmentation, *, height: int, width: int) -> RunLengths:
+    match segmentation:
+        case MaskFile(path):
+            return _from_file(path, height=height, width=width)
+        case dict():
+            return _from_coco(segmentation, height=height, width=width)
+        case list():
+            return _from_polygons(segmentation, height=height, width=width)
+        case tuple():
+            return _from_box(segmentation, height=height, width=width)
+    raise ValueError(
+        f"a mask is given as {type(segmentation).__name__}; expected polygons, run lengths, a mask"
+        " picture or a box."
+    )
+
+
+def _from_polygons(parts: list[Any], *, height: int, width: int) -> RunLengths:
+    sound, broken = _split(parts)
+    if not sound:
+        reason = f"; {broken[0]}" if broken else "."
+        raise ValueError(
+            f"the mask is empty: none of its {len(parts)} polygon parts is left{reason}"
+        )
+    return rle.merge(rle.frPyObjects(sound, height, width))
+
+
+def _split(parts: list[Any]) -> tuple[list[list[float]], list[str]]:
+    """Polygon parts that can be drawn, and what is wrong with the others."""
+    sound, broken = [], []
+    for number, part in enumerate(parts, start=1):
+        problem = _problem(part)
+        if problem is None:
+            sound.append([float(value) for value in part])
+        else:
+            broken.append(f"polygon part {number} of {len(parts)} {problem}.")
+    return sound, broken
+
+
+def _problem(part: Any) -> str | None:
+    """Why a polygon part cannot be drawn; pycocotools would read one of 4 numbers as a box."""
+    if not isinstance(part, list):
+        return f"is a {type(part).__name__}, expected a list of numbers"
+    if len(part) < 6 or len(part) % 2:
+        return f"has {len(part)} numbers, expected an even number of at least 6"
+    if not all(_is_number(value) and abs(value) <= FARTHEST for value in part):
+        return f"has a coordinate that is no number within ±{FARTHEST}"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _from_coco(segmentation: dict[str, Any], *, height: int, width: int) -> RunLengths:
+    """COCO's run lengths, compressed or not."""
+    if missing := {"size", "counts"} - segmentation.keys():
+        raise ValueError(f"run lengths without {' and '.join(sorted(missing))!r}.")
+    size, counts = segmentation["size"], segmentation["counts"]
+    if size not in ([height, width], (height, width)):
+        said = "x".join(map(str, size)) if isinstance(size, list | tuple) else size
+        raise ValueError(
+            f"the mask is {said} (height x width) but the picture is {height}x{width}."
+        )
+    if not isinstance(counts, list | str | bytes):
+        raise ValueError(
+            f"run lengths are given as {type(counts).__name__}, expected list or text."
+        )
+    if not isinstance(counts, list):
+        counts = runs(counts.encode() if isinstance(counts, str) else counts).tolist()
+    return _from_runs(counts, height=height, width=width)
+
+
+def _from_runs(counts: list[Any], *, height: int, width: int) -> RunLengths:
+    """pycocotools reads past the end where run lengths do not fill the picture: checked first."""
+    sound = all(isinstance(run, int) and run >= 0 for run in counts)
+    if not sound or sum(counts) != height * width:
+        raise ValueError(
+            f"the run lengths do not add up to the {height * width} pixels of a {height}x{width}"
+            " (height x width) picture."
+        )
+    return rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def _from_file(path: Path, *, height: int, width: int) -> RunLengths:
+    if not path.is_file():
+        raise ValueError(f"the mask picture {path} is missing.")
+    data = path.read_bytes()
+    # Both keep 1 of 65535 above 0; colour also drops what is transparent.
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data.startswith(PNG) else None
+    if pixels is None:
+        raise ValueError(f"the mask picture {path} cannot be read, expected a complete PNG.")
+    if pixels.shape[:2] != (height, width):
+        raise ValueError(
+            f"the mask picture {path} is {pixels.shape[0]}x{pixels.shape[1]} (height x width) but"
+            f" the picture is {height}x{width}."
+        )
+    return rle.encode(np.asfortranarray((pixels > 0).any(axis=2), np.uint8))
+
+
+def _from_box(box: Box, *, height: int, width: int) -> RunLengths:
+    """Every pixel whose centre lies in the box; what is off the picture is cut off."""
+    if not all(map(_is_number, box)) or min(box[2:]) <= 0:
+        raise ValueError(f"the box {box} is not x, y, width, height with a size above 0.")
+    x, y, box_width, box_height = box
+    top, bottom = max(math.ceil(y - 0.5), 0), max(math.ceil(y + box_height - 0.5), 0)
+    left, right = max(math.ceil(x - 0.5), 0), max(math.ceil(x + box_width - 0.5), 0)
+    inside = np.zeros((height, width), np.uint8, order="F")
+    inside[top:bottom, left:right] = 1
+    if not inside.any():
+        raise ValueError(f"the box {box} covers no pixel of a {height}x{width} picture.")
+    return rle.encode(inside)

@@ -1,0 +1,150 @@
+"""Array records as a Source, and the proof that a folder of them is sound."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int
+from tqdm import tqdm
+
+from dit_jax.data.pixels import run_lengths
+from dit_jax.data.records.format import index, manifest, sha256
+from dit_jax.data.referent import Referent, Truth, decode_image
+
+PICTURES = 200  # that `verify` decodes of each split, spread evenly
+
+
+class Records:
+    """A Source: the referents of one split, read from the folder that `build` returned."""
+
+    def __init__(self, path: str | os.PathLike[str], split: str):
+        splits = manifest(path)["splits"]
+        if split not in splits:
+            raise ValueError(f"{path}: no split {split!r}, expected one of {', '.join(splits)}.")
+        arrays = index(path)
+        self._counts = arrays[f"{split}/expressions"]
+        self._image_ids = arrays[f"{split}/image_ids"]
+        self._records = tfds.builder_from_directory(path).as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __getitem__(self, index: int) -> Referent:
+        record = self.record(index)
+        truth = _truth(record)
+        return Referent(
+            image=decode_image(record["image"], name=truth.id),
+            mask=truth.mask,
+            expressions=truth.expressions,
+            id=truth.id,
+            image_id=truth.image_id,
+        )
+
+    def truth(self, index: int) -> Truth:
+        """Like `self[index].truth()`; the picture stays encoded."""
+        return _truth(self.record(index))
+
+    def expression_counts(self) -> Int[np.ndarray, " n"]:
+        """How many expressions each referent has, from the index; reads no record."""
+        return self._counts
+
+    def image_ids(self) -> Int[np.ndarray, " n"]:
+        """Which photograph each referent is of, from the index; reads no record."""
+        return self._image_ids
+
+    def record_ids(self, index: int) -> dict[str, Any]:
+        """What the annotation files call a referent: ref_id, ann_ids, sent_ids, file_name."""
+        record = self.record(index)
+        return {
+            "ref_id": int(record["ref_id"]),
+            "ann_ids": [int(number) for number in record["ann_ids"]],
+            "sent_ids": [int(number) for number in record["sent_ids"]],
+            "file_name": record["file_name"].decode(),
+        }
+
+    def record(self, index: int) -> dict[str, Any]:
+        """The fields of `dit_jax.data.records.format.features`, as they are stored."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"referent {index} of a split of {len(self)}.")
+        return self._records[index]
+
+
+def verify(path: str | os.PathLike[str], *, progress: bool = True) -> None:
+    """Read everything back; ValueError naming the first file or record that is wrong.
+
+    Compares the digests of all files and the counts with the manifest, parses every record and
+    decodes every mask. Of the pictures, `PICTURES` of each split are decoded: the digests say that
+    all of them are the bytes that `build` decoded one by one.
+    """
+    path = Path(path)
+    built = manifest(path)
+    for name, digest in built["files"].items():
+        if not (path / name).is_file() or sha256(path / name) != digest:
+            raise ValueError(
+                f"{path / name} is missing or not what was built; delete {path} and build again."
+            )
+    total = sum(counts["referents"] for counts in built["splits"].values())
+    with tqdm(
+        total=total, desc="verify", unit=" records", disable=None if progress else True
+    ) as bar:
+        for split, counts in built["splits"].items():
+            found = _check_split(Records(path, split), name=f"{path} {split}", tick=bar.update)
+            if found != counts:
+                raise ValueError(f"{path} {split}: found {found}, the manifest says {counts}.")
+
+
+def _truth(record: dict[str, Any]) -> Truth:
+    name, height, width = record["id"].decode(), int(record["height"]), int(record["width"])
+    try:
+        mask = run_lengths.decode(record["mask"], height=height, width=width)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return Truth(
+        mask=mask,
+        expressions=tuple(text.decode() for text in record["expressions"]),
+        id=name,
+        image_id=int(record["image_id"]),
+    )
+
+
+def _check_split(source: Records, *, name: str, tick: Callable[[], object]) -> dict[str, int]:
+    """Check every record of a split and count what the manifest counts."""
+    samples = set(np.linspace(0, len(source) - 1, min(len(source), PICTURES), dtype=int).tolist())
+    no_target = 0
+    for position in range(len(source)):
+        record = source.record(position)
+        truth = _check_record(record, decode=position in samples)
+        if (len(truth.expressions), truth.image_id) != (
+            source.expression_counts()[position],
+            source.image_ids()[position],
+        ):
+            raise ValueError(f"{name}: record {position} ({truth.id}) is not the index's.")
+        no_target += not truth.mask.any()
+        tick()
+    return {
+        "referents": len(source),
+        "expressions": int(source.expression_counts().sum()),
+        "images": len(np.unique(source.image_ids())),
+        "no_target": no_target,
+    }
+
+
+def _check_record(record: dict[str, Any], *, decode: bool) -> Truth:
+    truth = _truth(record)
+    if truth.mask.any() != bool(record["objects"]):
+        found = "is empty" if record["objects"] else "is not empty"
+        raise ValueError(
+            f"{truth.id}: {record['objects']} objects are meant, but the mask {found}."
+        )
+    if decode and (size := decode_image(record["image"], name=truth.id).shape[:2]) != (
+        record["height"],
+        record["width"],
+    ):
+        raise ValueError(
+            f"{truth.id}: the picture is {size[0]}x{size[1]} (height x width) but the record says"
+            f" {record['height']}x{record['width']}."
+        )
+    return truth

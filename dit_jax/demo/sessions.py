@@ -1,0 +1,104 @@
+"""What the demo keeps open between requests: the latest pictures and answers, and no more.
+
+A browser gets to know them by ids that cannot be guessed.
+"""
+
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from dit_jax.data.pixels import header, pictures
+from dit_jax.predict import Picture, Segmentation, Segmenter
+
+LARGEST = 50_000_000  # pixels of a picture: 150 MB as RGB while it is opened
+SMALLEST_VIEW, LARGEST_VIEW = 512, 1280  # pixels of the longer side, as the page shows it
+JPEG_QUALITY = 90
+
+
+class Gone(LookupError):
+    """What an id meant is not kept any more, or never was."""
+
+
+class Latest:
+    """At most `most` values, each under an id of its own; the ones used least recently go first."""
+
+    def __init__(self, most: int, *, sentence: str):
+        self._most, self._sentence = most, sentence
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, value: Any) -> str:
+        key = secrets.token_urlsafe(16)
+        with self._lock:
+            self._kept[key] = value
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return key
+
+    def __getitem__(self, key: str) -> Any:
+        """Raises Gone, with a sentence."""
+        with self._lock:
+            if key not in self._kept:
+                raise Gone(self._sentence)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """An opened picture and what the page shows of it."""
+
+    picture: Picture
+    jpeg: bytes = field(repr=False)
+    view: tuple[int, int]  # width, height of the JPEG
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """An answer and what was asked."""
+
+    shown: Shown
+    points: list[Any]
+    segmentation: Segmentation
+
+
+def open_upload(data: bytes, segmenter: Segmenter) -> Shown:
+    """Raises ValueError, in a sentence, for what is no picture or too large a one."""
+    found = header(data)
+    if found is not None:
+        height, width = found[1]
+        if height * width > LARGEST:
+            raise ValueError(
+                f"the picture has {width} × {height} pixels; expected at most"
+                f" {LARGEST // 1_000_000} megapixels here."
+            )
+    return show(pictures.rgb(data, name="this file"), segmenter)
+
+
+def show(pixels: pictures.Rgb, segmenter: Segmenter) -> Shown:
+    picture = segmenter.open(pixels, name="the picture")
+    view = _viewed(pixels)
+    _, jpeg = cv2.imencode(
+        ".jpg", cv2.cvtColor(view, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    return Shown(picture, jpeg.tobytes(), (view.shape[1], view.shape[0]))
+
+
+def _viewed(pixels: pictures.Rgb) -> UInt8[np.ndarray, "h w 3"]:
+    """Within the sizes that can be looked at; tiny pictures become larger."""
+    longer = max(pixels.shape[:2])
+    ratio = min(max(longer, SMALLEST_VIEW), LARGEST_VIEW) / longer
+    if ratio == 1:
+        return pixels
+    height, width = (max(1, round(side * ratio)) for side in pixels.shape[:2])
+    how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
+    return cv2.resize(pixels, (width, height), interpolation=how)

@@ -1,0 +1,158 @@
+"""Probes: how the answer to a changed question is compared with the original one.
+
+An answer is a mask at the picture's own size; answers to a mirrored picture are mirrored back.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from dit_jax.eval.metrics import iou
+from dit_jax.eval.protocols import FEW_PIXELS
+
+SAME = 0.5  # two answers with a larger IoU mean the same object
+
+Mask = Bool[np.ndarray, "H W"]
+Values = dict[str, float]  # measure → 0 to 1, or a difference of two such; NaN where it has none
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The answers to an expression and to a change of it, and what there is to find."""
+
+    before: Mask
+    after: Mask
+    truth: Mask
+    other: Mask | None  # of the other object, where the picture has one
+    mirrored: Mask  # the answer to the mirrored picture with left and right exchanged
+
+
+def compare(seen: Seen) -> Values:
+    """Whether two answers are the same object, and how well each fits the original's truth."""
+    overlap = iou(seen.before, seen.after)
+    before, after = iou(seen.before, seen.truth), iou(seen.after, seen.truth)
+    return {
+        "consistent": float(overlap > SAME),
+        "changed": float(overlap <= SAME),
+        "overlap": overlap,
+        "IoU before": before,
+        "IoU after": after,
+        "IoU lost": before - after,
+    }
+
+
+def turn(seen: Seen) -> Values:
+    """Whether the answer changes where the side words no longer fit, beyond how often it changes
+    where they do: a model that any mirroring upsets does not read sides for that."""
+    after, before = (iou(seen.before, m) <= SAME for m in (seen.after, seen.mirrored))
+    return {
+        "changed": float(after),
+        "changed by mirror": float(before),
+        "gain": float(after) - float(before),
+        "overlap": iou(seen.before, seen.after),
+    }
+
+
+def follow(seen: Seen) -> Values:
+    """Whether the answer goes over to the other object.
+
+    An answer that the words do not move is as near to that object after as before: "gain" is 0 for
+    any model that reads no text, whatever it answers and however large the objects are.
+    """
+    before, after = (iou(m, seen.other) > iou(m, seen.truth) for m in (seen.before, seen.after))
+    return {
+        "follows": float(after),
+        "follows before": float(before),
+        "gain": float(after) - float(before),
+        "overlap": iou(seen.before, seen.after),
+        "IoU after": iou(seen.after, seen.other),
+    }
+
+
+def refuse(seen: Seen) -> Values:
+    """Whether the answer is nothing, beyond how often it is nothing for words that do fit."""
+    before, after = (np.count_nonzero(m) < FEW_PIXELS for m in (seen.before, seen.after))
+    return {
+        "nothing": float(after),
+        "nothing before": float(before),
+        "gain": float(after) - float(before),
+        "changed": float(before != after or iou(seen.before, seen.after) <= SAME),
+        "covered": float("nan") if after else float(seen.after.mean()),
+    }
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How one kind of change is measured; the first of its measures is the one that is drawn."""
+
+    title: str
+    expected: str  # of a model that understands what it is asked
+    measure: Callable[[Seen], Values]
+    measures: tuple[str, ...]  # that are reported
+    baseline: str | None = None  # what the first measure is without reading; drawn too
+    asked: bool = False  # grouped by the words that are asked, not by the original ones
+
+
+_CHANGE = ("consistent", "overlap", "IoU before", "IoU after", "IoU lost")
+PROBES = {
+    "mirror": Probe(
+        title="picture mirrored, left and right swapped",
+        expected="100 %",
+        measure=compare,
+        measures=_CHANGE,
+    ),
+    "mirror-only": Probe(
+        title="picture mirrored, words unchanged",
+        expected="100 % where sides decide",
+        measure=turn,
+        measures=("changed", "changed by mirror", "gain", "overlap"),
+        baseline="changed by mirror",
+    ),
+    "shuffle": Probe(
+        title="words shuffled",
+        expected="no right answer",
+        measure=compare,
+        measures=_CHANGE,
+    ),
+    "drop": Probe(
+        title="one word dropped",
+        expected="no right answer",
+        measure=compare,
+        measures=_CHANGE,
+    ),
+    "other": Probe(
+        title="words for another object",
+        expected="100 %",
+        measure=follow,
+        measures=("follows", "follows before", "gain", "overlap", "IoU after"),
+        baseline="follows before",
+        asked=True,
+    ),
+    "absent": Probe(
+        title="words for what is not there",
+        expected="100 %",
+        measure=refuse,
+        measures=("nothing", "nothing before", "gain", "changed", "covered"),
+        baseline="nothing before",
+        asked=True,
+    ),
+}
+
+# measure → what it is, for readers of the report
+MEASURES = {
+    "consistent": f"answers that are the same object: their IoU is above {SAME}",
+    "changed": f"answers that are not: their IoU is at most {SAME}, or one of them is nothing",
+    "changed by mirror": "the same where left and right are exchanged in the words as well",
+    "overlap": "mean IoU of the two answers",
+    "IoU before": "mean IoU of the original answer and the original object",
+    "IoU after": "mean IoU of the changed question's answer and the object that it means",
+    "IoU lost": "IoU before minus IoU after",
+    "follows": "answers that are nearer to the other object than to the original one",
+    "follows before": "the same of the answers to the original words",
+    "nothing": f"answers of fewer than {FEW_PIXELS} pixels, or that the model calls nothing",
+    "nothing before": "the same of the answers to the original words, which do mean something",
+    "gain": "the probe's first measure minus its second: 0 for a model that does not read",
+    "covered": "mean share of the picture that the other answers cover",
+}

@@ -1,0 +1,357 @@
+"""Attention of an image over itself and text, from packed queries, keys and values: NVIDIA GPUs.
+
+`x·W + b` of a block gives queries, keys and values in one array. Taking them apart, turning heads
+outwards and putting relative positions and text beside them took 8 ms of a forward pass's 42 on an
+H200 (ViT-B, batch 64), matrix products 14. These kernels read the packed array and write its
+gradient. `packed_kernels.py` has the arithmetic; here is what calls it and ties its
+two directions together.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jaxtyping import Bool, Float
+
+from dit_jax.ops.arrays import Array
+from dit_jax.ops.attention import packed_kernels as kernels
+from dit_jax.ops.attention.packed_kernels import ROWS, Tiles
+from dit_jax.ops.platform import platform
+from dit_jax.ops.rematerialise import ATTENDED, keep
+from dit_jax.ops.triton import call
+
+HIDDEN = -3e4
+TEXT = 32  # text is filled up to it, or to a larger power of two
+
+Bands = tuple[Float[Array, "h h c"], Float[Array, "w w c"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """How a kernel runs: blocks, warps of a program, and loads that are under way at once."""
+
+    queries: int
+    keys: int  # at least: whole rows of the grid
+    warps: int
+    stages: int
+
+
+# The fastest of those tried on an H200 at 512 px, for heads of 64 channels (ViT-B, ViT-L) and for
+# wider ones (ViT-H): benchmarks/results/attention_h200.md.
+LINE, LINES = Launch(16, 16, 2, 1), Launch(16, 16, 2, 3)
+LAUNCHES = {
+    "relate_rows": (LINE, LINE),
+    "relate_columns": (LINE, LINE),
+    "forward": (Launch(128, 64, 8, 3), Launch(128, 64, 4, 3)),
+    "by_queries": (Launch(64, 64, 4, 2), Launch(64, 64, 4, 3)),
+    "by_keys": (Launch(64, 64, 4, 2), Launch(64, 64, 4, 3)),
+    "by_text": (Launch(128, 64, 4, 2), Launch(32, 64, 2, 3)),
+    "unrelate_rows": (LINES, LINES),
+    "unrelate_columns": (LINES, LINES),
+}
+
+
+def launch_of(name: str, channels: int) -> Launch:
+    """Of a kernel, for heads of so many channels."""
+    narrow, wide = LAUNCHES[name]
+    return narrow if channels <= 64 else wide
+
+
+def fits(*, grid: tuple[int, int], channels: int) -> bool:
+    """Whether the kernels know these sizes: sides are powers of two, channels multiples of 16."""
+    h, w = grid
+    powers = all(16 <= side <= 128 and side & (side - 1) == 0 for side in grid)
+    launches = (launch_of(name, channels) for name in LAUNCHES)
+    largest = max(max(launch.queries, launch.keys, w) for launch in launches)
+    return powers and channels % 16 == 0 and h * w % largest == 0
+
+
+def attend_packed(
+    qkv: Float[Array, "b n 3 k c"],
+    text: Float[Array, "b l 2 k c"] | None,
+    bands: Bands,
+    text_mask: Bool[Array, "b l"] | None = None,
+) -> Float[Array, "b n k c"]:
+    """softmax(q·k / √c + relative positions)·v over `[image; text]`, for the image's n queries.
+
+    Args:
+      qkv: queries, keys and values of an h·w grid.
+      text: keys and values of the text.
+      bands: `band[i, i']` belongs to queries in row (column) i and keys in row (column) i'.
+      text_mask: False hides a token.
+    """
+    b, _, _, heads, c = qkv.shape
+    if text is None:
+        text, text_mask = jnp.zeros((b, TEXT, 2, heads, c), qkv.dtype), jnp.zeros((b, TEXT), bool)
+    length = text.shape[1]
+    full = max(TEXT, pl.next_power_of_2(length)) - length
+    text = jnp.pad(text, ((0, 0), (0, full), (0, 0), (0, 0), (0, 0)))
+    seen = jnp.ones((b, length), bool) if text_mask is None else text_mask
+    hidden = jnp.where(jnp.pad(seen, ((0, 0), (0, full))), 0.0, HIDDEN * c**0.5)
+    bands = tuple(band.astype(qkv.dtype) for band in bands)
+    return _attend(qkv, text, *bands, hidden.astype(jnp.float32))
+
+
+@jax.custom_vjp
+def _attend(qkv, text, band_h, band_w, hidden):
+    return _forward(qkv, text, band_h, band_w, hidden)[0]
+
+
+def _forward(qkv, text, band_h, band_w, hidden):
+    rel = _relate_rows(qkv, band_h), _relate_columns(qkv, band_w)
+    out, log_sum = _run_forward(qkv, text, *rel, hidden)
+    out, log_sum = keep(out, ATTENDED), keep(log_sum, ATTENDED)
+    return out, (qkv, text, band_h, band_w, *rel, hidden, out, log_sum)
+
+
+def _backward(residuals, g):
+    qkv, text, band_h, band_w, rel_h, rel_w, hidden, out, log_sum = residuals
+    both = qkv, text, rel_h, rel_w, hidden, g.astype(out.dtype), log_sum
+    dqkv, dh, dw, delta = _by_queries(*both, out)
+    dqkv = _by_keys(*both, delta, dqkv)
+    dtext = _by_text(qkv, text, hidden, g.astype(out.dtype), log_sum, delta)
+    dqkv, dband_h = _unrelate_rows(qkv, band_h, dh, dqkv)
+    dqkv, dband_w = _unrelate_columns(qkv, band_w, dw, dqkv)
+    return dqkv, dtext, dband_h.astype(band_h.dtype), dband_w.astype(band_w.dtype), None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _relate_rows(qkv, band):
+    """[b, k, h + ROWS, n], divided by the scale; the last rows are zero."""
+    (b, n, _, heads, c), h = qkv.shape, band.shape[0]
+    w = n // h
+    rel = _call(
+        "relate_rows",
+        _tiles("relate_rows", (h, w), c),
+        (h, heads, b),
+        in_specs=[
+            pl.BlockSpec((None, w, None, None, c), lambda i, k, b: (b, i, 0, k, 0)),
+            pl.BlockSpec((None, h, c), lambda i, k, b: (i, 0, 0)),
+        ],
+        out_specs=pl.BlockSpec((None, None, h + ROWS, w), lambda i, k, b: (b, k, 0, i)),
+        out_shape=jax.ShapeDtypeStruct((b, heads, h + ROWS, n), qkv.dtype),
+    )
+    return rel(qkv, band)
+
+
+def _relate_columns(qkv, band):
+    """[b, k, n, w], divided by the scale."""
+    (b, n, _, heads, c), w = qkv.shape, band.shape[0]
+    h = n // w
+    rel = _call(
+        "relate_columns",
+        _tiles("relate_columns", (h, w), c),
+        (w, heads, b),
+        in_specs=[
+            pl.BlockSpec((None, h, None, None, None, c), lambda i, k, b: (b, 0, i, 0, k, 0)),
+            pl.BlockSpec((None, w, c), lambda i, k, b: (i, 0, 0)),
+        ],
+        out_specs=pl.BlockSpec((None, None, h, None, w), lambda i, k, b: (b, k, 0, i, 0)),
+        out_shape=jax.ShapeDtypeStruct((b, heads, h, w, w), qkv.dtype),
+    )(qkv.reshape(b, h, w, 3, heads, c), band)
+    return rel.reshape(b, heads, n, w)
+
+
+def _run_forward(qkv, text, rel_h, rel_w, hidden):
+    b, n, _, heads, c = qkv.shape
+    tiles = _tiles("forward", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
+    queries = tiles.queries
+    return _call(
+        "forward",
+        tiles,
+        (n // queries, heads, b),
+        in_specs=_for_queries(queries, qkv, text, rel_h, rel_w, hidden),
+        out_specs=[
+            pl.BlockSpec((None, queries, None, c), lambda i, k, b: (b, i, k, 0)),
+            _numbers(queries),
+        ],
+        out_shape=[
+            jax.ShapeDtypeStruct((b, n, heads, c), qkv.dtype),
+            jax.ShapeDtypeStruct((b, heads, n), jnp.float32),
+        ],
+    )(qkv, qkv, qkv, text, text, rel_h, rel_w, hidden)
+
+
+def _by_queries(qkv, text, rel_h, rel_w, hidden, g, log_sum, out):
+    b, n, _, heads, c = qkv.shape
+    tiles = _tiles("by_queries", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
+    queries = tiles.queries
+    rows = pl.BlockSpec((None, queries, None, c), lambda i, k, b: (b, i, k, 0))
+    terms = [_last(rel_h.shape[2], queries), _rows(queries, rel_w.shape[3])]
+    return _call(
+        "by_queries",
+        tiles,
+        (n // queries, heads, b),
+        in_specs=[
+            *_for_queries(queries, qkv, text, rel_h, rel_w, hidden),
+            rows,
+            rows,
+            _numbers(queries),
+        ],
+        out_specs=[_some(queries, c, 0), *terms, _numbers(queries)],
+        out_shape=[
+            jax.ShapeDtypeStruct(qkv.shape, qkv.dtype),
+            *(jax.ShapeDtypeStruct(rel.shape, rel.dtype) for rel in (rel_h, rel_w)),
+            jax.ShapeDtypeStruct(log_sum.shape, jnp.float32),
+        ],
+    )(qkv, qkv, qkv, text, text, rel_h, rel_w, hidden, g, out, log_sum)
+
+
+def _by_keys(qkv, text, rel_h, rel_w, hidden, g, log_sum, delta, dqkv):
+    """Fills in the keys' and values' part of `dqkv`."""
+    b, n, _, heads, c = qkv.shape
+    tiles = _tiles("by_keys", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
+    keys = tiles.keys
+
+    everyone = pl.BlockSpec((None, n, None, c), lambda i, k, b: (b, 0, k, 0))
+    packed = pl.BlockSpec((None, keys, 3, None, c), lambda i, k, b: (b, i, 0, k, 0))
+    numbers = pl.BlockSpec((None, None, n), lambda i, k, b: (b, k, 0))
+    return _call(
+        "by_keys",
+        tiles,
+        (n // keys, heads, b),
+        in_specs=[
+            _all(n, c, 0),
+            *(_some(keys, c, which) for which in (1, 2)),
+            *(
+                pl.BlockSpec((None, None, *rel.shape[2:]), lambda i, k, b: (b, k, 0, 0))
+                for rel in (rel_h, rel_w)
+            ),
+            everyone,
+            numbers,
+            numbers,
+            packed,
+        ],
+        out_specs=packed,
+        out_shape=jax.ShapeDtypeStruct(qkv.shape, qkv.dtype),
+        input_output_aliases={8: 0},
+    )(qkv, qkv, qkv, rel_h, rel_w, g, log_sum, delta, dqkv)
+
+
+def _by_text(qkv, text, hidden, g, log_sum, delta):
+    (b, n, _, heads, c), length = qkv.shape, text.shape[1]
+    tiles = _tiles("by_text", (n, 1), c)
+
+    everyone = pl.BlockSpec((None, n, None, c), lambda k, b: (b, 0, k, 0))
+    numbers = pl.BlockSpec((None, None, n), lambda k, b: (b, k, 0))
+
+    def words(which):
+        return pl.BlockSpec((None, length, None, None, c), lambda k, b: (b, 0, which, k, 0))
+
+    return _call(
+        "by_text",
+        tiles,
+        (heads, b),
+        in_specs=[
+            pl.BlockSpec((None, n, None, None, c), lambda k, b: (b, 0, 0, k, 0)),
+            words(0),
+            words(1),
+            pl.BlockSpec((None, length), lambda k, b: (b, 0)),
+            everyone,
+            numbers,
+            numbers,
+        ],
+        out_specs=pl.BlockSpec((None, length, 2, None, c), lambda k, b: (b, 0, 0, k, 0)),
+        out_shape=jax.ShapeDtypeStruct(text.shape, text.dtype),
+    )(qkv, text, text, hidden, g, log_sum, delta)
+
+
+def _unrelate_rows(qkv, band, slope, dqkv):
+    """`dqkv` with what the queries' `rel_h` add, and the gradient of `band`."""
+    (_, n, _, heads, c), h = qkv.shape, band.shape[0]
+    w = n // h
+    line = pl.BlockSpec((None, w, None, heads, c), lambda i, b: (b, i, 0, 0, 0))
+    slopes = pl.BlockSpec((None, heads, h, w), lambda i, b: (b, 0, 0, i))
+    return _unrelate("unrelate_rows", (h, w), line, slopes, qkv, band, slope, dqkv)
+
+
+def _unrelate_columns(qkv, band, slope, dqkv):
+    """As `_unrelate_rows`, of the queries' `rel_w`."""
+    (b, n, _, heads, c), w = qkv.shape, band.shape[0]
+    h = n // w
+    line = pl.BlockSpec((None, h, None, None, heads, c), lambda i, b: (b, 0, i, 0, 0, 0))
+    slopes = pl.BlockSpec((None, heads, h, None, w), lambda i, b: (b, 0, 0, i, 0))
+    split = qkv.reshape(b, h, w, 3, heads, c), band, slope.reshape(b, heads, h, w, w)
+    dsplit = dqkv.reshape(b, h, w, 3, heads, c)
+    dsplit, dband = _unrelate("unrelate_columns", (h, w), line, slopes, *split, dsplit)
+    return dsplit.reshape(qkv.shape), dband
+
+
+def _unrelate(name, grid, line, slopes, qkv, band, slope, dqkv):
+    """One program a line of the grid and picture; the band's gradient is summed over pictures."""
+    (side, _, c), b = band.shape, qkv.shape[0]
+    dqkv, dband = _call(
+        name,
+        _tiles(name, grid, c),
+        (side, b),
+        in_specs=[line, pl.BlockSpec((None, side, c), lambda i, b: (i, 0, 0)), slopes, line],
+        out_specs=[line, pl.BlockSpec((None, None, side, c), lambda i, b: (b, i, 0, 0))],
+        out_shape=[
+            jax.ShapeDtypeStruct(dqkv.shape, dqkv.dtype),
+            jax.ShapeDtypeStruct((b, side, side, c), jnp.float32),
+        ],
+        input_output_aliases={3: 0},
+    )(qkv, band, slope, dqkv)
+    return dqkv, dband.sum(axis=0)
+
+
+def _for_queries(queries: int, qkv, text, rel_h, rel_w, hidden) -> list[pl.BlockSpec]:
+    """What a block of queries reads, in both directions."""
+    _, n, _, _, c = qkv.shape
+    return [
+        _some(queries, c, 0),
+        *(_all(n, c, which) for which in (1, 2)),
+        *(_all(text.shape[1], c, which) for which in (0, 1)),
+        _last(rel_h.shape[2], queries),
+        _rows(queries, rel_w.shape[3]),
+        _shared(hidden),
+    ]
+
+
+def _some(rows: int, c: int, which: int) -> pl.BlockSpec:
+    """The rows whose turn it is, of one of the three in [b, n, 3, k, c]."""
+    return pl.BlockSpec((None, rows, None, None, c), lambda i, k, b: (b, i, which, k, 0))
+
+
+def _all(rows: int, c: int, which: int) -> pl.BlockSpec:
+    """All rows of a head, of one of the three (image) or two (text)."""
+    return pl.BlockSpec((None, rows, None, None, c), lambda i, k, b: (b, 0, which, k, 0))
+
+
+def _last(side: int, queries: int) -> pl.BlockSpec:
+    """The queries whose turn it is, of [b, k, side, n]."""
+    return pl.BlockSpec((None, None, side, queries), lambda i, k, b: (b, k, 0, i))
+
+
+def _rows(queries: int, side: int) -> pl.BlockSpec:
+    """The queries whose turn it is, of [b, k, n, side]."""
+    return pl.BlockSpec((None, None, queries, side), lambda i, k, b: (b, k, i, 0))
+
+
+def _numbers(queries: int) -> pl.BlockSpec:
+    """The queries whose turn it is, of [b, k, n]."""
+    return pl.BlockSpec((None, None, queries), lambda i, k, b: (b, k, i))
+
+
+def _shared(hidden: jax.Array) -> pl.BlockSpec:
+    """What all heads and queries share."""
+    return pl.BlockSpec((None, hidden.shape[1]), lambda i, k, b: (b, 0))
+
+
+def _tiles(name: str, grid: tuple[int, int], channels: int) -> Tiles:
+    launch = launch_of(name, channels)
+    keys, compiled = max(launch.keys, grid[1]), platform() == "gpu"
+    return Tiles(*grid, channels, launch.queries, keys, compiled)
+
+
+def _call(name: str, tiles: Tiles, grid, **specs):
+    """Blocks of one head follow one another (the grid's first axis is the fastest): its keys and
+    values stay in the cache."""
+    launch = launch_of(name, tiles.channels)
+    kernel = functools.partial(getattr(kernels, name), tiles)
+    about = dict(name=f"attention_{name}", warps=launch.warps, stages=launch.stages)
+    return call(kernel, grid=grid, **about, **specs)

@@ -1,0 +1,60 @@
+"""The compiler's own account of a training step: made from shapes alone, nothing is allocated."""
+
+import dataclasses
+
+import jax
+from jax.sharding import Mesh
+
+from dit_jax import config as configs
+from dit_jax.models import params as parameters
+from dit_jax.ops.platform import Target, planned_for
+from dit_jax.plan.targets import Devices
+from dit_jax.train import abstract
+from dit_jax.train import step as steps
+from dit_jax.train.placement import sharding
+
+STEPS_PER_EPOCH = 1000  # of the schedule, which takes no memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Bytes per device; `refused` says why a compiler that knows its device's memory gave up."""
+
+    arguments: int = 0  # state and batch
+    temporary: int = 0
+    refused: str = ""
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.temporary
+
+
+def compile_step(config: configs.Config, where: Devices) -> Compiled:
+    """Compile a training step of this config for these devices, and ask what memory it takes."""
+    mesh = sharding.make_mesh(config.mesh, where.devices)
+    options = tuple(where.options.items())
+    target = Target(where.platform, where.devices[0], options)
+    try:
+        with planned_for(target):
+            stats = lower(config, mesh).compile(where.options).memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Compiled(refused=str(error).strip().splitlines()[0])
+    # The new state takes the old one's place: `alias`. What is left of the output are metrics.
+    fresh = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return Compiled(stats.argument_size_in_bytes, stats.temp_size_in_bytes + fresh)
+
+
+def lower(config: configs.Config, mesh: Mesh) -> jax.stages.Lowered:
+    """A training step as the compiler gets it."""
+    graph, _ = parameters.structure(config.architecture())
+    state = abstract.state(config, mesh)
+    train_step = steps.make_train_step(
+        graph,
+        config,
+        mesh=mesh,
+        placement=jax.tree.map(lambda leaf: leaf.sharding, state),
+        steps_per_epoch=STEPS_PER_EPOCH,
+    )
+    return train_step.lower(state, abstract.batch(config, mesh), abstract.key(mesh))

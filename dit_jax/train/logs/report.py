@@ -1,0 +1,136 @@
+"""`<workdir>/report.md`: what a run is, how it went and how fast, for people.
+
+Everything is read from the files that the run writes anyway (`run.json`, `metrics.jsonl`,
+`pictures/`), so a report can be made again at any time, of a run of any age.
+"""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from dit_jax import config as configs
+from dit_jax.eval.protocols import PROTOCOLS
+from dit_jax.eval.report import SUMMARY, write_text
+from dit_jax.models import flops
+from dit_jax.strict import flatten
+from dit_jax.train.logs import curves, provenance
+from dit_jax.train.logs.progress import JSONL
+
+REPORT, CURVES = "report.md", "curves.png"
+
+Line = dict[str, Any]  # of metrics.jsonl
+
+
+def write(workdir: Path, config: configs.Config) -> None:
+    """Write `report.md` and `curves.png`; call it in one process."""
+    lines = read(workdir)
+    starts = provenance.starts(workdir)
+    curves.save(lines, workdir / CURVES)
+    parts = [
+        f"# {workdir.resolve().name}: {config.model.variant} on {config.data.dataset}\n",
+        _scores(lines, workdir),
+        f"## Curves\n\n![loss, scores, rate and speed by step]({CURVES})\n",
+        _pictures(workdir),
+        _speed(lines, config, starts),
+        _starts(starts),
+        _config(config, starts),
+    ]
+    write_text(workdir / REPORT, "\n".join(part for part in parts if part))
+
+
+def read(workdir: Path) -> list[Line]:
+    """The lines of `metrics.jsonl`; the last may be half, where a run was killed."""
+    path, lines = workdir / JSONL, []
+    if not path.is_file():
+        return lines
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _scores(lines: list[Line], workdir: Path) -> str:
+    """The best evaluation under each protocol, in the order of the protocols' table."""
+    rows = []
+    for name in sorted(
+        {key for line in lines for key in line if key.endswith("/oIoU")}, key=_order
+    ):
+        best = max((line for line in lines if name in line), key=lambda line: line[name])
+        head = name.removesuffix("/oIoU")
+        split, _, protocol = head.rpartition("-")
+        mean = best.get(f"{head}/mIoU")
+        shown = "–" if mean is None else f"{mean:.2f}"
+        rows.append(f"| {split} | {protocol} | {best[name]:.2f} | {shown} | {best['step']} |")
+    if not rows:
+        return "## Scores\n\nNot evaluated yet.\n"
+    table = ["| split | protocol | best oIoU | mIoU | step |", "|---|---|---|---|---|", *rows]
+    text = "## Scores\n\nBest of the evaluations during training, in percent.\n\n"
+    text += "\n".join(table) + "\n"
+    if (workdir / "eval" / SUMMARY).is_file():
+        text += f"\nAll splits, with intervals and breakdowns: [eval/{SUMMARY}](eval/{SUMMARY}).\n"
+    return text
+
+
+def _order(name: str) -> tuple[str, int]:
+    split, _, protocol = name.removesuffix("/oIoU").rpartition("-")
+    known = list(PROTOCOLS)
+    return split, known.index(protocol) if protocol in known else len(known)
+
+
+def _pictures(workdir: Path) -> str:
+    pictures = sorted((workdir / "pictures").glob("step_*.png"))
+    if not pictures:
+        return ""
+    last = pictures[-1].name
+    return f"## Pictures\n\n![photo, truth and prediction](pictures/{last})\n"
+
+
+def _speed(lines: list[Line], config: configs.Config, starts: list[dict]) -> str:
+    """Of the last start that logged anything; its devices are known."""
+    logged = [line for line in lines if "train/images_per_s" in line]
+    if not logged:
+        return ""
+    start = next((one for one in reversed(starts) if one["step"] < logged[-1]["step"]), None)
+    since = 0 if start is None else start["step"]
+    rates = [line["train/images_per_s"] for line in logged if line["step"] > since]
+    rate = statistics.median(rates)
+    text = f"## Speed\n\n{rate:.2f} images/s (median of {len(rates)} logged values"
+    if start is None:
+        return f"{text}).\n"
+    devices = start["devices"]
+    text += f"), {rate / devices['count']:.2f} on each of {devices['count']} × {devices['kind']}."
+    arch, freeze = config.architecture(), config.freeze()
+    work = flops.training(arch, freeze=freeze)
+    text += f" Training takes {work / 1e9:,.3g} GFLOP an image"
+    about = dict(device_kind=devices["kind"], devices=devices["count"], freeze=freeze)
+    share = flops.mfu(rate, arch, **about)
+    if share is None:
+        return f"{text}; no peak is known for this device, so no MFU.\n"
+    return f"{text}: {share:.1%} of the devices' bfloat16 peak (MFU).\n"
+
+
+def _starts(starts: list[dict]) -> str:
+    if not starts:
+        return ""
+    rows = ["| time | step | commit | devices | mesh | jax |", "|---|---|---|---|---|---|"]
+    for start in starts:
+        git, devices = start["git"], start["devices"]
+        commit = "–" if git is None else git["commit"][:10] + (" + changes" if git["dirty"] else "")
+        mesh = " × ".join(f"{axis} {count}" for axis, count in start["mesh"].items())
+        rows.append(
+            f"| {start['time']} | {start['step']} | {commit} | {devices['count']} ×"
+            f" {devices['kind']} | {mesh} | {start['packages']['jax']} |"
+        )
+    return "## Starts\n\n" + "\n".join(rows) + "\n"
+
+
+def _config(config: configs.Config, starts: list[dict]) -> str:
+    """The last command, whose `--config.…` are what differs from the file, and every value."""
+    text = "## Config\n\n"
+    if starts:
+        text += "    " + " ".join(starts[-1]["command"]) + "\n\n"
+    values = "\n".join(f"    {key} = {value!r}" for key, value in flatten(config).items())
+    return f"{text}<details><summary>Every value</summary>\n\n{values}\n\n</details>\n"

@@ -1,0 +1,11 @@
+"""Models on disk: directories, what vouches for them, packs of what training changed.
+
+In and out: `config.json`, `model.safetensors`, `vocab.txt`. `directory` reads and writes them;
+`manifest` holds checksums and where a folder is from; `packs` writes only what training changed;
+`card` fills in the model card.
+"""
+
+from dit_jax.weights import card, directory, manifest, packs
+from dit_jax.weights.directory import load
+
+__all__ = ["card", "directory", "load", "manifest", "packs"]

@@ -1,0 +1,262 @@
+"""The model directory: what a trained or converted model is on disk.
+
+    config.json          architecture and where the weights came from
+    model.safetensors    every parameter by its dotted path, float32
+    vocab.txt            WordPiece vocabulary (absent from plain SAM and a BERT without one)
+    unused.safetensors   tensors of a converted checkpoint that the model never reads, for `reverse`
+    manifest.json        size and SHA-256 of the files above: see `dit_jax.weights.manifest`
+
+A directory is written whole or not at all, and read only if it is what its manifest says.
+"""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from dit_jax.models import initial
+from dit_jax.models import params as params_lib
+from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
+from dit_jax.models.dit_sam import DitSam
+from dit_jax.models.params import Params
+from dit_jax.strict import build, printed
+from dit_jax.weights import manifest
+
+FORMAT = 1
+PRESENCE_HEAD = "mask_decoder.presence_head."
+CONFIG, WEIGHTS, VOCAB, UNUSED = (
+    "config.json",
+    "model.safetensors",
+    "vocab.txt",
+    "unused.safetensors",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a directory holds: a whole model, or only a text encoder (`architecture` None)."""
+
+    architecture: Architecture | None
+    bert: Bert | None
+    tensors: dict[str, np.ndarray]  # dotted path → value
+    unused: dict[str, np.ndarray]  # name in the source checkpoint → value
+    provenance: dict[str, Any]
+
+
+def save(
+    out_dir: Path | str,
+    arch: Architecture,
+    params: Params,
+    *,
+    vocab: Path | str | None = None,
+    unused: dict[str, np.ndarray] | None = None,
+    provenance: dict[str, Any] | None = None,
+    licence: str | None = None,
+    scores: manifest.Scores | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a model directory.
+
+    Args:
+      licence, scores: what its manifest says of them, where they are known.
+
+    Raises FileExistsError if `out_dir` holds anything and `overwrite` is False.
+    """
+    config = {"kind": "dit_sam", "architecture": to_json(arch)}
+    tensors = params_lib.flatten(params)
+    about = {"provenance": provenance or {}, "licence": licence, "scores": scores}
+    _write(out_dir, config, tensors, vocab, unused, about, overwrite)
+
+
+def save_text_encoder(
+    out_dir: Path | str,
+    bert: Bert,
+    tensors: dict[str, np.ndarray],
+    *,
+    vocab: Path | str | None = None,
+    unused: dict[str, np.ndarray] | None = None,
+    provenance: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a directory that holds only `text_encoder.*`: a part to assemble a model from."""
+    config = {"kind": "text_encoder", "bert": dataclasses.asdict(bert)}
+    about = {"provenance": provenance or {}}
+    _write(out_dir, config, tensors, vocab, unused, about, overwrite)
+
+
+def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
+    host = {k: np.ascontiguousarray(v) for k, v in jax.device_get(tensors).items()}
+    with written_whole(Path(out_dir), overwrite=overwrite) as folder:
+        config = {"format": FORMAT, **config, "provenance": about["provenance"]}
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        save_file(host, folder / WEIGHTS)
+        if unused:
+            save_file({k: np.ascontiguousarray(v) for k, v in unused.items()}, folder / UNUSED)
+        if vocab is not None:
+            shutil.copyfile(vocab, folder / VOCAB)
+        manifest.write(folder, **about)
+
+
+@contextlib.contextmanager
+def written_whole(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `out_dir` that becomes `out_dir` if the block succeeds."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise FileExistsError(f"{out_dir} is a file; expected a folder to write the model into.")
+    if out_dir.is_dir() and any(out_dir.iterdir()) and not overwrite:
+        raise FileExistsError(f"{out_dir} is not empty; choose another folder or remove it first.")
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if out_dir.exists():
+            shutil.rmtree(out_dir)
+        folder.rename(out_dir)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_contents(model_dir: Path | str) -> Contents:
+    """Reads a directory's files; raises FileNotFoundError or ValueError in one sentence.
+
+    A file that differs from the manifest is such an error: a flipped bit is no model.
+    """
+    folder = Path(model_dir)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is no model directory: it has no {name}.")
+    manifest.verify(folder)
+    config = _config(folder / CONFIG)
+    unused = folder / UNUSED
+    whole = config["kind"] == "dit_sam"
+    return Contents(
+        architecture=from_json(config["architecture"]) if whole else None,
+        bert=None if whole else build(Bert, config["bert"], "bert."),
+        tensors=read_tensors(folder / WEIGHTS),
+        unused=read_tensors(unused) if unused.is_file() else {},
+        provenance=config.get("provenance", {}),
+    )
+
+
+def read_provenance(model_dir: Path | str) -> dict[str, Any]:
+    """Where a directory's parameters come from, as `save` was told."""
+    return _config(Path(model_dir) / CONFIG).get("provenance", {})
+
+
+def read(model_dir: Path | str) -> tuple[Architecture, Params]:
+    """Architecture and parameters (NumPy, float32), every one checked against the architecture."""
+    contents = read_contents(model_dir)
+    if contents.architecture is None:
+        raise ValueError(f"{model_dir} holds only a text encoder; expected a whole model.")
+    source = str(Path(model_dir) / WEIGHTS)
+    check_depths(contents.architecture, contents.tensors, source=source)
+    _, expected = params_lib.structure(contents.architecture)
+    check(contents.tensors, params_lib.flatten(expected), source=source)
+    return contents.architecture, params_lib.unflatten(contents.tensors)
+
+
+def with_presence(contents: Contents, *, seed: int) -> Contents:
+    """The same whole model, able to say "nothing": a presence head that it lacks starts fresh."""
+    if contents.architecture.presence:
+        return contents
+    arch = dataclasses.replace(contents.architecture, presence=True)
+    flat = params_lib.flatten(params_lib.structure(arch)[1])
+    head = {p: leaf.shape for p, leaf in flat.items() if p.startswith(PRESENCE_HEAD)}
+    tensors = contents.tensors | initial.draw(arch, head, seed=seed)
+    return dataclasses.replace(contents, architecture=arch, tensors=tensors)
+
+
+def load(model_dir: Path | str) -> DitSam:
+    """The model of a directory, in evaluation mode."""
+    arch, params = read(model_dir)
+    graph, _ = params_lib.structure(arch)
+    return params_lib.merge(graph, jax.tree.map(jax.numpy.asarray, params))
+
+
+def vocab_path(model_dir: Path | str) -> Path:
+    """The directory's vocabulary; raises FileNotFoundError where there is none."""
+    path = Path(model_dir) / VOCAB
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{model_dir} has no {VOCAB}; copy the vocabulary of its text encoder there."
+        )
+    return path
+
+
+def check_depths(arch: Architecture, tensors: dict[str, np.ndarray], *, source: str) -> None:
+    """Raises ValueError where the file has other numbers of layers than the architecture says.
+
+    `check` would find it too, after building the structure of as many layers as a file claims.
+    """
+    for prefix, depth in depths(arch).items():
+        if (found := layers(tensors, prefix)) != depth:
+            raise ValueError(
+                f"{source} does not fit the model: it has {found} of {prefix}*, and {CONFIG} says"
+                f" {depth}."
+            )
+
+
+def depths(arch: Architecture) -> dict[str, int]:
+    """How many layers an architecture claims, by what their parameters' paths begin with."""
+    return {
+        "image_encoder.blocks.": arch.vit.depth,
+        "mask_decoder.transformer.layers.": arch.decoder_depth,
+        "text_encoder.layer.": 0 if arch.bert is None else arch.bert.depth,
+    }
+
+
+def layers(paths: Iterable[str], prefix: str) -> int:
+    """Of how many layers there are parameters."""
+    return len({p[len(prefix) :].split(".")[0] for p in paths if p.startswith(prefix)})
+
+
+def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> None:
+    """Raises ValueError listing every missing or unexpected tensor, and other shapes and types."""
+    missing = sorted(expected.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - expected.keys())
+    shapes = [
+        f"{name} {list(tensors[name].shape)} ≠ {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
+    ]
+    types = [
+        f"{name} {tensors[name].dtype}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].dtype != np.float32
+    ]
+    problems = {"missing": missing, "unexpected": unexpected}
+    problems |= {"of another shape": shapes, "not float32": types}
+    if any(problems.values()):
+        listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in problems.items() if v)
+        raise ValueError(f"{source} does not fit the model: {listed}.")
+
+
+def _config(path: Path) -> dict:
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    kinds = {"dit_sam": "architecture", "text_encoder": "bert"}
+    kind = config.get("kind") if isinstance(config, dict) else None
+    known = isinstance(kind, str) and kind in kinds and kinds[kind] in config
+    noted = isinstance(config, dict) and isinstance(config.get("provenance", {}), dict)
+    if not known or not noted or config.get("format") != FORMAT:
+        raise ValueError(f"{path} is no model configuration of format {FORMAT}.")
+    return config
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file; raises ValueError where it is not whole."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {printed(str(error))}.") from error

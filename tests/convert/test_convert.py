@@ -1,0 +1,397 @@
+"""The converter's promises: strict both ways, bit-exact back, one sentence for a bad file."""
+
+import dataclasses
+import os
+import pickle
+
+import numpy as np
+import pytest
+import reference_names
+import torch
+from places import TREES
+
+from convert import checkpoint, layout, names, transfer
+from convert.__main__ import main as convert
+from convert.assemble import assemble
+from dit_jax import variants
+from dit_jax.models import params as params_lib
+from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
+from dit_jax.weights import directory
+
+VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
+BERT = Bert(vocab=40, depth=2, width=64, heads=1, mlp_width=48, positions=24)
+
+
+def state_of(arch, seed=0):
+    """A reference state dict for `arch`: random values, the unused tensors included."""
+    rng = np.random.default_rng(seed)
+    flat = params_lib.flatten(params_lib.init(arch))
+    state = transfer.to_state(
+        {path: rng.standard_normal(v.shape).astype(np.float32) for path, v in flat.items()}
+    )
+    unused = {
+        "lang_encoder.bert.pooler.dense.weight": (64, 64),
+        "lang_encoder.bert.pooler.dense.bias": (64,),
+    }
+    if arch.injection != Injection.NONE:  # the released default fusion declares nothing more
+        unused |= names.DECLARED
+    state |= {n: rng.standard_normal(shape).astype(np.float32) for n, shape in unused.items()}
+    return state
+
+
+def tensors(state):
+    return {name: torch.from_numpy(value) for name, value in state.items()}
+
+
+def dit(injection, **settings):
+    return Architecture(VIT, BERT, Injection(injection), text_layer=1, **settings)
+
+
+def run(*argv):
+    return convert([str(word) for word in argv])
+
+
+WRAPPINGS = {
+    "bare": lambda s: s,
+    "data-parallel": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "training": lambda s: {
+        "state_dict": {f"module.{k}": v for k, v in s.items()},
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]},
+        "scheduler": {"last_epoch": 3},
+        "epoch": 39,
+        "lr": np.float64(1e-6),
+    },
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("injection", list(Injection))
+def test_dit_round_trip(tmp_path, injection, wrapping):
+    """Every method, every wrapping: inferred from the tensors, and back bit for bit."""
+    arch = dit(injection, decoder_depth=4 if injection == Injection.NONE else 2)
+    state = state_of(arch)
+    torch.save(WRAPPINGS[wrapping](tensors(state)), tmp_path / "source.pth")
+    options = ["--variant", injection] if injection == Injection.E2E else []
+    assert run("dit", tmp_path / "source.pth", tmp_path / "model", *options) == 0
+    assert directory.read(tmp_path / "model")[0] == arch
+    assert run("reverse", "--format=dit", tmp_path / "model", tmp_path / "back.pth") == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(back[name].numpy(), value, err_msg=name)
+
+
+def test_a_presence_head_travels(tmp_path, capsys):
+    """Found in the tensors, back bit for bit; told to whoever loads it into the released code."""
+    arch = dit("layer_wise", presence=True)
+    state = state_of(arch)
+    head = {name for name in state if name.startswith("mask_decoder.presence_head.")}
+    assert head == {
+        f"mask_decoder.presence_head.layers.{i}.{leaf}"
+        for i in range(3)
+        for leaf in ("weight", "bias")
+    }
+    torch.save(tensors(state), tmp_path / "source.pth")
+    assert run("dit", tmp_path / "source.pth", tmp_path / "model") == 0
+    assert directory.read(tmp_path / "model")[0] == arch
+    assert run("reverse", "--format=dit", tmp_path / "model", tmp_path / "back.pth") == 0
+    assert "load_state_dict(strict=False)" in capsys.readouterr().out
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(back[name].numpy(), value, err_msg=name)
+    assert run("reverse", "--format=sam", tmp_path / "model", tmp_path / "sam.pth") == 0
+    left_out = capsys.readouterr().out.splitlines()[0]
+    assert left_out.startswith("left out, not part of SAM: ")
+    assert all(name in left_out for name in head)
+    assert not head & torch.load(tmp_path / "sam.pth", weights_only=True).keys()
+
+
+def test_half_a_presence_head_is_refused(tmp_path, capsys):
+    state = state_of(dit("layer_wise", presence=True))
+    del state["mask_decoder.presence_head.layers.1.weight"]
+    message = problem(tmp_path, capsys, state)
+    assert "missing: mask_decoder.presence_head.layers.1.weight" in message
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_the_projection_is_where_the_tensors_say(tmp_path, width):
+    """The released ViT-H code declares W whatever the widths are."""
+    vit = dataclasses.replace(VIT, width=width)
+    arch = Architecture(vit, BERT, Injection.LAYER_WISE, text_layer=1, text_projection=True)
+    torch.save(tensors(state_of(arch)), tmp_path / "a.pth")
+    assert run("dit", tmp_path / "a.pth", tmp_path / "model") == 0
+    assert directory.read(tmp_path / "model")[0] == arch
+
+
+def test_heads_that_cannot_be_guessed(tmp_path, capsys):
+    odd = dataclasses.replace(BERT, width=40, heads=2)
+    arch = Architecture(VIT, odd, Injection.NONE, text_layer=1)
+    state = {k: v for k, v in state_of(arch).items() if "pooler" not in k}
+    assert "no multiple of 64: give --text-heads" in problem(tmp_path, capsys, state)
+    assert run("dit", tmp_path / "bad.pth", tmp_path / "model", "--text-heads=2") == 0
+
+
+@pytest.mark.parametrize(
+    "name, shape, message",
+    [
+        ("visual_encoder.pos_embed", (4, 32), "pos_embed has shape [4, 32]; expected 4 axes"),
+        ("visual_encoder.neck.0.weight", (5,), "neck.0.weight [5] ≠"),
+    ],
+)
+def test_tensors_of_another_rank(tmp_path, capsys, name, shape, message):
+    state = state_of(dit("layer_wise")) | {name: np.zeros(shape, np.float32)}
+    text = problem(tmp_path, capsys, state)
+    assert message in text and "bad.pth" in text
+
+
+def test_sam_round_trip(tmp_path):
+    arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
+    flat = params_lib.flatten(params_lib.init(arch))
+    state = names.to_sam(transfer.to_state(flat))
+    torch.save(tensors(state), tmp_path / "sam.pth")
+    assert run("sam", tmp_path / "sam.pth", tmp_path / "model") == 0
+    assert directory.read(tmp_path / "model")[0] == arch
+    assert run("reverse", "--format=sam", tmp_path / "model", tmp_path / "back.pth", "--wrap") == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
+    assert back.keys() == state.keys()
+    assert all(np.array_equal(back[k].numpy(), v) for k, v in state.items())
+
+
+def test_reverse_fills_what_the_released_code_declares(tmp_path):
+    """A model that was never in PyTorch loads strictly there: unused tensors are zeros."""
+    arch = dit("layer_wise")
+    directory.save(tmp_path / "model", arch, params_lib.init(arch))
+    assert run("reverse", "--format=dit", tmp_path / "model", tmp_path / "out.pth") == 0
+    state = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert state.keys() == state_of(arch).keys()
+    assert not state["self_attention.in_proj_weight"].any()
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_reverse_loads_strictly_by_the_reference_names(tmp_path, wrap):
+    """Names and shapes written down from the reference, in a module that has them and no others."""
+    vit = dataclasses.replace(VIT, width=64)  # BERT's width, as in ViT-B: no projection W
+    arch = Architecture(vit, BERT, Injection.LAYER_WISE, text_layer=1)
+    params = params_lib.init(arch, seed=5)
+    directory.save(tmp_path / "model", arch, params)
+    options = ["--wrap"] if wrap else []
+    reverse = ("reverse", "--format=dit", tmp_path / "model", tmp_path / "out.pth", *options)
+    assert run(*reverse) == 0
+    state = torch.load(tmp_path / "out.pth", weights_only=True)
+    module = reference_names.module_of(reference_names.ldit(arch))
+    module.load_state_dict(state["state_dict"] if wrap else state, strict=True)
+    assert not any(value.isnan().any() for value in module.state_dict().values())
+    qkv = module.visual_encoder.blocks.get_submodule("1").attn.qkv.weight.detach().numpy()
+    ours = params["image_encoder"]["blocks"]["1"]["attn"]["qkv"]["kernel"]
+    np.testing.assert_array_equal(qkv, ours.T)
+
+
+def test_sam_part_of_a_dit_model(tmp_path, capsys):
+    arch = dit("layer_wise")
+    directory.save(tmp_path / "model", arch, params_lib.init(arch))
+    assert run("reverse", "--format=sam", tmp_path / "model", tmp_path / "out.pth") == 0
+    state = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert all(n.startswith(("image_encoder", "prompt_", "mask_")) for n in state)
+    assert not any("prob" in name for name in state)
+    assert "left out, not part of SAM: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("seg_best", "layer_wise"),
+        ("e2e_refcoco", "e2e"),
+        ("edit-vit-b", "e2e"),
+        ("credit", "layer_wise"),
+    ],
+)
+def test_e_dit_and_l_dit_have_the_same_tensors(tmp_path, capsys, name, expected):
+    torch.save(tensors(state_of(dit("e2e"))), tmp_path / f"{name}.pth")
+    assert run("dit", tmp_path / f"{name}.pth", tmp_path / "model") == 0
+    assert directory.read(tmp_path / "model")[0].injection == expected
+    assert f"taken as {expected}" in capsys.readouterr().err
+
+
+def test_overrides(tmp_path):
+    torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
+    options = "--text-layer=2", "--text-heads=4", "--image-size=256"
+    assert run("dit", tmp_path / "a.pth", tmp_path / "model", *options) == 0
+    arch, _ = directory.read(tmp_path / "model")
+    assert (arch.text_layer, arch.bert.heads, arch.image_size) == (2, 4, 256)
+
+
+def problem(tmp_path, capsys, state, kind="dit"):
+    """The sentence with which a bad state dict is refused."""
+    torch.save(tensors(state), tmp_path / "bad.pth")
+    assert run(kind, tmp_path / "bad.pth", tmp_path / "model") == 1
+    assert not (tmp_path / "model").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.pth"]
+    return capsys.readouterr().err
+
+
+def test_refusals_list_both_sides(tmp_path, capsys):
+    state = state_of(dit("layer_wise"))
+    missing, extra = "mask_decoder.iou_token.weight", "visual_encoder.blocks.0.adapter.weight"
+    value = state.pop(missing)
+    state[extra] = value
+    state["text_proj.bias"] = np.zeros(7, np.float32)
+    message = problem(tmp_path, capsys, state)
+    assert f"missing: {missing}" in message and f"unexpected: {extra}" in message
+    assert "text_proj.bias [7] ≠ [256]" in message
+
+
+def test_refuses_another_kind_of_checkpoint(tmp_path, capsys):
+    assert "no tensor visual_encoder.pos_embed" in problem(
+        tmp_path, capsys, {"layer1.0.conv1.weight": np.zeros((3, 3), np.float32)}
+    )
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_file_that_holds_code_is_refused_and_nothing_runs(tmp_path, capsys):
+    target = tmp_path / "made"
+    torch.save({"state_dict": {}, "epoch": Hostile(str(target))}, tmp_path / "bad.pth")
+    assert run("dit", tmp_path / "bad.pth", tmp_path / "model") == 1
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Hostile(str(target))))
+    assert run("sam", tmp_path / "raw.pth", tmp_path / "model") == 1
+    assert not target.exists() and not (tmp_path / "model").exists()
+    message = capsys.readouterr().err
+    assert message.count("\n") == 2 and "holds more than data" in message
+
+
+@pytest.mark.parametrize("kind", ["sam", "dit", "bert"])
+@pytest.mark.parametrize("content", ["empty", "text", "truncated", "number", "names"])
+def test_files_that_are_no_checkpoints(tmp_path, capsys, kind, content):
+    path = tmp_path / "bad.pth"
+    torch.save(tensors(state_of(dit("layer_wise"))), path)
+    whole = path.read_bytes()
+    if content == "number":
+        torch.save(3.5, path)
+    elif content == "names":
+        torch.save({"a": "b"}, path)
+    else:
+        parts = {
+            "empty": b"",
+            "text": b"<html>not found</html>",
+            "truncated": whole[: len(whole) // 2],
+        }
+        path.write_bytes(parts[content])
+    assert run(kind, path, tmp_path / "model") == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "bad.pth" in message
+    assert not (tmp_path / "model").exists()
+
+
+def test_nothing_is_overwritten_unasked(tmp_path, capsys):
+    torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
+    assert run("dit", tmp_path / "missing.pth", tmp_path / "model") == 1
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.txt").write_text("kept")
+    assert run("dit", tmp_path / "a.pth", tmp_path / "model") == 1
+    assert (tmp_path / "model" / "mine.txt").read_text() == "kept"
+    assert "is not empty" in capsys.readouterr().err
+    assert run("dit", tmp_path / "a.pth", tmp_path / "model", "--overwrite") == 0
+
+
+def test_vocabulary_travels(tmp_path):
+    torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    assert run("dit", tmp_path / "a.pth", tmp_path / "model") == 0
+    assert directory.vocab_path(tmp_path / "model").read_text() == "[PAD]\n"
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A SAM and a BERT file with random weights, as published ones are named."""
+    sam = Architecture(VIT, None, Injection.NONE, windowed=True)
+    rng = np.random.default_rng(3)
+
+    def random(arch, *prefixes):
+        flat = params_lib.flatten(params_lib.init(arch))
+        return transfer.to_state(
+            {
+                path: rng.standard_normal(v.shape).astype(np.float32)
+                for path, v in flat.items()
+                if path.startswith(prefixes)
+            }
+        )
+
+    torch.save(tensors(names.to_sam(random(sam, ""))), tmp_path / "sam.pth")
+    bert = random(dit("none"), "text_encoder.")
+    prefix = "lang_encoder."
+    torch.save(tensors({k.removeprefix(prefix): v for k, v in bert.items()}), tmp_path / "bert.bin")
+    return tmp_path / "sam.pth", tmp_path / "bert.bin"
+
+
+@pytest.mark.parametrize("presence", [False, True])
+@pytest.mark.parametrize("injection", list(Injection))
+def test_assemble(parts, injection, presence):
+    """SAM's and BERT's values arrive; only the paper's own parameters and ours are fresh."""
+    sam, bert = parts
+    arch = dit(injection, decoder_depth=4, presence=presence)
+    flat = params_lib.flatten(assemble(arch, sam=sam, bert=bert))
+    fresh = params_lib.flatten(params_lib.init(arch))
+    loaded = names.from_sam(checkpoint.read(sam)) | names.from_bert(checkpoint.read(bert))
+    for path, value in flat.items():
+        name = layout.torch_name(path)
+        if name in loaded:
+            np.testing.assert_array_equal(layout.to_torch(path, value), loaded.pop(name))
+        else:
+            own = (
+                *("image_encoder.injector", "image_encoder.prob_text", "text_proj"),
+                "mask_decoder.presence_head",
+            )
+            assert path.startswith(own) or ".layers.2." in path or ".layers.3." in path, path
+            np.testing.assert_array_equal(value, fresh[path])
+    assert not loaded
+
+
+def test_assemble_command(parts, tmp_path, monkeypatch, capsys):
+    sam, bert = parts
+    monkeypatch.setitem(variants.VARIANTS, "small", variants.Variant("small", Injection.LAYER_WISE))
+    monkeypatch.setitem(variants.BACKBONES, "small", VIT)
+    monkeypatch.setitem(variants.TEXT_ENCODERS, "base", BERT)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    options = tmp_path / "model", f"--sam={sam}", f"--bert={bert}", "--text-layer=2"
+    assert run("assemble", "smal", *options) == 1
+    assert "nearest: small" in capsys.readouterr().err
+    assert run("assemble", "small", *options) == 0
+    assert directory.read(tmp_path / "model")[0].vit == VIT
+    assert directory.vocab_path(tmp_path / "model").is_file()
+
+
+def test_assemble_from_model_directories(parts, tmp_path):
+    sam, bert = parts
+    assert run("sam", sam, tmp_path / "sam") == 0
+    assert run("bert", bert, tmp_path / "bert") == 0
+    arch = dit("layer_wise", presence=True)
+    direct = params_lib.flatten(assemble(arch, sam=sam, bert=bert))
+    through = params_lib.flatten(assemble(arch, sam=tmp_path / "sam", bert=tmp_path / "bert"))
+    assert direct.keys() == through.keys()
+    assert all(np.array_equal(direct[k], through[k]) for k in direct)
+
+
+def test_assemble_refuses_another_size(parts):
+    sam, bert = parts
+    other = dataclasses.replace(dit("layer_wise"), vit=dataclasses.replace(VIT, depth=3))
+    with pytest.raises(ValueError, match="depth=2.*the variant needs.*depth=3"):
+        assemble(other, sam=sam, bert=bert)
+    wide = dataclasses.replace(dit("layer_wise"), bert=dataclasses.replace(BERT, mlp_width=50))
+    with pytest.raises(ValueError, match="of another shape"):
+        assemble(wide, sam=sam, bert=bert)
+
+
+@pytest.mark.parametrize("row", variants.VARIANTS)
+def test_every_parameter_has_a_name_in_pytorch(row):
+    """At real size, as tests/models/test_trees.py holds it; no two parameters share a name."""
+    lines = (TREES / f"{row}.txt").read_text().splitlines()[1:]
+    paths = [line.split()[0] for line in lines]
+    theirs = [layout.torch_name(path) for path in paths]
+    assert len(set(theirs)) == len(paths)

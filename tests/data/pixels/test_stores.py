@@ -1,0 +1,97 @@
+"""Pictures in folders and in zip files."""
+
+import os
+import pickle
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from dit_jax.data.pixels.stores import open_images
+
+NAMES = [f"COCO_train2014_{number}.jpg" for number in range(20)]
+
+
+def content(name):
+    return np.random.default_rng(NAMES.index(name)).bytes(50_000)
+
+
+@pytest.fixture(params=["folder", "zip", "deflated zip"])
+def path(request, tmp_path):
+    if request.param == "folder":
+        for name in NAMES:
+            (tmp_path / name).write_bytes(content(name))
+        return tmp_path
+    compression = zipfile.ZIP_STORED if request.param == "zip" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(tmp_path / "train2014.zip", "w", compression) as archive:
+        archive.mkdir("train2014")
+        for name in NAMES:
+            archive.writestr(f"train2014/{name}", content(name))
+    return tmp_path / "train2014.zip"
+
+
+def test_pictures_are_found_by_their_names(path):
+    store = open_images(path)
+    for name in NAMES:
+        assert name in store and store.read(name) == content(name)
+    for name in ("gone.jpg", "", ".", "other/" + NAMES[0], "train2014"):
+        assert name not in store
+        with pytest.raises(ValueError, match=f"the picture .*{name} .*is missing"):
+            store.read(name)
+
+
+def test_many_threads_read_at_once(path):
+    store = open_images(path)
+    with ThreadPoolExecutor(8) as pool:
+        for name, data in zip(NAMES * 20, pool.map(store.read, NAMES * 20), strict=True):
+            assert data == content(name)
+
+
+def test_a_store_travels_to_other_processes(path):
+    store = open_images(path)
+    again = pickle.loads(pickle.dumps(store))
+    assert again.read(NAMES[3]) == content(NAMES[3])
+
+
+def test_a_forked_process_reads_by_itself(path, monkeypatch):
+    store = open_images(path)
+    before = vars(store).get("_archive")
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # what a fork changes
+    assert store.read(NAMES[3]) == content(NAMES[3])
+    assert before is None or vars(store)["_archive"] is not before
+
+
+def test_full_paths_and_the_ends_of_paths_name_a_member(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for member in ("a/left/1.jpg", "a/right/1.jpg", "2.jpg", "b/2.jpg"):
+            archive.writestr(member, member)
+    store = open_images(tmp_path / "x.zip")
+    for name, member in {
+        "a/left/1.jpg": "a/left/1.jpg",
+        "left/1.jpg": "a/left/1.jpg",
+        "2.jpg": "2.jpg",
+        "b/2.jpg": "b/2.jpg",
+    }.items():
+        assert name in store and store.read(name) == member.encode()
+    assert "1.jpg" not in store
+    with pytest.raises(ValueError, match="1.jpg .* more than once: a/left/1.jpg, a/right/1.jpg"):
+        store.read("1.jpg")
+    assert "ight/1.jpg" not in store
+
+
+def test_a_damaged_member_is_named(tmp_path):
+    file = tmp_path / "x.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/1.jpg", b"the picture")
+    file.write_bytes(file.read_bytes().replace(b"the picture", b"not the pic"))
+    with pytest.raises(ValueError, match=r"the picture a/1.jpg of .*x.zip cannot be unpacked"):
+        open_images(file).read("1.jpg")
+
+
+def test_anything_else_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="gone is missing; expected a folder or a zip file"):
+        open_images(tmp_path / "gone")
+    (tmp_path / "x.tar").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match=r"x.tar is another file; expected a folder or a zip"):
+        open_images(tmp_path / "x.tar")

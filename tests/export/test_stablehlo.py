@@ -1,0 +1,259 @@
+"""The exported program against the Python API: the same masks, on machines without this package."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export as jax_export
+from PIL import Image
+from places import ROOT
+from runs import compiling_once
+from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
+
+import dit_jax
+from dit_jax.data.shapes.dataset import VOCAB
+from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.eval.metrics import iou
+from dit_jax.export import formats, stablehlo
+from dit_jax.models import params as params_lib
+from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.ops.attention import anywhere, dispatch
+from dit_jax.weights import directory, manifest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with compiling_once(tmp_path_factory.mktemp("xla")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    arch = Architecture(VIT, BERT, Injection.LAYER_WISE, presence=True, **SMALL)
+    folder = tmp_path_factory.mktemp("model") / "small"
+    about = dict(vocab=VOCAB, provenance={"source": "drawn at random"}, licence="Apache-2.0")
+    directory.save(folder, arch, random_params(arch), **about)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(model_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "one"
+    formats.export(model_dir, out, form="stablehlo")
+    return out
+
+
+@pytest.fixture(scope="module")
+def segmenter(exported):
+    return runner(exported).Segmenter(exported)
+
+
+@pytest.fixture(scope="module")
+def python(model_dir):
+    return dit_jax.Segmenter.from_pretrained(model_dir)
+
+
+def agree(said, expected):
+    for i, answer in enumerate(expected):
+        assert said["mask"][i].shape == answer.mask.shape
+        assert iou(said["mask"][i], answer.mask) >= 0.999
+        assert np.abs(said["probability"][i] - answer.probability).max() < 0.01
+        assert abs(said["score"][i] - answer.score) < 0.01
+        assert abs(said["presence"][i] - answer.presence) < 0.01
+    return np.mean([answer.mask.mean() for answer in expected])
+
+
+@pytest.mark.parametrize(
+    "size", [(48, 64), (256, 191), (64, 64), (128, 128), (1, 1), (3, 250), (250, 3), (300, 400)]
+)
+def test_masks_are_those_of_the_python_api(segmenter, python, size):
+    image = drawn(*size)
+    covered = agree(segmenter(image, TEXTS), python(image, TEXTS))
+    assert 0.1 < covered < 0.9 or min(size) < 10
+
+
+def test_real_photographs(exported, python, shared):
+    paths = sorted((shared / "data" / "photos").glob("*.jpg"))
+    paths += sorted((shared / "data/mini_refcoco/images/train2014").glob("*.jpg"))[:20]
+    assert len(paths) > 20
+    module = runner(exported)
+    module.STEP = 2048  # compiles once
+    segmenter = module.Segmenter(exported)
+    for path in paths:
+        image = np.asarray(Image.open(path).convert("RGB"))
+        agree(segmenter(image, TEXTS), python(image, TEXTS))
+
+
+def test_it_is_compiled_once_a_bucket(exported):
+    segmenter = runner(exported).Segmenter(exported)
+    for height, width in ((200, 256), (90, 33), (1, 255)):
+        segmenter(drawn(height, width), TEXTS)
+    assert segmenter.run._cache_size() == 1
+    segmenter(drawn(257, 257), TEXTS)
+    assert segmenter.run._cache_size() == 2
+
+
+def test_pictures_of_several_sizes_in_one_batch(segmenter, exported):
+    """And whatever lies around them in the array is never seen."""
+    sizes = [(90, 120), (200, 31), (256, 256)]
+    batch = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
+    for row, size in zip(batch, sizes, strict=True):
+        row[: size[0], : size[1]] = drawn(*size)
+    words = Tokenizer(exported / "vocab.txt", 20)
+    text = words(["the red circle"] * 3)
+    said = jax.device_get(segmenter.run({}, batch, np.array(sizes, np.int32), *text))
+    for i, (h, w) in enumerate(sizes):
+        alone = segmenter(drawn(h, w), ["the red circle"])
+        np.testing.assert_array_equal(said["mask"][i, :h, :w], alone["mask"][0])
+        assert not said["mask"][i, h:].any() and not said["mask"][i, :, w:].any()
+        assert not said["probability"][i, h:].any() and not said["probability"][i, :, w:].any()
+
+
+def test_one_program_for_three_platforms_and_any_size(exported):
+    program = jax_export.deserialize(bytearray((exported / "segment.stablehlo").read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    shapes = [str(aval.shape).replace(" ", "") for aval in program.in_avals]
+    assert shapes == ["(b,h,w,3)", "(b,2)", "(b,20)", "(b,20)"]
+    assert not (exported / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("injection", [i for i in Injection if i != Injection.LAYER_WISE])
+def test_every_method_is_a_program(injection):
+    arch = Architecture(VIT, BERT, injection, mask_padding=True, **SMALL)
+    program = stablehlo.make(arch, params_lib.flatten(random_params(arch)), inside=True)
+    assert program.out_avals[0].str_short() == "bool[b,h,w]"
+
+
+def test_the_folder(exported, model_dir):
+    noted = manifest.verify(exported)
+    assert noted.files.keys() == {"segment.stablehlo", "vocab.txt", "run.py"}
+    assert noted.provenance == {"source": "drawn at random"} and noted.licence == "Apache-2.0"
+    card = (exported / "README.md").read_text()
+    assert "python run.py photo.jpg" in card and "$" not in card
+    assert (exported / "vocab.txt").read_bytes() == (model_dir / "vocab.txt").read_bytes()
+
+
+def test_the_runner_needs_little(exported):
+    tree = ast.parse((exported / "run.py").read_text())
+    names = {
+        (node.module if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    assert names - set(sys.stdlib_module_names) == {"jax", "numpy", "tokenizers", "PIL"}
+
+
+def test_the_runner_as_people_call_it(exported, python, tmp_path):
+    image = drawn(60, 90)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    command = [sys.executable, "-I", exported / "run.py", "photo.png", *TEXTS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
+    for number, expected in enumerate(python(image, TEXTS), 1):
+        mask = np.asarray(Image.open(tmp_path / f"photo-{number}.png"))
+        assert mask.dtype == bool and iou(mask, expected.mask) >= 0.999
+
+
+def test_an_empty_expression(segmenter):
+    with pytest.raises(ValueError, match="is empty, expected at least one word"):
+        segmenter(drawn(20, 20), ["the red circle", " "])
+
+
+def test_weights_beside_a_program_that_cannot_hold_them(
+    model_dir, segmenter, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stablehlo, "INSIDE", 1000)
+    formats.export(model_dir, tmp_path / "out", form="stablehlo")
+    assert (tmp_path / "out" / "segment.stablehlo").stat().st_size < 400_000
+    beside = runner(tmp_path / "out").Segmenter(tmp_path / "out")
+    image = drawn(70, 80)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        beside(image, TEXTS),
+        segmenter(image, TEXTS),
+    )
+
+
+@pytest.mark.parametrize("text", [0, 5])
+def test_long_attention_for_any_platform(monkeypatch, text):
+    """Head by head on a CPU, at once elsewhere; the batch is a symbol."""
+    monkeypatch.setattr(anywhere, "LONG", 1)
+    rng = np.random.default_rng(0)
+    shapes = [(2, 3, 16, 8), (2, 3, 16 + text, 8), (2, 3, 16 + text, 8), (2, 3, 16, 4)]
+    q, k, v, rel = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    key_mask = np.arange(16 + text)[None] > np.array([[0], [1]])
+
+    def attend(q, k, v, rel, key_mask):
+        return dispatch.attend(q, k, v, rel=(rel, rel), key_mask=key_mask)
+
+    scope = jax_export.SymbolicScope()
+    symbolic = [
+        jax.ShapeDtypeStruct(
+            jax_export.symbolic_shape(f"b,{','.join(map(str, x.shape[1:]))}", scope=scope), x.dtype
+        )
+        for x in (q, k, v, rel, key_mask)
+    ]
+    with dispatch.computed_by("anywhere"):
+        program = jax_export.export(jax.jit(attend), platforms=stablehlo.PLATFORMS)(*symbolic)
+    found = jax.jit(program.call)(q, k, v, rel, key_mask)
+    expected = attend(*map(jnp.asarray, (q, k, v, rel, key_mask)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_directory_again(model_dir, tmp_path):
+    (tmp_path / "eval").mkdir()
+    score = {"dataset": "shapes", "split": "val", "protocol": "original", "n": 8, "oIoU": 61.25}
+    score |= {"reported": ["oIoU"], "mIoU": 50.0}
+    (tmp_path / "eval" / "shapes-val-original.json").write_text(json.dumps(score))
+    noted = formats.export(
+        model_dir, tmp_path / "out", form="safetensors", licence="CC-BY-4.0", scored=tmp_path
+    )
+    assert noted == manifest.verify(tmp_path / "out")
+    assert noted.licence == "CC-BY-4.0"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    assert "| shapes | val | original | 61.25 | 8 |" in card
+    assert 'dit_jax.load("out")' in card
+    before, after = (directory.read(folder) for folder in (model_dir, tmp_path / "out"))
+    assert before[0] == after[0]
+    jax.tree.map(np.testing.assert_array_equal, before[1], after[1])
+
+
+def test_refusals(model_dir, tmp_path):
+    def refused(match, *, model=model_dir, out=tmp_path / "out", **settings):
+        with pytest.raises((ValueError, OSError), match=match):
+            formats.export(model, out, **({"form": "stablehlo"} | settings))
+        assert not (tmp_path / "out").exists()
+
+    sam = Architecture(VIT, None, Injection.NONE, **SMALL)
+    directory.save(tmp_path / "sam", sam, params_lib.init(sam))
+    silent = Architecture(VIT, BERT, Injection.NONE, **SMALL)
+    directory.save(tmp_path / "silent", silent, params_lib.init(silent))
+    refused("--format is 'onxn'; expected .*nearest: onnx", form="onxn")
+    refused("plain SAM, which reads no text", model=tmp_path / "sam")
+    refused("silent has no vocab.txt", model=tmp_path / "silent")
+    refused("nowhere is no model directory", model=tmp_path / "nowhere")
+    refused("sam is not empty", out=tmp_path / "sam")
+    refused("which needs no base; expected a pack", base=tmp_path / "sam")
+    refused("expected --base=DIR", form="pack")
+    refused("holds no scores", scored=tmp_path)
+
+
+def test_command(model_dir, tmp_path):
+    root = ROOT
+    command = [sys.executable, "launch.py", "--mode=export", f"--model={model_dir}"]
+    options = ["--format=safetensors", f"--out={tmp_path / 'out'}", "--licence=MIT"]
+    how = dict(cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, *options], **how)
+    assert done.returncode == 0, done.stderr
+    assert "3 files" in done.stdout and manifest.verify(tmp_path / "out").licence == "MIT"
+    again = subprocess.run([*command, *options], **how)
+    assert again.returncode == 1 and again.stderr.startswith("error: ")
+    assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr

@@ -1,0 +1,125 @@
+"""Recorded activations and gradients of the PyTorch references, through the converter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from closeness import assert_close
+from goldens import VARIANTS, Golden, channels_last
+
+from dit_jax.ops.attention import dispatch
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def golden(request, shared, tmp_path_factory):
+    return Golden(shared, request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def sam(shared, tmp_path_factory):
+    return Golden(shared, "sam", tmp_path_factory.mktemp("sam"))
+
+
+def test_text(golden):
+    features = golden.model.encode_text(*golden.text())
+    assert_close(features, golden.arrays["text_feats"], "text_feats")
+    assert_close(golden.model.text_proj(features), golden.arrays["text_proj"], "text_proj")
+
+
+def test_encoder_blocks(golden):
+    """Each block on its own recorded input, the slot's tokens included."""
+    encoder, ref = golden.model.image_encoder, golden.arrays
+    assert_close(encoder.patch_embed(golden.images()), ref["patch_embed"], "patch_embed")
+    text = jnp.asarray(ref["text_feats"])
+    x, carried = encoder.embed(golden.images()), None
+    for i, block in enumerate(encoder.blocks):
+        tokens = encoder.inject(i, text, carried, x)
+        assert_close(with_text(tokens, x, ref[f"block{i}_in"]), ref[f"block{i}_in"], f"block{i}_in")
+        carry = encoder.carries(i)
+        attended = block.attend(block.norm1(x), tokens, text_mask=None, carry=carry)
+        compare(attended, ref[f"block{i}_attn"], f"block{i}_attn")
+        x, carried = block(x, tokens, carry=carry)
+        compare((x, carried), ref[f"block{i}_out"], f"block{i}_out")
+    assert_close(encoder.neck(x), channels_last(ref["neck"]), "neck")
+
+
+def with_text(tokens, x, like):
+    if tokens is None:
+        return x
+    return jnp.concatenate([tokens, x.reshape(x.shape[0], -1, x.shape[-1])], axis=1).reshape(
+        like.shape
+    )
+
+
+def compare(result, expected, what):
+    """Text rows are compared where they live on; elsewhere they are never computed."""
+    image, text = result
+    n = image.shape[1] * image.shape[2]
+    if expected.ndim == 3:
+        assert_close(image.reshape(image.shape[0], n, -1), expected[:, -n:], what)
+    else:
+        assert_close(image, expected, what)
+    if text is not None:
+        assert_close(text, expected[:, : text.shape[1]], f"{what} text")
+
+
+def test_decoder_stages(golden):
+    model, ref = golden.model, golden.arrays
+    embedding = channels_last(ref["neck"])
+    positions = model.prompt_encoder.image_positions(embedding.shape[1:3])
+    assert_close(positions, channels_last(ref["dec_image_pe"]), "dec_image_pe")
+    dense = model.prompt_encoder.dense(None)
+    expected = channels_last(ref["dense_embeddings"])
+    assert_close(np.broadcast_to(dense, expected.shape), expected, "dense_embeddings")
+    decoder = model.mask_decoder
+    tokens, _ = decoder.tokens(jnp.asarray(ref["sparse_embeddings"]), None)
+    x = (embedding + dense).reshape(*embedding.shape[:1], -1, embedding.shape[-1])
+    queries, keys = decoder.transformer(x, positions.reshape(1, x.shape[1], -1), tokens)
+    assert_close(queries, ref["dec_queries"], "dec_queries")
+    assert_close(keys, ref["dec_keys"], "dec_keys")
+    upscaled = decoder.output_upscaling(keys.reshape(embedding.shape))
+    assert_close(upscaled, channels_last(ref["dec_upscaled"]), "dec_upscaled")
+
+
+def test_prediction(golden):
+    prediction = jax.jit(lambda *x: golden.model(*x))(golden.images(), *golden.text())
+    ref = golden.arrays
+    assert_close(prediction.low_res_logits, ref["low_res_masks"][:, 0], "low_res_masks")
+    assert_close(prediction.iou, ref["iou_predictions"][:, 0], "iou_predictions")
+    assert_close(prediction.logits, ref["logits"][:, 0], "logits")
+    mask = jax.nn.sigmoid(prediction.logits) > 0.35
+    np.testing.assert_array_equal(mask, ref["pred_mask"].astype(bool))
+
+
+@pytest.mark.parametrize(
+    ("back_end", "remat"), [("by_head", "full"), ("by_head", "dots"), ("pallas", "none")]
+)
+def test_back_ends_and_remat_agree(golden, monkeypatch, back_end, remat):
+    """Neither recomputation nor how attention is computed changes a result."""
+    plain = golden.arrays["logits"][:, 0]
+    monkeypatch.setenv(dispatch.FORCE, back_end)
+    run = jax.jit(lambda *x: golden.model(*x, remat=remat).logits)
+    other = run(golden.images(), *golden.text())
+    assert_close(other, plain, "logits")
+
+
+def test_sam_image(sam):
+    embedding = sam.model.encode_image(sam.images())
+    assert_close(embedding, channels_last(sam.arrays["image_embeddings"]), "image_embeddings")
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("prompt", ["points", "boxes", "points_boxes", "points_mask", "boxes_mask"])
+def test_sam_prompts(sam, prompt, multimask):
+    ref, kind = sam.arrays, "multi" if multimask else "single"
+    points = (ref["in_points"], ref["in_labels"]) if "points" in prompt else None
+    boxes = ref["in_boxes"] if "boxes" in prompt else None
+    masks = channels_last(ref["in_masks"]) if "mask" in prompt else None
+    embedding = jnp.asarray(channels_last(ref["image_embeddings"]))
+    sparse = sam.model.prompt_encoder.sparse(points, boxes, grid=embedding.shape[1:3])
+    assert_close(sparse, ref[f"{prompt}_sparse"], "sparse")
+    result = sam.model.decode(
+        embedding, points=points, boxes=boxes, masks=masks, multimask=multimask
+    )
+    assert_close(result.low_res_logits, ref[f"{prompt}_{kind}_low_res"], "low_res")
+    assert_close(result.iou, ref[f"{prompt}_{kind}_iou"], "iou")

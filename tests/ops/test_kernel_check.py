@@ -1,0 +1,110 @@
+"""Kernels are compared with their definition before anything uses them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dit_jax.ops import kernel_check, norm
+from dit_jax.ops.attention import dispatch, packed
+from dit_jax.ops.attention.dispatch import PACKED, Problem
+from dit_jax.ops.platform import Target
+
+CPU = Target("cpu")  # where kernels are interpreted
+IMAGE = dict(b=2, heads=2, m=256, c=16, grid=(16, 16), dtype="float32")
+PROBLEMS = {
+    "text": Problem(n=261, masked=False, **IMAGE),
+    "padding hidden": Problem(n=261, masked=True, **IMAGE),
+    "no text": Problem(n=256, masked=False, **IMAGE),
+}
+
+
+@pytest.mark.parametrize("name", ["by_head", "pallas", PACKED])
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+def test_nothing_speaks_against_ours(name, problem):
+    assert dispatch.failure(name, problem, CPU) is None
+
+
+def wrong_result(attend):
+    return lambda *x: attend(*x) * 1.1
+
+
+def wrong_gradient(attend):
+    """Of the last array alone: the positions along a row."""
+
+    def attended(*x):
+        *others, mask = x
+        leaves, tree = jax.tree.flatten(others)
+        leaves[-1] = leaves[-1] * 1.1 - jax.lax.stop_gradient(leaves[-1] * 0.1)
+        return attend(*jax.tree.unflatten(tree, leaves), mask)
+
+    return attended
+
+
+def no_numbers(attend):
+    return lambda *x: attend(*x) * jnp.nan
+
+
+@pytest.mark.parametrize("harm", [wrong_result, wrong_gradient, no_numbers])
+@pytest.mark.parametrize("name", ["by_head", PACKED])
+def test_a_wrong_kernel_is_refused(name, harm, monkeypatch):
+    if name == PACKED:
+        whole = packed.attend_packed
+        monkeypatch.setattr(packed, "attend_packed", harm(whole))
+    else:
+        monkeypatch.setitem(dispatch.BACK_ENDS, name, harm(dispatch.BACK_ENDS[name]))
+    said = dispatch.failure(name, PROBLEMS["text"], CPU)
+    assert said.startswith("its numbers are off by "), said
+    assert ("inf" in said) == (harm is no_numbers)
+
+
+def test_what_fails_while_it_runs_is_refused(monkeypatch):
+    def fails(*x):
+        jax.debug.callback(lambda: 1 / 0)  # what a device says is found out late
+        return dispatch.attend_plain(*x)
+
+    monkeypatch.setitem(dispatch.BACK_ENDS, "by_head", fails)
+    said = dispatch.failure("by_head", PROBLEMS["text"], CPU)
+    assert said.startswith("JaxRuntimeError: ")
+
+
+def test_many_scores_and_devices_elsewhere_only_compile(monkeypatch):
+    wrong = wrong_result(dispatch.BACK_ENDS["by_head"])
+    monkeypatch.setitem(dispatch.BACK_ENDS, "by_head", wrong)
+    elsewhere = Target("cpu", device=jax.devices("cpu")[0])
+    assert dispatch.failure("by_head", PROBLEMS["text"], elsewhere) is None
+    monkeypatch.setattr(dispatch, "SCORES_COMPARED", 256 * 256)
+    assert dispatch.failure("by_head", PROBLEMS["text"], CPU) is None
+    assert dispatch.failure("by_head", PROBLEMS["no text"], CPU) is not None
+
+
+def test_gradients_that_are_nothing_are_no_objection():
+    """One row of keys: positions in it favour none, and their gradient is rounding alone."""
+    row = Problem(b=1, heads=2, m=256, n=256, c=16, grid=(1, 256), masked=False, dtype="float32")
+    assert dispatch.failure("by_head", row, CPU) is None
+
+
+def test_layer_norm():
+    rows, scale = (
+        kernel_check.like(CPU, (128, 32, 48), "bfloat16"),
+        kernel_check.like(CPU, (48,), "float32"),
+    )
+    shapes, definition = (rows, rows, rows, scale), dict(definition=norm._by_definition)
+    assert kernel_check.objection(CPU, norm._by_kernel, *shapes, **definition) is None
+
+    def forgets(x, g, beside, scale):
+        return norm._by_kernel(x, g, jnp.zeros_like(beside), scale)
+
+    assert "off by" in kernel_check.objection(CPU, forgets, *shapes, **definition)
+
+
+def test_also_while_a_program_is_traced():
+    said = []
+
+    @jax.jit
+    def program(x):
+        said.append(dispatch.failure("by_head", PROBLEMS["padding hidden"], CPU))
+        return x + 1
+
+    np.testing.assert_array_equal(program(jnp.zeros(3)), 1)
+    assert said == [None]

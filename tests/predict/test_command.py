@@ -1,0 +1,284 @@
+"""`--mode=predict` and the installed `dit-jax`, as people call them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from places import ROOT
+from pycocotools import mask as rle
+from quickly import compiled_quickly, environment
+from small_models import PLAIN, write_model
+
+from dit_jax import Segmenter
+from dit_jax.eval import score
+from dit_jax.eval.prediction_files import encoded, read
+from dit_jax.predict import command, outputs, pairs
+
+TEXTS = ["the red star", "the large square"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(programs):
+    with compiled_quickly(programs):
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "ldit")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, size in enumerate([(40, 60), (70, 50), (1500, 900)]):
+        noise = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
+        picture = cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
+        Image.fromarray(picture).save(folder / f"Photo {number}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def lines_of(out):
+    return [line.values for line in read(out / "predictions.jsonl")]
+
+
+def write_lines(path, *lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_every_text_for_every_picture(model, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    command.predict(model, out, images=[str(photos)], texts=TEXTS)
+    assert capsys.readouterr().out == f"6 masks of 3 pictures are in {out}.\n"
+    lines, segmenter = lines_of(out), Segmenter.from_pretrained(model)
+    assert [(Path(line["image"]).name, line["text"]) for line in lines] == [
+        (f"Photo {number}.png", text) for number in range(3) for text in TEXTS
+    ]
+    for line, stored in zip(lines, read(out / "predictions.jsonl"), strict=True):
+        (expected,) = segmenter(line["image"], line["text"])
+        differ = stored.mask() != expected.mask
+        assert differ.mean() < 1e-3, line["text"]  # other rows ran beside it
+        written = cv2.imread(str(out / line["mask_file"]), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(written, stored.mask() * np.uint8(255))
+        assert line["score"] == pytest.approx(expected.score, rel=1e-3)
+    masks = sorted(path.name for path in (out / "masks").iterdir())
+    assert masks[:2] == ["00001-photo-0-the-red-star.png", "00002-photo-0-the-large-square.png"]
+    with Image.open(out / "overlays" / "00005-photo-2-the-red-star.jpg") as overlay:
+        assert overlay.size == (1280, 768)  # of 1500 x 900
+    with Image.open(out / "overlays" / "00001-photo-0-the-red-star.jpg") as overlay:
+        assert overlay.size == (40, 60)
+
+
+def test_pairs_are_scored_by_the_scorer(model, photos, tmp_path):
+    truth = np.zeros((60, 40), bool)
+    truth[10:50, 5:20] = True
+    file = write_lines(
+        tmp_path / "pairs.jsonl",
+        {"image": "photos/Photo 0.png", "text": TEXTS[0], "truth": encoded(truth), "sent_id": 7},
+        {"image": "photos/Photo 0.png", "text": TEXTS[1], "truth": encoded(~truth), "sent_id": 9},
+    )
+    command.predict(model, tmp_path / "out", pairs_file=file)
+    lines = lines_of(tmp_path / "out")
+    assert [(line["sent_id"], line["image_id"]) for line in lines] == [(7, 0), (9, 0)]
+    score.main([str(tmp_path / "out/predictions.jsonl"), "--json", str(tmp_path / "scores.json")])
+    scores = json.loads((tmp_path / "scores.json").read_text())["predictions"]["original"]
+    masks = [rle.decode(line["mask"]).astype(bool) for line in lines]
+    i = sum((m & t).sum() for m, t in zip(masks, (truth, ~truth), strict=True))
+    u = sum((m | t).sum() for m, t in zip(masks, (truth, ~truth), strict=True))
+    assert scores["oIoU"] == pytest.approx(100 * i / u, abs=1e-3) and scores["n"] == 2
+
+
+def test_points_and_boxes_of_pairs(photos, tmp_path):
+    model = write_model(tmp_path / "sam", **PLAIN)
+    points, box = [[3, 4, 1], [30, 50, 0]], [2, 3, 30, 40]
+    file = write_lines(
+        tmp_path / "pairs.jsonl",
+        {"image": "photos/Photo 0.png", "prompt": {"points": points}},
+        {"image": str(photos / "Photo 1.png"), "prompt": {"box": box}, "id": "mine"},
+    )
+    command.predict(model, tmp_path / "out", pairs_file=file)
+    first, second = lines_of(tmp_path / "out")
+    segmenter = Segmenter.from_pretrained(model)
+    expected = segmenter(photos / "Photo 0.png", points=points) + segmenter(
+        photos / "Photo 1.png", box=box
+    )
+    for line, one in zip((first, second), expected, strict=True):
+        assert (rle.decode(line["mask"]) != one.mask).mean() < 1e-3
+    assert "text" not in first and second["id"] == "mine"
+
+
+def test_names_lead_nowhere(model, photos, tmp_path):
+    """Whatever pictures and texts are called, everything is written inside the folder."""
+    tricky = tmp_path / "a" / "b"
+    tricky.mkdir(parents=True)
+    names = ["../../photos/Photo 0.png", "../evil.png", "..png", "\\..\\x.png", "a\nb.png"]
+    for name in names[1:]:
+        shutil.copy(photos / "Photo 0.png", tricky / name)
+    before = {path for path in tmp_path.rglob("*") if "out" not in path.parts}
+    lines = [{"image": name, "text": "../../../star /etc/passwd"} for name in names]
+    command.predict(model, tricky / "out", pairs_file=write_lines(tricky / "p.jsonl", *lines))
+    after = set(tmp_path.rglob("*"))
+    new = after - before - {tricky / "p.jsonl"}
+    assert all(path == tricky / "out" or tricky / "out" in path.parents for path in new)
+    assert len([path for path in new if path.suffix == ".png"]) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("number", "image", "text", "name"),
+    [
+        (1, "a/b/Dog 1.JPG", "The LEFT dog!", "00001-dog-1-the-left-dog"),
+        (12, "../..", None, "00012"),
+        (3, "C:\\photos\\x.png", "ё", "00003-x"),
+        (4, "x" * 300 + ".png", "y" * 300, "00004-" + "x" * 40 + "-" + "y" * 40),
+    ],
+)
+def test_file_names(number, image, text, name):
+    assert outputs.file_name(number, image, text) == name
+
+
+def test_broken_pictures_stop_or_are_left_out(model, photos, tmp_path, capsys):
+    (photos / "Photo 3.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
+    how = dict(images=[str(photos)], texts=TEXTS[:1])
+    with pytest.raises(ValueError, match="Photo 3.jpg is not a picture"):
+        command.predict(model, tmp_path / "out", **how)
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()
+    command.predict(model, tmp_path / "other", **how, skip_broken=True)
+    said = capsys.readouterr().out
+    assert "3 masks of 3 pictures" in said and "1 left out:\n  " in said
+    assert "Photo 3.jpg is not a picture" in said
+    assert len(lines_of(tmp_path / "other")) == 3
+
+
+def test_nothing_is_written_over(model, photos, tmp_path):
+    how = dict(images=[str(photos / "Photo 0.png")], texts=TEXTS[:1])
+    command.predict(model, tmp_path / "out", **how)
+    with pytest.raises(FileExistsError, match="out is not empty; choose another folder, or"):
+        command.predict(model, tmp_path / "out", **how)
+    command.predict(model, tmp_path / "out", **how, overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="file is a file; expected a folder"):
+        command.predict(model, tmp_path / "file", **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (dict(), "--mode=predict expected --images and --text, or --pairs"),
+        (dict(images=["photos/*.gif"]), r"no such picture: photos/\*.gif"),
+        (dict(images=["empty"]), "the folder holds no picture: empty"),
+        (dict(images=["photos"]), "no text is given for photos/Photo 0.png"),
+        (dict(images=["photos"], texts=[" "]), "the expression ' ' is empty"),
+        (dict(images=["photos"], pairs_file=Path("p.jsonl")), "--images and --text do not fit"),
+        (dict(pairs_file=Path("gone.jsonl")), "no such file of pairs: gone.jsonl"),
+        (dict(pairs_file=Path("nothing.jsonl")), "nothing.jsonl is empty; expected lines"),
+    ],
+)
+def test_mistakes(model, photos, tmp_path, monkeypatch, how, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing.jsonl").touch()
+    with pytest.raises((ValueError, OSError), match=sentence):
+        command.predict(model, tmp_path / "out", **how)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ({"text": "x"}, "line 1: 'image' is missing; expected the path of a picture"),
+        ({"image": "", "text": "x"}, "line 1: 'image' is \"\"; expected the path of a picture"),
+        ({"image": "a.png", "mask": "b.png"}, "unknown key 'mask'; the nearest valid key is 'im"),
+        ({"image": "a.png", "box": [1, 2, 3, 4]}, "unknown key 'box'"),
+        ({"image": "a.png", "text": []}, "'text' is an empty list"),
+        ({"image": "a.png", "text": 3}, "'text' is 3; expected text or a list of texts"),
+        (
+            {"image": "a.png", "prompt": {"point": []}},
+            "unknown key 'point'; the nearest .*'points'",
+        ),
+        ({"image": "a.png", "text": ["a", "b"], "sent_id": 3}, "'sent_id' numbers one expression"),
+        (
+            {"image": "a.png", "text": "a", "index": "3"},
+            "'index' is \"3\"; expected a whole number",
+        ),
+        ({"image": "a.png", "text": "a", "truth": [3]}, r"found \[3\]; expected an object"),
+        (["a.png"], r"found \[\"a.png\"\]; expected an object"),
+    ],
+)
+def test_mistakes_of_pairs(tmp_path, line, sentence):
+    file = write_lines(tmp_path / "pairs.jsonl", line)
+    with pytest.raises(ValueError, match=sentence):
+        pairs.read(file)
+
+
+def launch(programs, *arguments, cwd=ROOT, program=("launch.py",), **env):
+    return subprocess.run(
+        [sys.executable, *program, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(programs) | env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_launch(programs, model, photos, tmp_path):
+    images = ["--images", photos / "Photo 0.png", f"--images={photos}/*1.png"]
+    done = launch(
+        programs,
+        *("--mode=predict", f"--model={model}", f"--out={tmp_path / 'out'}", *images),
+        *(f"--text={TEXTS[0]}", f"--text={TEXTS[1]}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(lines_of(tmp_path / "out")) == 4
+    failed = launch(programs, "--mode=predict", f"--model={model}")
+    assert failed.stderr == "error: --mode=predict expected --out; see --help.\n"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory, programs):
+    """The project as `pip install .` leaves it, and a folder that is not the project's."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("launch.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for path in ROOT.glob("requirements*.txt"):
+        shutil.copy(path, copy)
+    for name in ("configs", "convert", "dit_jax"):
+        shutil.copytree(ROOT / name, copy / name)
+    target = tmp_path_factory.mktemp("target")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    pip += ["--no-index", "--disable-pip-version-check", f"--target={target}", str(copy)]
+    subprocess.run(pip, check=True, timeout=240, capture_output=True)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    how = dict(cwd=elsewhere, program=(target / "bin" / "dit-jax",), PYTHONPATH=str(target))
+    return target, lambda *arguments: launch(programs, *arguments, **how)
+
+
+def test_installed(installed, model, photos, tmp_path):
+    target, dit_jax = installed
+    done = dit_jax(
+        *("predict", f"--model={model}", f"--images={photos}", f"--text={TEXTS[0]}"),
+        f"--out={tmp_path / 'out'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(lines_of(tmp_path / "out")) == 3
+    assert dit_jax("convert", "sam", "gone.pth", "out").stderr.startswith("convert sam: no such ch")
+    unknown = dit_jax("predicd")
+    assert unknown.stderr.startswith("error: --mode is 'predicd'; expected one of train, eval,")
+    assert "(nearest: predict)" in unknown.stderr
+    no_run = dit_jax("eval", "--config=configs/quickstart.py", f"--workdir={tmp_path / 'w'}")
+    assert "holds no checkpoints; train first" in no_run.stderr  # the config was found
+    packages = {path.name for path in target.iterdir()}
+    assert {"configs", "convert", "dit_jax", "launch.py"} <= packages
+    for part in ("configs", "convert", "dit_jax"):
+        ours = {path.relative_to(ROOT) for path in (ROOT / part).rglob("*.py")}
+        there = {path.relative_to(target) for path in (target / part).rglob("*.py")}
+        assert ours == there

@@ -1,0 +1,204 @@
+"""Stopping and continuing: the parameters do not notice."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from runs import compiling_once, config_of, shrink
+
+from dit_jax.train import checkpoint, loop
+from dit_jax.train.checkpoint import Checkpoints, check_same, claim
+from dit_jax.train.logs import progress
+from dit_jax.train.run import Run
+from dit_jax.train.stop import Stop
+from dit_jax.weights import directory
+
+# Saved at steps 3 (evaluated) and 5.
+LENGTH = dict(optim__max_steps=5, checkpoint__every_steps=0, eval__every_steps=3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small(programs):
+    with pytest.MonkeyPatch.context() as patch, compiling_once(programs):
+        shrink(patch)
+        yield
+
+
+def final_params(workdir):
+    return jax.tree.leaves(directory.read(workdir / "model_final")[1])
+
+
+def die_after(monkeypatch, batches):
+    """Let a run break off when it asks for more than so many batches."""
+    left, place = iter(range(batches)), loop.steps.place_batch
+
+    def place_or_die(batch, mesh):
+        if next(left, None) is None:
+            raise InterruptedError
+        return place(batch, mesh)
+
+    monkeypatch.setattr(loop.steps, "place_batch", place_or_die)
+
+
+def test_resume_is_no_resume(tmp_path, monkeypatch, capsys):
+    """A run killed after step 4, whose last checkpoint is step 3's, ends bit-identical."""
+    config = config_of(**LENGTH)
+    loop.train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        die_after(patch, batches=6)  # four steps, one ahead, and one of the evaluation at step 3
+        with pytest.raises(InterruptedError):
+            loop.train(config, tmp_path / "broken")
+    loop.train(config, tmp_path / "broken")
+    assert "Continuing from step 3 of 5." in capsys.readouterr().out
+    for a, b in zip(
+        final_params(tmp_path / "whole"), final_params(tmp_path / "broken"), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    lines = [records(tmp_path / name) for name in ("whole", "broken")]
+    for a, b in zip(*lines, strict=True):
+        assert {k: v for k, v in a.items() if "images" not in k} == {
+            k: v for k, v in b.items() if "images" not in k
+        }
+
+
+def test_the_seed_decides_everything(tmp_path):
+    """Weights, order, augmentation, dropout: equal for equal seeds, and only for those."""
+    changes = dict(optim__max_steps=2, model__dropout=True)
+    for name, seed in (("one", 3), ("other", 3), ("different", 4)):
+        config = config_of(**changes)
+        loop.train(dataclasses.replace(config, seed=seed), tmp_path / name)
+    one, other, different = (final_params(tmp_path / n) for n in ("one", "other", "different"))
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(np.any(a != b) for a, b in zip(one, different, strict=True))
+    losses = [[r.get("train/loss") for r in records(tmp_path / n)] for n in ("one", "other")]
+    assert losses[0] == losses[1]
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / progress.JSONL).read_text().splitlines()]
+
+
+def test_sigterm_saves_and_the_same_command_continues(tmp_path, monkeypatch, capsys):
+    config = config_of(**LENGTH, checkpoint__asynchronous=False)
+    place = loop.steps.place_batch
+
+    def place_and_stop(batch, mesh):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return place(batch, mesh)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.steps, "place_batch", place_and_stop)
+        loop.train(config, tmp_path)
+    assert "Stopped at step 1 of 5; saved." in capsys.readouterr().out
+    assert not (tmp_path / "model").exists()
+    with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        assert checkpoints.latest() == 1
+    loop.train(config, tmp_path)
+    assert "Trained 5 steps." in capsys.readouterr().out
+    assert [line["step"] for line in records(tmp_path) if "train/loss" in line] == [1, 2, 3, 4, 5]
+
+
+def test_a_kill_between_score_and_checkpoint_scores_again(tmp_path, monkeypatch):
+    config = config_of(**LENGTH)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "save", raise_interrupted)
+        with pytest.raises(InterruptedError):
+            loop.train(config, tmp_path)
+    assert list(json.loads((tmp_path / "scores.json").read_text())) == ["3"]
+    loop.train(config, tmp_path)
+    assert [line["step"] for line in records(tmp_path) if "val-dit/oIoU" in line] == [3, 5]
+
+
+def raise_interrupted(*arguments):
+    raise InterruptedError
+
+
+def test_a_signal_ends_the_last_scores(tmp_path, monkeypatch, capsys):
+    config = config_of(**LENGTH, data__eval_splits=("val", "testA"))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.directory, "save", lambda *_, **__: os.kill(os.getpid(), 15))
+        loop.train(config, tmp_path)
+    assert "Stopped before every split was scored." in capsys.readouterr().out
+    assert not (tmp_path / "eval" / "shapes-testA-dit.json").exists()
+    loop.train(config, tmp_path)
+    assert (tmp_path / "eval" / "shapes-testA-dit.json").is_file()
+    assert "testA" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"two": 3.0}', '{"2": null}', "\0\xff"])
+def test_damaged_scores(tmp_path, content):
+    (tmp_path / "scores.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"^\S+/scores.json is damaged; .* remove it to go on"):
+        Checkpoints(tmp_path, config_of().checkpoint)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\0\xff"])
+def test_damaged_config(tmp_path, content):
+    (tmp_path / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"^\S+/config.json is damaged: .* remove it to go on"):
+        check_same(tmp_path, config_of())
+
+
+def test_latest_and_best_are_kept(tmp_path):
+    config = config_of()
+    run = Run.of(config, tmp_path)
+    abstract = run.abstract_state()
+    state = run.first_state(jax.tree.map(lambda leaf: leaf.sharding, abstract))
+    with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        assert checkpoints.best() is None
+        for step, score in ((1, None), (2, 50.0), (3, 40.0), (4, None)):
+            if score is not None:
+                checkpoints.rank(step, score)
+            checkpoints.save(state, step=step, data=run.batches.get_state(), meta={"total": 4})
+        checkpoints.wait()
+        assert (checkpoints.best(), checkpoints.latest()) == (2, 4)
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"2", "4"}
+    with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        assert (checkpoints.best(), checkpoints.latest()) == (2, 4)
+        restored, data = checkpoints.restore(4, abstract)
+        assert data == run.batches.get_state()
+        jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_another_config_is_refused(tmp_path):
+    check_same(tmp_path, config_of(optim__lr=0.1))  # an empty folder is anybody's
+    claim(tmp_path, config_of())
+    check_same(tmp_path, config_of(train__minutes=3.0))  # changes no step
+    with pytest.raises(ValueError, match=r"optim.lr: 0.001 → 0.1; optim.max_steps: 4 → 9"):
+        check_same(tmp_path, config_of(optim__lr=0.1, optim__max_steps=9))
+    check_same(tmp_path, config_of(optim__lr=0.1), only=("model.",))
+    claim(tmp_path, config_of(optim__lr=0.1))
+    check_same(tmp_path, config_of(optim__lr=0.1))
+
+
+def test_a_run_of_before_some_keys_continues(tmp_path):
+    claim(tmp_path, config_of())
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in saved.items() if k not in checkpoint.FORMER}))
+    check_same(tmp_path, config_of())
+    with pytest.raises(ValueError, match="model.presence: false → true"):
+        check_same(tmp_path, config_of(model__presence=True))
+
+
+def test_minutes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stop, endless = Stop(0.5), Stop(0.0)
+    assert not stop.late
+    now[0] += 31
+    assert stop.late
+    assert not endless.late
+
+
+def test_lines_of_later_steps_are_dropped(tmp_path):
+    path = tmp_path / progress.JSONL
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    progress.forget_after(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

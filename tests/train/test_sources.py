@@ -1,0 +1,166 @@
+"""What a run trains on and is scored on: mixes, leaks, and how both are recorded."""
+
+import json
+
+import pytest
+import refer_folders
+from runs import config_of, shrink
+
+from dit_jax.data.mix import Mix
+from dit_jax.data.shapes.dataset import VOCAB, Shapes
+from dit_jax.train import loop, scoring, sources
+
+# Picture 4 of RefCOCO's val is trained on by RefCOCOg, picture 2 of RefCOCO by RefCOCOg's val.
+REFCOCO = {"train": (1, 1, 2, 3), "val": (4, 4, 5), "testA": (6,)}
+REFCOCOG = {"train": (4, 4, 4, 7, 8), "val": (2,), "test": (9,)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("refer")
+    refer_folders.write(root, "refcoco", "unc", REFCOCO)
+    return refer_folders.write(root, "refcocog", "umd", REFCOCOG)
+
+
+@pytest.fixture
+def mixed(folder):
+    """A config of both; keyword arguments change keys of its data section."""
+
+    def make(**changes):
+        data = dict(
+            dataset="refcoco(unc)+refcocog(umd)",
+            source=str(folder),
+            cache_dir=str(folder / "records"),
+            eval_splits=("refcoco(unc)/val",),
+        )
+        keys = {f"data__{key}": value for key, value in (data | changes).items()}
+        return config_of(model__vocab=str(VOCAB), **keys)
+
+    return make
+
+
+def images(source):
+    return source.image_ids().tolist()
+
+
+def test_pictures_of_evaluation_splits_are_dropped(mixed):
+    data = sources.training(mixed(), allow_leak=False)
+    assert isinstance(data.source, Mix)
+    assert images(data.source) == [1, 1, 3, 7, 8]
+    assert data.source.lengths == (3, 2)
+    assert data.leaks.dropped == 4
+    assert data.leaks.record() == {
+        "policy": "drop",
+        "dropped_referents": 4,
+        "overlap": {
+            "refcoco(unc)/train": {"refcocog(umd)/val": 1},
+            "refcocog(umd)/train": {"refcoco(unc)/val": 1},
+        },
+    }
+    text = data.leaks.text()
+    assert "refcocog(umd)/test" in text and "4 referents of these pictures are left out" in text
+
+
+def test_keeping_them_takes_two_words(mixed):
+    config = mixed(leaks="keep")
+    said = r"keep.*refcoco\(unc\)/train: 1, refcocog\(umd\)/train: 1.*data.leaks=drop, or --allow"
+    with pytest.raises(ValueError, match=said):
+        sources.training(config, allow_leak=False)
+    data = sources.training(config, allow_leak=True)
+    assert images(data.source) == [*REFCOCO["train"], *REFCOCOG["train"]]
+    assert (data.leaks.policy, data.leaks.dropped) == ("keep", 0)
+    assert "not comparable" in data.leaks.text()
+
+
+def test_allowing_a_leak_does_not_make_one(mixed):
+    assert images(sources.training(mixed(), allow_leak=True).source) == [1, 1, 3, 7, 8]
+
+
+def test_nothing_shared_is_one_line(mixed):
+    config = mixed(dataset="refcoco", split_by="unc", eval_splits=("val", "testA"))
+    leaks = sources.training(config, allow_leak=False).leaks
+    assert leaks.text() == "No training picture is in an evaluation split."
+    assert leaks.record() == {"policy": "drop", "dropped_referents": 0, "overlap": {}}
+
+
+def test_a_split_that_is_trained_on_and_scored_is_refused(mixed):
+    config = mixed(dataset="refcoco", split_by="unc", train_split="val", eval_splits=("val",))
+    with pytest.raises(ValueError, match=r"no picture of refcoco\(unc\)/val may be trained on"):
+        sources.training(config, allow_leak=False)
+
+
+def test_evaluating_on_another_data_set_guards_it_too(mixed):
+    config = mixed(dataset="refcocog(umd)", eval_splits=("test", "refcoco(unc)/val"))
+    assert images(sources.training(config, allow_leak=False).source) == [7, 8]
+
+
+def test_an_epoch_counts_what_the_weights_say(mixed):
+    assert sources.training(mixed(), allow_leak=False).epoch == 5
+    data = sources.training(mixed(weights=(2.0, 0.5)), allow_leak=False)
+    assert data.epoch == 7
+    with pytest.raises(ValueError, match=r"data.weights has 1 numbers; expected one for each of"):
+        mixed(weights=(1.0,))
+    with pytest.raises(ValueError, match="expected numbers above 0"):
+        mixed(weights=(1.0, 0.0))
+
+
+def test_names_of_score_files(mixed):
+    assert sources.label(mixed(), "refcoco(unc)/val") == ("refcoco", "val")
+    both = mixed(eval_splits=("refcocog(umd)/val", "refcocog(google)/val"))
+    assert sources.label(both, "refcocog(google)/val") == ("refcocog(google)", "val")
+
+
+def test_a_run_records_its_leaks(mixed, tmp_path, monkeypatch, capsys):
+    """In every checkpoint, every score and the exported model; and scores them again alike."""
+    shrink(monkeypatch)
+    splits = ("refcoco(unc)/val", "refcocog(umd)/test")
+    config = mixed(eval_splits=splits, weights=(1.0, 2.0))
+    loop.train(config, tmp_path)
+    said = capsys.readouterr().out
+    assert "refcocog(umd)/train" in said and "left out of the training data" in said
+    with loop.Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        meta = checkpoints.meta(checkpoints.latest())
+    assert meta["leaks"]["dropped_referents"] == 4
+    assert meta["dataset"] == "refcoco(unc)+refcocog(umd)"
+    exported = json.loads((tmp_path / "model" / "config.json").read_text())["provenance"]
+    assert exported["leaks"] == meta["leaks"]
+    paths = [tmp_path / "eval" / f"{name}-dit.json" for name in ("refcoco-val", "refcocog-test")]
+    scores = [json.loads(path.read_text()) for path in paths]
+    for row in scores:
+        assert row["remarks"]["trained_on"]["leaks"] == meta["leaks"]
+    assert [row["n"] for row in scores] == [6, 2]
+    for model_dir in (None, tmp_path / "model"):
+        workdir = tmp_path if model_dir is None else tmp_path / "again"
+        scoring.score(config, workdir, model_dir=model_dir)
+        assert json.loads((workdir / "eval" / paths[0].name).read_text()) == scores[0]
+
+
+class Damaged(Shapes):
+    """The embedded data set with one record that cannot be read."""
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise ValueError("picture 3 is damaged.")
+        return super().__getitem__(index)
+
+    def truth(self, index):
+        return Shapes.__getitem__(self, index).truth()
+
+
+def test_a_broken_record_stops_a_run_or_is_skipped_and_counted(tmp_path, monkeypatch, capsys):
+    shrink(monkeypatch)
+    damaged = Damaged("train", size=64, length=8)
+    whole = sources._open
+    monkeypatch.setattr(
+        sources,
+        "_open",
+        lambda data, size, one: damaged if one.name == "train" else whole(data, size, one),
+    )
+    with pytest.raises(ValueError, match=r"^shapes train item 3 .*: picture 3 is damaged.$"):
+        loop.train(config_of(), tmp_path / "stop")
+    loop.train(config_of(data__on_error="skip"), tmp_path / "skip")
+    lines = (tmp_path / "skip" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["data/skipped"] for row in rows if "train/loss" in row][-1] == 4  # of 32 rows
+    said = capsys.readouterr().out
+    assert "4 rows held other records than these broken ones (1): shapes train item 3" in said
