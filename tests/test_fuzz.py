@@ -31,7 +31,8 @@ from dit_jax.predict import command, pairs
 from dit_jax.predict.outputs import file_name
 from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.requests import Question
-from dit_jax.train import checkpoint
+from dit_jax.strict import flatten
+from dit_jax.train import checkpoint, workdir
 
 AT_LEAST = 2000  # cases of all tests together
 OFTEN = 20  # times as many in a proof
@@ -143,7 +144,7 @@ def scores_of_checkpoints(at, data):
 
 def configs_of_runs(at, data):
     (at.folder / "config.json").write_bytes(data)
-    checkpoint.check_same(at.folder, at.config)
+    workdir.check_same(at.folder, flatten(at.config))
 
 
 FILES = broken.damaged([broken.encoded(kind) for kind in broken.KINDS]) | st.binary(max_size=60)

@@ -77,7 +77,7 @@ def plan(
     if hbm_gb <= 0:
         raise ValueError(f"--hbm_gb is {hbm_gb:g}; expected a number above 0.")
     where = targets.find(target, devices)
-    sharding.check_batches(config, mesh_of(config, len(where.devices)))
+    sharding.check_batches(config.optim, config.eval, mesh_of(config, len(where.devices)))
     made = examine(config, where, compiled=compiled)
     print(text(made, where, hbm_gb=hbm_gb), flush=True)
     if not made.fits(hbm_gb * GB):

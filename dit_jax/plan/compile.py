@@ -48,13 +48,17 @@ def compile_step(config: configs.Config, where: Devices) -> Compiled:
 
 def lower(config: configs.Config, mesh: Mesh) -> jax.stages.Lowered:
     """A training step as the compiler gets it."""
-    graph, _ = parameters.structure(config.architecture())
-    state = abstract.state(config, mesh)
+    arch, rules = config.architecture(), config.optim
+    graph, _ = parameters.structure(arch)
+    state = abstract.state(arch, mesh, freeze=config.freeze(), rules=rules)
     train_step = steps.make_train_step(
         graph,
-        config,
+        rules,
+        dropout=config.model.dropout,
+        remat=config.model.remat,
         mesh=mesh,
         placement=jax.tree.map(lambda leaf: leaf.sharding, state),
         steps_per_epoch=STEPS_PER_EPOCH,
     )
-    return train_step.lower(state, abstract.batch(config, mesh), abstract.key(mesh))
+    batch = abstract.batch(arch, mesh, rows=rules.batch_size)
+    return train_step.lower(state, batch, abstract.key(mesh))

@@ -66,8 +66,8 @@ class Memory:
 
 def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: Attention) -> Memory:
     """The memory of one step of this config on this mesh."""
-    state = abstract.state(config, mesh)
     arch, tensor = config.architecture(), mesh.shape["tensor"]
+    state = abstract.state(arch, mesh, freeze=config.freeze(), rules=config.optim)
     rows = config.optim.batch_size // config.optim.accumulate
     rows = -(-rows // (mesh.shape["data"] * mesh.shape["fsdp"]))
     trainable, sums = abstract.bytes_per_device(state.trainable), config.optim.accumulate > 1
@@ -82,7 +82,7 @@ def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: At
         optimizer=abstract.bytes_per_device(state.opt_state),
         ema=abstract.bytes_per_device(state.ema),
         gradients=gradients + (trainable if sums else 0),
-        batch=abstract.bytes_per_device(abstract.batch(config, mesh)),
+        batch=abstract.bytes_per_device(abstract.batch(arch, mesh, rows=config.optim.batch_size)),
         activations=round(rows * (arch.vit.depth * of_block + others(arch)))
         + (trainable if sums else 0),
         workspace=round(rows * work) + gathered(config, mesh) + stacked(config, state),

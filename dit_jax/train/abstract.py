@@ -17,12 +17,18 @@ from dit_jax.train.state import TrainState
 Abstract = jax.ShapeDtypeStruct
 
 
-def state(config: configs.Config, mesh: Mesh | AbstractMesh) -> TrainState:
+def state(
+    arch: Architecture,
+    mesh: Mesh | AbstractMesh,
+    *,
+    freeze: tuple[str, ...],
+    rules: configs.Optim,
+) -> TrainState:
     """The state of a run."""
     # Neither the dtype of the arithmetic nor the batch changes it: one answer for many configs.
-    arch = dataclasses.replace(config.architecture(), dtype="float32")
-    rules = dataclasses.replace(config.optim, batch_size=1, accumulate=1)
-    return _state(arch, config.freeze(), rules, mesh)
+    arch = dataclasses.replace(arch, dtype="float32")
+    rules = dataclasses.replace(rules, batch_size=1, accumulate=1)
+    return _state(arch, freeze, rules, mesh)
 
 
 @functools.lru_cache(maxsize=32)
@@ -35,10 +41,9 @@ def _state(
     return jax.tree.map(lambda x, at: Abstract(x.shape, x.dtype, sharding=at), shapes, places)
 
 
-def batch(config: configs.Config, mesh: Mesh | AbstractMesh) -> dict[str, Abstract]:
+def batch(arch: Architecture, mesh: Mesh | AbstractMesh, *, rows: int) -> dict[str, Abstract]:
     """One batch, as `dit_jax.train.step.place_batch` makes it."""
-    arch, b = config.architecture(), config.optim.batch_size
-    side, l = arch.image_size, arch.text_tokens  # noqa: E741
+    b, side, l = rows, arch.image_size, arch.text_tokens  # noqa: E741
     shapes = {
         "image": ((b, side, side, 3), jnp.uint8),
         "content": ((b, 4), jnp.int32),
@@ -47,8 +52,8 @@ def batch(config: configs.Config, mesh: Mesh | AbstractMesh) -> dict[str, Abstra
         "mask": ((b, side, side), jnp.uint8),
         "present": ((b,), jnp.bool_),
     }
-    rows = sharding.batch_sharding(mesh)
-    return {key: Abstract(shape, kind, sharding=rows) for key, (shape, kind) in shapes.items()}
+    split = sharding.batch_sharding(mesh)
+    return {key: Abstract(shape, kind, sharding=split) for key, (shape, kind) in shapes.items()}
 
 
 def key(mesh: Mesh | AbstractMesh) -> Abstract:

@@ -6,8 +6,6 @@ half a checkpoint. What an evaluation gave is in `<workdir>/scores.json`, by ste
 """
 
 import contextlib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,39 +15,14 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from dit_jax import config as configs
 from dit_jax.models.params import Params
-from dit_jax.strict import flatten, printed
 from dit_jax.train import checksums, optim
 from dit_jax.train.placement import hosts
 from dit_jax.train.state import TrainState
+from dit_jax.train.workdir import read_json, write_json
 
-CONFIG, SCORES = "config.json", "scores.json"
+SCORES = "scores.json"
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
 UNSCORED = -1.0  # of a checkpoint that was not evaluated; real scores are percentages
-# Keys that change no training step (but for rounding): a run may be continued with other values.
-FREE = (
-    "mesh.",
-    *(
-        "train.minutes",
-        "train.log_every",
-        "train.pictures",
-        "train.max_nonfinite",
-        "data.workers",
-        "checkpoint.",
-    ),
-    *("probe.", "eval.bootstrap", "eval.predictions", "profile_steps", "compile_cache"),
-)
-# Keys that runs of dit_jax 0.1 may lack, and what those runs did.
-FORMER = {
-    "model.presence": False,
-    "data.images": "",
-    "data.weights": [],
-    "data.leaks": "drop",
-    "data.on_error": "stop",
-    "data.shapes.absent": 0.0,
-    "optim.presence_weight": 0.1,
-    "eval.presence_threshold": 0.5,
-}
-RENAMED = {"train.seed": "seed"}
 
 
 class Checkpoints:
@@ -181,34 +154,6 @@ class Checkpoints:
         return optim.combine(trained, found["params"]["frozen"])
 
 
-def claim(workdir: Path, config: configs.Config) -> None:
-    """Write the run's config into its folder: `check_same` first, unless it is to be replaced."""
-    if hosts.first():
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / CONFIG, _plain(config))
-    hosts.wait_for_all("claimed")
-
-
-def check_same(workdir: Path, config: configs.Config, *, only: tuple[str, ...] = ("",)) -> None:
-    """Raise ValueError naming every key (that starts like one of `only`) that the run had
-    otherwise."""
-    path, flat = workdir / CONFIG, _plain(config)
-    if not path.is_file():
-        return
-    saved = FORMER | {RENAMED.get(key, key): value for key, value in _read_json(path).items()}
-    changed = [
-        f"{printed(key)}: {_shown(saved, key)} → {_shown(flat, key)}"
-        for key in sorted(saved.keys() | flat.keys())
-        if _shown(saved, key) != _shown(flat, key)
-        if key.startswith(only) and not key.startswith(FREE)
-    ]
-    if changed:
-        raise ValueError(
-            f"{workdir} holds a run of another config ({'; '.join(changed)}); choose another"
-            " --workdir, or continue it under the new config with --overwrite."
-        )
-
-
 def _items(state: TrainState) -> dict[str, Any]:
     """The state as named trees; Orbax refuses an empty one."""
     trees = {
@@ -218,39 +163,13 @@ def _items(state: TrainState) -> dict[str, Any]:
     return trees | ({"ema": state.ema} if state.ema else {})
 
 
-def write_json(path: Path, values: dict) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_suffix(".json.tmp")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(unfinished, path)
-
-
 def _read_scores(path: Path) -> dict[int, float]:
     if not path.is_file():
         return {}
     try:
-        return {int(step): float(score) for step, score in _read_json(path).items()}
+        return {int(step): float(score) for step, score in read_json(path).items()}
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged; expected a score for each step: remove it to go on, which only"
             " forgets which checkpoint was best."
         ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no JSON, no text at all, or nested too deeply
-        raise ValueError(f"{path} is damaged: it is not JSON; remove it to go on.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is damaged: it holds no keys and values; remove it to go on.")
-    return values
-
-
-def _plain(config: configs.Config) -> dict[str, Any]:
-    """Flat, with tuples as the lists that JSON reads back."""
-    return json.loads(json.dumps(flatten(config)))
-
-
-def _shown(flat: dict[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "(no such key)"

@@ -14,18 +14,17 @@ from dit_jax import config as configs
 from dit_jax import viz
 from dit_jax.data.pipeline import TrainBatches
 from dit_jax.eval.report import table
-from dit_jax.train import scoring, sources
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
-from dit_jax.train.checkpoint import Checkpoints, check_same, claim
-from dit_jax.train.logs import Profile, Report, provenance
+from dit_jax.train.checkpoint import Checkpoints
+from dit_jax.train.logs import NonFinite, Profile, Report, provenance
 from dit_jax.train.logs import report as run_report
-from dit_jax.train.nonfinite import NonFinite
 from dit_jax.train.placement import Feed, hosts
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
 from dit_jax.train.stop import Stop, Stopped
 from dit_jax.train.trained import training_of
+from dit_jax.train.workdir import check_same, claim
 from dit_jax.weights import directory, manifest
 
 
@@ -40,12 +39,12 @@ def train(
     """
     run = Run.of(config, workdir, allow_leak=allow_leak)
     if not overwrite:
-        check_same(workdir, config)
+        check_same(workdir, run.settings())
     with Stop(config.train.minutes) as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
         training = Training(run, stop, checkpoints)
-        claim(workdir, config)  # not before the first weights are known to load
+        claim(workdir, run.settings())  # not before the first weights are known to load
         if hosts.first():
-            provenance.note_start(workdir, config, run.model.mesh, step=training.step)
+            provenance.note_start(workdir, run.settings(), run.model.mesh, step=training.step)
         training.loop()
         checkpoints.wait()
         if hosts.first():
@@ -64,13 +63,7 @@ class Training:
         self.key = jax.random.key(run.config.seed)
         abstract = run.abstract_state()
         placement = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        self.train_step = steps.make_train_step(
-            run.model.graph,
-            run.config,
-            mesh=run.model.mesh,
-            placement=placement,
-            steps_per_epoch=run.steps_per_epoch,
-        )
+        self.train_step = run.train_step(placement)
         self.feed = Feed(run.batches, lambda batch: steps.place_batch(batch, run.model.mesh))
         self.agreed = hosts.Agreement(run.model.mesh)
         self.asked = False  # to stop, by a signal to any process
@@ -96,7 +89,7 @@ class Training:
         about |= dict(failures=self.failures, names=self.names, silent=not hosts.first())
         report = Report(self.run.workdir, start=self.step, total=total, **about)
         with report, Profile(config.profiled(), self.run.workdir) as profile:
-            if not sources.drawn(config):
+            if not self.run.datasets.drawn:
                 report.say(self.run.leaks.text())
             if self.step:
                 report.say(f"Continuing from step {self.step} of {total}.")
@@ -132,22 +125,20 @@ class Training:
     def evaluate(self, report: Report) -> None:
         """Score the first split, draw and log, unless a signal comes in between."""
         report.flush()
-        run, split = self.run, self.run.config.data.eval_splits[0]
+        run, split = self.run, self.run.datasets.splits[0]
         params, about = states.evaluated(self.state), training_of(run.meta())
         try:
-            result = scoring.score_split(
-                run.config, run.workdir, run.model, params, split, about=about, stop=self.stop
-            )
+            result = run.scorer.split(params, split, about=about, stop=self.stop)
         except Stopped:
             self.asked = True
             return
-        report.say(f"step {self.step}\n{table({split: result.scores})}")
-        report.scores(self.step, split, result.scores)
+        report.say(f"step {self.step}\n{table({split.key: result.scores})}")
+        report.scores(self.step, split.key, result.scores)
         if result.samples and hosts.first():
             viz.save_grid(result.samples, run.workdir / "pictures" / f"step_{self.step:06d}.png")
         self.checkpoints.rank(self.step, result.scores[run.config.eval.best]["oIoU"])
         if hosts.first():
-            run_report.write(run.workdir, run.config)
+            write_report(run)
 
     def save(self, report: Report) -> None:
         """Not before the losses so far are known to be finite."""
@@ -184,7 +175,7 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
     The scores end early where a signal comes in between; the same command then makes them again.
     """
     abstract, vocab = run.abstract_state(), run.model.tokenizer.vocab_path
-    mesh = run.model.mesh
+    origin = provenance.record(run.settings(), run.model.mesh)
     for name, step in (("model_final", checkpoints.latest()), ("model", checkpoints.best())):
         params = checkpoints.restore_params(step, abstract)
         arrays = hosts.whole(params)
@@ -194,19 +185,23 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
                 run.model.arch,
                 arrays,
                 vocab=vocab,
-                provenance={"step": step, **run.meta(), **provenance.record(run.config, mesh)},
+                provenance={"step": step, **run.meta(), **origin},
                 overwrite=True,
             )
     if hosts.first():
         print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
     try:
         about = training_of(run.meta())
-        scores = scoring.score_all(
-            run.config, run.workdir, run.model, params, about=about, stop=stop
-        )
+        scores = run.scorer.all(params, about=about, stop=stop)
         if hosts.first():
             manifest.note_scores(run.workdir / "model", scores)
-            run_report.write(run.workdir, run.config)
+            write_report(run)
     except Stopped:
         if hosts.first():
             print("Stopped before every split was scored. The same command continues.", flush=True)
+
+
+def write_report(run: Run) -> None:
+    """`report.md` and its curves, from what the run has logged so far."""
+    about = dict(arch=run.model.arch, freeze=run.config.freeze())
+    run_report.write(run.workdir, run.settings(), **about)

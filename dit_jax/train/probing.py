@@ -11,10 +11,10 @@ from dit_jax.data.pipeline import Batch
 from dit_jax.eval import probe as probes
 from dit_jax.eval.predictions import Answers
 from dit_jax.eval.report import write_text
-from dit_jax.models.params import Params
-from dit_jax.train import sources, trained
 from dit_jax.train import step as steps
-from dit_jax.train.run import Model
+from dit_jax.train import trained
+from dit_jax.train.sources import Datasets, Scored
+from dit_jax.train.trained import Trained
 
 RESAMPLES = 1000  # where eval.bootstrap is 0: verdicts need intervals
 
@@ -29,30 +29,28 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
         raise ValueError(
             f"this run is spread over {jax.process_count()} processes; --mode=probe expects one."
         )
-    sources.check_evaluation(config)
-    found = trained.load(config, workdir, model_dir=model_dir)
-    for text in config.data.eval_splits:
-        dataset, split = sources.label(config, text)
-        about = {"dataset": dataset, "split": split, "model": str(model_dir or workdir)}
-        about |= _settings(config)
-        result = _probe_split(config, found.model, found.params, text)
-        _write(result, workdir / "probe" / f"{dataset}-{split}", about=about)
-        print(f"{dataset} {split}\n{probes.report.table(result)}\n", flush=True)
+    datasets = Datasets.of(config.data, size=config.model.image_size)
+    datasets.check()
+    found, settings = trained.load(config, workdir, model_dir=model_dir), _settings(config)
+    for split in datasets.splits:
+        named = {"dataset": split.dataset, "split": split.name, "model": str(model_dir or workdir)}
+        result = _probe_split(found, split, batch_size=config.eval.batch_size, settings=settings)
+        path = workdir / "probe" / f"{split.dataset}-{split.name}"
+        _write(result, path, about=named | settings)
+        print(f"{split.dataset} {split.name}\n{probes.report.table(result)}\n", flush=True)
     print(f"Reports and figures are in {workdir / 'probe'}.")
 
 
-def _probe_split(config: configs.Config, model: Model, params: Params, split: str) -> probes.Result:
-    def predict(batch: Batch) -> Answers:
-        return model.predict(params, steps.place_batch(batch, model.mesh))
+def _probe_split(
+    found: Trained, split: Scored, *, batch_size: int, settings: dict[str, Any]
+) -> probes.Result:
+    model = found.model
 
-    return probes.probe(
-        predict,
-        sources.open_source(config, split),
-        model.tokenizer,
-        size=model.arch.image_size,
-        batch_size=config.eval.batch_size,
-        **_settings(config),
-    )
+    def predict(batch: Batch) -> Answers:
+        return model.predict(found.params, steps.place_batch(batch, model.mesh))
+
+    about = dict(size=model.arch.image_size, batch_size=batch_size)
+    return probes.probe(predict, split.open(), model.tokenizer, **about, **settings)
 
 
 def _settings(config: configs.Config) -> dict[str, Any]:

@@ -1,48 +1,25 @@
-"""The parts of a run that do not change while it runs: model, data stream, length."""
+"""From a config to the parts of a run, once: data, model, scorer, stream of batches, length."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
-from jax.sharding import Mesh
 
 from dit_jax import config as configs
 from dit_jax.data.pipeline import TrainBatches, train_batches
-from dit_jax.data.tokenizer import Tokenizer
-from dit_jax.models import params as parameters
-from dit_jax.models.architecture import Architecture
-from dit_jax.models.params import Params
-from dit_jax.train import abstract, optim, setup, sources
+from dit_jax.strict import flatten
+from dit_jax.train import abstract, optim
+from dit_jax.train import model as models
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
+from dit_jax.train.model import Model
 from dit_jax.train.placement import hosts, sharding
-from dit_jax.train.sources import Leaks
+from dit_jax.train.scoring import Scorer
+from dit_jax.train.sources import Datasets, Leaks
 from dit_jax.train.state import TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """What predicting needs besides parameters."""
-
-    arch: Architecture
-    graph: nnx.GraphDef
-    tokenizer: Tokenizer
-    mesh: Mesh
-    placement: Params  # shardings of all parameters
-
-    @staticmethod
-    def of(arch: Architecture, vocab: Path, mesh: Mesh) -> "Model":
-        graph, abstract = parameters.structure(arch)
-        tokenizer = setup.open_tokenizer(vocab, arch)
-        return Model(arch, graph, tokenizer, mesh, sharding.shardings(abstract, mesh))
-
-    @functools.cached_property
-    def predict(self) -> Callable:
-        return steps.make_predict_step(self.graph, mesh=self.mesh, placement=self.placement)
+from dit_jax.train.step import TrainStep
+from dit_jax.train.workdir import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +28,11 @@ class Run:
 
     config: configs.Config
     workdir: Path
-    model: Model
-    batches: TrainBatches
+    datasets: Datasets
     leaks: Leaks
+    model: Model
+    scorer: Scorer
+    batches: TrainBatches
     steps_per_epoch: int
     total: int
     every: int  # steps between evaluations; 0 = only at the end
@@ -66,45 +45,76 @@ class Run:
         devices: list[jax.Device] | None = None,
         allow_leak: bool = False,
     ) -> "Run":
-        """On all devices, or on the given ones; see `sources.training` for `allow_leak`."""
+        """On all devices, or on the given ones; see `Datasets.training` for `allow_leak`."""
+        rules = config.optim
         mesh = sharding.make_mesh(config.mesh, devices)
-        sharding.check_batches(config, mesh)
-        sources.check_evaluation(config)
-        model = Model.of(config.architecture(), setup.vocabulary(config), mesh)
-        data = sources.training(config, allow_leak=allow_leak)
+        sharding.check_batches(rules, config.eval, mesh)
+
+        datasets = Datasets.of(config.data, size=config.model.image_size)
+        datasets.check()
+        vocab = models.vocabulary(config.model, drawn=datasets.drawn)
+        model = Model.of(config.architecture(), vocab, mesh)
+        training = datasets.training(allow_leak=allow_leak)
         batches = train_batches(
-            data.source,
+            training.source,
             model.tokenizer,
             size=model.arch.image_size,
-            batch_size=config.optim.batch_size,
-            augmentation=setup.augmentation(config),
+            batch_size=rules.batch_size,
+            augmentation=datasets.augmentation(),
             seed=config.seed,
-            own=hosts.share(mesh).rows(config.optim.batch_size),
+            own=hosts.share(mesh).rows(rules.batch_size),
             workers=config.data.workers,
             on_error=config.data.on_error,
-            parts=data.source.lengths if config.data.weights else (),
+            parts=training.source.lengths if config.data.weights else (),
             weights=config.data.weights,
         )
-        per_epoch = max(1, data.epoch // config.optim.batch_size)
-        every = config.eval.every_steps or round(config.eval.every_epochs * per_epoch)
-        total = optim.total_steps(config.optim, per_epoch)
-        return Run(config, workdir, model, batches, data.leaks, per_epoch, total, every)
+        per_epoch = max(1, training.epoch // rules.batch_size)
+        return Run(
+            config,
+            workdir,
+            datasets,
+            training.leaks,
+            model,
+            Scorer.of(config, workdir, model=model, datasets=datasets),
+            batches,
+            steps_per_epoch=per_epoch,
+            total=optim.total_steps(rules, per_epoch),
+            every=config.eval.every_steps or round(config.eval.every_epochs * per_epoch),
+        )
+
+    def settings(self) -> Settings:
+        """Every value of the config, as records of the run keep them."""
+        return flatten(self.config)
 
     def meta(self) -> dict[str, Any]:
         """What is to be known about every checkpoint and score of this run."""
         return {
             "total": self.total,
-            "dataset": "+".join(map(str, sources.parts(self.config))),
+            "dataset": "+".join(map(str, self.datasets.parts)),
             "split": self.config.data.train_split,
             "leaks": self.leaks.record(),
         }
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
-        return abstract.state(self.config, self.model.mesh)
+        rules, freeze = self.config.optim, self.config.freeze()
+        return abstract.state(self.model.arch, self.model.mesh, freeze=freeze, rules=rules)
 
     def first_state(self, placement: TrainState) -> TrainState:
         """The state before step 0, on the devices."""
-        params = setup.first_params(self.config, self.model.arch)
+        init, seed = self.config.model.init, self.config.seed
+        params = models.first_params(init, self.model.arch, seed=seed)
         fresh = states.create(params, freeze=self.config.freeze(), rules=self.config.optim)
         return jax.device_put(fresh, placement)
+
+    def train_step(self, placement: TrainState) -> TrainStep:
+        """`step.make_train_step` of this run; `placement` is the state's shardings."""
+        return steps.make_train_step(
+            self.model.graph,
+            self.config.optim,
+            dropout=self.config.model.dropout,
+            remat=self.config.model.remat,
+            mesh=self.model.mesh,
+            placement=placement,
+            steps_per_epoch=self.steps_per_epoch,
+        )

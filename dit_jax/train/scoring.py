@@ -1,5 +1,6 @@
 """Scores of a model on a run's evaluation splits: during training, at its end, or alone."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -11,89 +12,98 @@ from dit_jax.eval.evaluate import Evaluation, evaluate
 from dit_jax.eval.metrics import Scores
 from dit_jax.eval.predictions import Answers
 from dit_jax.models.params import Params
-from dit_jax.train import sources, trained
 from dit_jax.train import step as steps
+from dit_jax.train import trained
+from dit_jax.train.model import Model
 from dit_jax.train.placement import hosts
-from dit_jax.train.run import Model
+from dit_jax.train.sources import Datasets, Scored
 from dit_jax.train.stop import Stop, Stopped
 
 About = dict[str, Any]  # what the model was trained on, as `Run.meta` says it
 
 
-def score_split(
-    config: configs.Config,
-    workdir: Path,
-    model: Model,
-    params: Params,
-    split: str,
-    *,
-    about: About | None,
-    stop: Stop | None = None,
-) -> Evaluation:
-    """Score one split under every protocol, and write the scores into `workdir`.
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """Scores parameters of one model on a run's splits, under every protocol of its config.
 
     Hosts share the expressions; each gets all scores, the first one writes them.
     """
-    dataset, name = sources.label(config, split)
-    lines = workdir / "predictions" / f"{dataset}-{name}.jsonl"
-    settings, share = config.eval, hosts.share(model.mesh)
 
-    agreed = hosts.Agreement(model.mesh)
+    model: Model
+    splits: tuple[Scored, ...]
+    workdir: Path
+    rules: configs.Eval
+    limit: int  # expressions of a split; 0 = all
+    pictures: int  # answers that are kept to be drawn
 
-    def predict(batch: Batch) -> Answers:
-        if agreed(stop.wish if stop is not None else hosts.GO_ON) == hosts.ASKED:
-            raise Stopped
-        said = model.predict(params, steps.place_batch(batch, model.mesh))
-        mask, there = said.logits, said.presence
-        return Answers(hosts.OwnRows(mask), None if there is None else hosts.OwnRows(there))
+    @staticmethod
+    def of(config: configs.Config, workdir: Path, *, model: Model, datasets: Datasets) -> "Scorer":
+        limit, pictures = config.data.eval_limit, config.train.pictures
+        return Scorer(model, datasets.splits, workdir, config.eval, limit, pictures)
 
-    result = evaluate(
-        predict,
-        sources.open_source(config, split),
-        model.tokenizer,
-        size=model.arch.image_size,
-        batch_size=settings.batch_size // share.count,
-        protocols=settings.protocols,
-        threshold=settings.threshold,
-        presence_threshold=settings.presence_threshold,
-        bootstrap=settings.bootstrap,
-        limit=config.data.eval_limit,
-        keep=config.train.pictures,
-        predictions_path=lines if settings.predictions and share.reads else None,
-        about={"dataset": dataset, "split": name},
-        shard_index=share.index,
-        shard_count=share.count,
-        gather=functools.partial(hosts.gather, readers=share.readers) if share.count > 1 else None,
-    )
-    if hosts.first():
-        remarks = {"trained_on": about}
-        report.write_scores(workdir, dataset, name, result.scores, remarks=remarks)
-    return result
+    def split(
+        self, params: Params, split: Scored, *, about: About | None, stop: Stop | None = None
+    ) -> Evaluation:
+        """Score one split, and write the scores; raises Stopped where `stop` is asked for."""
+        share, rules = hosts.share(self.model.mesh), self.rules
+        lines = self.workdir / "predictions" / f"{split.dataset}-{split.name}.jsonl"
+        several = functools.partial(hosts.gather, readers=share.readers)
+        result = evaluate(
+            self._predict(params, stop),
+            split.open(),
+            self.model.tokenizer,
+            size=self.model.arch.image_size,
+            batch_size=rules.batch_size // share.count,
+            protocols=rules.protocols,
+            threshold=rules.threshold,
+            presence_threshold=rules.presence_threshold,
+            bootstrap=rules.bootstrap,
+            limit=self.limit,
+            keep=self.pictures,
+            predictions_path=lines if rules.predictions and share.reads else None,
+            about={"dataset": split.dataset, "split": split.name},
+            shard_index=share.index,
+            shard_count=share.count,
+            gather=several if share.count > 1 else None,
+        )
+        if hosts.first():
+            remarks = {"trained_on": about}
+            where = (self.workdir, split.dataset, split.name)
+            report.write_scores(*where, result.scores, remarks=remarks)
+        return result
 
+    def _predict(self, params: Params, stop: Stop | None):
+        """What `evaluate` asks of a model: this process's rows of a batch's answers."""
+        agreed = hosts.Agreement(self.model.mesh)
 
-def score_all(
-    config: configs.Config,
-    workdir: Path,
-    model: Model,
-    params: Params,
-    *,
-    about: About | None,
-    stop: Stop | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Score every evaluation split; print the table, write the files, return the headlines."""
-    results: dict[str, dict[str, Scores]] = {}
-    headlines: dict[str, dict[str, Any]] = {}
-    for split in config.data.eval_splits:
-        result = score_split(config, workdir, model, params, split, about=about, stop=stop)
-        results[split] = result.scores
-        headlines |= report.headlines(*sources.label(config, split), result.scores)
-    if hosts.first():
-        print(report.table(results))
-    return headlines
+        def predict(batch: Batch) -> Answers:
+            if agreed(stop.wish if stop is not None else hosts.GO_ON) == hosts.ASKED:
+                raise Stopped
+            said = self.model.predict(params, steps.place_batch(batch, self.model.mesh))
+            mask, there = said.logits, said.presence
+            return Answers(hosts.OwnRows(mask), None if there is None else hosts.OwnRows(there))
+
+        return predict
+
+    def all(
+        self, params: Params, *, about: About | None, stop: Stop | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Score every split; print the table, write the files, return the headlines."""
+        results: dict[str, dict[str, Scores]] = {}
+        headlines: dict[str, dict[str, Any]] = {}
+        for split in self.splits:
+            result = self.split(params, split, about=about, stop=stop)
+            results[split.key] = result.scores
+            headlines |= report.headlines(split.dataset, split.name, result.scores)
+        if hosts.first():
+            print(report.table(results))
+        return headlines
 
 
 def score(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> None:
     """Score a model directory, or the best checkpoint of `workdir`, on every evaluation split."""
-    sources.check_evaluation(config)
+    datasets = Datasets.of(config.data, size=config.model.image_size)
+    datasets.check()
     found = trained.load(config, workdir, model_dir=model_dir)
-    score_all(config, workdir, found.model, found.params, about=found.about)
+    scorer = Scorer.of(config, workdir, model=found.model, datasets=datasets)
+    scorer.all(found.params, about=found.about)

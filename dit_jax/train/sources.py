@@ -1,12 +1,15 @@
 """The data of a run: what is trained on, what is scored, and which pictures are in both."""
 
 import dataclasses
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dit_jax import config as configs
 from dit_jax.data import mix, shapes
 from dit_jax.data.mix import Mix, Overlap, Part, Split
+from dit_jax.data.pixels import Augmentation
 from dit_jax.data.referent import Source
 
 
@@ -55,92 +58,110 @@ class Training:
     epoch: int  # referents that are seen in one epoch, counted as the mix weighs its parts
 
 
-def parts(config: configs.Config) -> tuple[Part, ...]:
-    """The data sets that are trained on."""
-    data = config.data
-    return mix.parse(data.dataset, split_by=data.split_by, source=data.source)
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """One split that is scored, by the names that score files give it: "refcoco", "val"."""
+
+    key: str  # as `data.eval_splits` says it
+    dataset: str
+    name: str
+    split: Split
+    open: Callable[[], Source]  # builds array records where they are not yet built
 
 
-def drawn(config: configs.Config) -> bool:
-    """Whether only the embedded data set is trained on: no two of its splits share a scene."""
-    return all(part.kind == "shapes" for part in parts(config))
+@dataclasses.dataclass(frozen=True)
+class Datasets:
+    """A config's data section, understood: what is trained on and what is scored."""
+
+    section: configs.Data
+    size: int  # of drawn pictures, in pixels
+    parts: tuple[Part, ...]  # data sets that are trained on
+    splits: tuple[Scored, ...]
+
+    @staticmethod
+    def of(section: configs.Data, *, size: int) -> "Datasets":
+        """Opens nothing yet; see `check`."""
+        default = dict(split_by=section.split_by, source=section.source)
+        parts = mix.parse(section.dataset, **default)
+        named = {key: mix.parse_split(key, parts, **default) for key in section.eval_splits}
+
+        def scored(key: str, one: Split) -> Scored:
+            dataset, opened = _label(one, named.values()), partial(_open, section, size, one)
+            return Scored(key, dataset, one.name, one, opened)
+
+        return Datasets(section, size, parts, tuple(map(scored, named, named.values())))
+
+    @property
+    def drawn(self) -> bool:
+        """Whether only the embedded data set is trained on: no two of its splits share a scene."""
+        return all(part.kind == "shapes" for part in self.parts)
+
+    def check(self) -> None:
+        """Open every split that is scored, so that what is wrong with one is said at once."""
+        for split in self.splits:
+            split.open()
+
+    def augmentation(self) -> Augmentation:
+        """The training pictures' variation; all scales, or full size only."""
+        values = dataclasses.asdict(self.section.augmentation)
+        scales = values.pop("scales")
+        return Augmentation(**values) if scales else Augmentation(scales=(1.0,), **values)
+
+    def training(self, *, allow_leak: bool) -> Training:
+        """Everything that is trained on, without what is also evaluated on.
+
+        Raises ValueError where the config keeps such pictures and `allow_leak` does not say so
+        again.
+        """
+        data = self.section
+        chosen = [Split(part, data.train_split) for part in self.parts]
+        sources = {str(one): _open(data, self.size, one) for one in chosen}
+        others = {str(one): _open(data, self.size, one) for one in self._held_out()}
+        found = mix.overlap(sources, others)
+        before = sum(map(len, sources.values()))
+        if data.leaks == "drop":
+            others = tuple(others.values())
+            sources = {name: mix.without(source, others) for name, source in sources.items()}
+        leaks = Leaks(data.leaks, found, before - sum(map(len, sources.values())))
+        if leaks.pictures and data.leaks == "keep" and not allow_leak:
+            raise ValueError(
+                "data.leaks is 'keep', and pictures of the training data are also in evaluation"
+                f" splits ({_named(found)}); expected data.leaks=drop, or --allow-leak as well."
+            )
+        empty = [name for name, source in sources.items() if not len(source)]
+        if empty:
+            raise ValueError(
+                f"no picture of {', '.join(empty)} may be trained on: every one is also in an"
+                " evaluation split; expected data.leaks=keep with --allow-leak, or other splits."
+            )
+        if data.train_limit:
+            sources = {name: mix.first(s, data.train_limit) for name, s in sources.items()}
+        mixed = Mix(tuple(sources.values()))
+        weights = data.weights or (1.0,) * len(mixed.lengths)
+        epoch = round(sum(w * n for w, n in zip(weights, mixed.lengths, strict=True)))
+        return Training(mixed, leaks, epoch)
+
+    def _held_out(self) -> list[Split]:
+        """Every split that is scored, and every other val or test split of the parts in use."""
+        data, scored = self.section, [one.split for one in self.splits]
+        used = dict.fromkeys([*self.parts, *(one.part for one in scored)])
+        rest = [
+            Split(part, name)
+            for part in used
+            for name in _split_names(data, part)
+            if name not in ("train", data.train_split)
+        ]
+        return list(dict.fromkeys([*scored, *rest]))
 
 
-def split(config: configs.Config, text: str) -> Split:
-    """What an entry of `data.eval_splits` means."""
-    data = config.data
-    return mix.parse_split(text, parts(config), split_by=data.split_by, source=data.source)
-
-
-def label(config: configs.Config, text: str) -> tuple[str, str]:
-    """Data set and split as the names of score files say them: ("refcoco", "val").
+def _label(split: Split, scored: Iterable[Split]) -> str:
+    """A split's data set as score files name it: "refcoco".
 
     Where two parts of that name are scored, the partition is added.
     """
-    chosen = split(config, text)
-    named = {split(config, other).part for other in config.data.eval_splits}
-    same = [part for part in named if part.label == chosen.part.label]
-    name = chosen.part.label
-    if len(same) > 1:
-        name += f"({chosen.part.argument.replace('/', '_')})"
-    return name, chosen.name
-
-
-def check_evaluation(config: configs.Config) -> None:
-    """Open every evaluation split, so that what is wrong with one is said before the first step."""
-    for text in config.data.eval_splits:
-        open_source(config, text)
-
-
-def open_source(config: configs.Config, text: str) -> Source:
-    """One split; builds array records where they are not yet built."""
-    return _open(config.data, config.model.image_size, split(config, text))
-
-
-def training(config: configs.Config, *, allow_leak: bool) -> Training:
-    """Everything that is trained on, without what is also evaluated on.
-
-    Raises ValueError where the config keeps such pictures and `allow_leak` does not say so again.
-    """
-    data, size = config.data, config.model.image_size
-    chosen = [Split(part, data.train_split) for part in parts(config)]
-    sources = {str(one): _open(data, size, one) for one in chosen}
-    others = {str(one): _open(data, size, one) for one in _held_out(config)}
-    found = mix.overlap(sources, others)
-    before = sum(map(len, sources.values()))
-    if data.leaks == "drop":
-        sources = {n: mix.without(source, tuple(others.values())) for n, source in sources.items()}
-    leaks = Leaks(data.leaks, found, before - sum(map(len, sources.values())))
-    if leaks.pictures and data.leaks == "keep" and not allow_leak:
-        raise ValueError(
-            "data.leaks is 'keep', and pictures of the training data are also in evaluation splits"
-            f" ({_named(found)}); expected data.leaks=drop, or --allow-leak as well."
-        )
-    empty = [name for name, source in sources.items() if not len(source)]
-    if empty:
-        raise ValueError(
-            f"no picture of {', '.join(empty)} may be trained on: every one is also in an"
-            " evaluation split; expected data.leaks=keep with --allow-leak, or other splits."
-        )
-    if data.train_limit:
-        sources = {name: mix.first(s, data.train_limit) for name, s in sources.items()}
-    mixed = Mix(tuple(sources.values()))
-    weights = data.weights or (1.0,) * len(mixed.lengths)
-    epoch = round(sum(w * n for w, n in zip(weights, mixed.lengths, strict=True)))
-    return Training(mixed, leaks, epoch)
-
-
-def _held_out(config: configs.Config) -> list[Split]:
-    """Every split that is scored, and every other val or test split of the parts in use."""
-    scored = [split(config, text) for text in config.data.eval_splits]
-    used = dict.fromkeys([*parts(config), *(one.part for one in scored)])
-    rest = [
-        Split(part, name)
-        for part in used
-        for name in _split_names(config.data, part)
-        if name not in ("train", config.data.train_split)
-    ]
-    return list(dict.fromkeys([*scored, *rest]))
+    name = split.part.label
+    same = {one.part for one in scored if one.part.label == name}
+    return f"{name}({split.part.argument.replace('/', '_')})" if len(same) > 1 else name
 
 
 def _named(found: Overlap) -> str:

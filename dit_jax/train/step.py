@@ -24,10 +24,11 @@ from dit_jax.train import optim
 from dit_jax.train.placement import hosts, sharding
 from dit_jax.train.state import TrainState
 
-Batch = dict[str, Array]  # as `dit_jax.data.pipeline.streams` yields it
+Batch = dict[str, Array]  # as `dit_jax.data.pipeline` yields it
 # images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
 Inputs = dict[str, Array]
 Metrics = dict[str, Array]
+TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 # What travels to the device.
 USED = ("image", "content", "input_ids", "attention_mask", "mask", "present")
 
@@ -128,24 +129,27 @@ def apply_gradients(
 
 def make_train_step(
     graph: nnx.GraphDef,
-    config: configs.Config,
+    rules: configs.Optim,
     *,
+    dropout: bool,
+    remat: str,
     mesh: Mesh,
     placement: TrainState,
     steps_per_epoch: int,
-) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """`(state, batch, key) → (state, {loss, …, lr, grad_norm})`; the state is donated.
 
     Args:
+      remat: a policy of `dit_jax.ops.rematerialise`.
       placement: the state's shardings.
     """
-    rules, dropout = config.optim, config.model.dropout
     schedule = optim.schedule(rules, steps_per_epoch=steps_per_epoch)
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step) if dropout else None
         with laid_on(mesh):
-            metrics, grads = accumulated(graph, state, batch, key, config=config, mesh=mesh)
+            about = dict(rules=rules, remat=remat, mesh=mesh)
+            metrics, grads = accumulated(graph, state, batch, key, **about)
         rate = schedule(state.step)
         state, norm = apply_gradients(state, grads, loss=metrics["loss"], rules=rules, rate=rate)
         return state, metrics | {"lr": rate, "grad_norm": norm}
@@ -192,12 +196,13 @@ def accumulated(
     batch: Batch,
     key: Array | None,
     *,
-    config: configs.Config,
+    rules: configs.Optim,
+    remat: str,
     mesh: Mesh,
 ) -> tuple[Metrics, Params]:
     """Mean losses and gradients over `optim.accumulate` micro-batches, one after another."""
-    parts = config.optim.accumulate
-    about = dict(presence_weight=config.optim.presence_weight, remat=config.model.remat)
+    parts = rules.accumulate
+    about = dict(presence_weight=rules.presence_weight, remat=remat)
 
     def of_rows(rows: Batch, key: Array | None) -> tuple[Metrics, Params]:
         inputs = prepare(rows)

@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from dit_jax import config as configs
 from dit_jax.models.params import Params
-from dit_jax.train.checkpoint import Checkpoints, check_same
+from dit_jax.strict import flatten
+from dit_jax.train import abstract
+from dit_jax.train import model as models
+from dit_jax.train.checkpoint import Checkpoints
+from dit_jax.train.model import Model
 from dit_jax.train.placement import sharding
-from dit_jax.train.run import Model, Run
+from dit_jax.train.sources import Datasets
+from dit_jax.train.workdir import check_same
 from dit_jax.weights import directory
 
 TRAINING = ("dataset", "split", "leaks")  # of `Run.meta`
@@ -28,27 +34,33 @@ class Trained:
 def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Trained:
     """A model directory, or the best checkpoint of `workdir`."""
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batches(config, mesh)
+    sharding.check_batches(config.optim, config.eval, mesh)
     if model_dir is not None:
-        arch, params = directory.read(model_dir)
-        about = directory.read_provenance(model_dir)
-        if arch.bert is None:
-            raise ValueError(
-                f"{model_dir} is plain SAM, which reads no text; expected a model with a text"
-                " encoder."
-            )
-        model = Model.of(arch, directory.vocab_path(model_dir), mesh)
-        return Trained(model, jax.device_put(params, model.placement), training_of(about))
+        return _of_directory(model_dir, mesh)
     if not (workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"{workdir} holds no checkpoints; train first or give --model=DIR.")
-    check_same(workdir, config, only=("model.", "optim.ema"))
-    run = Run.of(config, workdir, allow_leak=True)  # nothing is trained
+    check_same(workdir, flatten(config), only=("model.", "optim.ema"))
+    drawn = Datasets.of(config.data, size=config.model.image_size).drawn
+    arch = config.architecture()
+    model = Model.of(arch, models.vocabulary(config.model, drawn=drawn), mesh)
+    state = abstract.state(arch, mesh, freeze=config.freeze(), rules=config.optim)
     with Checkpoints(workdir, config.checkpoint) as checkpoints:
         best = checkpoints.best()
         if best is None:
             raise FileNotFoundError(f"{workdir} holds no checkpoint yet; train longer.")
-        params = checkpoints.restore_params(best, run.abstract_state())
-        return Trained(run.model, params, training_of(checkpoints.meta(best)))
+        params = checkpoints.restore_params(best, state)
+        return Trained(model, params, training_of(checkpoints.meta(best)))
+
+
+def _of_directory(folder: Path, mesh: Mesh) -> Trained:
+    arch, params = directory.read(folder)
+    about = directory.read_provenance(folder)
+    if arch.bert is None:
+        raise ValueError(
+            f"{folder} is plain SAM, which reads no text; expected a model with a text encoder."
+        )
+    model = Model.of(arch, directory.vocab_path(folder), mesh)
+    return Trained(model, jax.device_put(params, model.placement), training_of(about))
 
 
 def training_of(noted: dict[str, Any]) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from dit_jax import Segmenter
 from dit_jax.data.pixels.pictures import rgb
 from dit_jax.eval.prediction_files import read
 from dit_jax.models.architecture import Injection
-from dit_jax.train import scoring, sources
+from dit_jax.train import scoring
 from dit_jax.weights import directory
 
 STAR, SQUARE = "the red star", "the large square"
@@ -159,7 +159,7 @@ def test_masks_are_those_that_the_evaluation_scores(folder, tmp_path):
     changes = dict(eval__predictions=True, data__eval_splits=("val",), eval__bootstrap=0)
     config = config_of(**changes)
     scoring.score(config, tmp_path, model_dir=folder)
-    source = sources.open_source(config, "val")
+    source = Datasets.of(config.data, size=config.model.image_size).splits[0].open()
     lines = list(read(tmp_path / "predictions" / "shapes-val.jsonl"))
     asked = []
     for referent in (source[i] for i in range(len(source))):

@@ -18,9 +18,10 @@ def main(port: str, count: str, rank: str, workdir: str) -> None:
 
     from dit_jax.data.shapes.dataset import VOCAB
     from dit_jax.models import params as parameters
-    from dit_jax.train import scoring
+    from dit_jax.train.model import Model
     from dit_jax.train.placement import sharding
-    from dit_jax.train.run import Model
+    from dit_jax.train.scoring import Scorer
+    from dit_jax.train.sources import Datasets
 
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
@@ -31,7 +32,8 @@ def main(port: str, count: str, rank: str, workdir: str) -> None:
         )
         model = Model.of(config.architecture(), VOCAB, sharding.make_mesh(config.mesh))
         params = jax.device_put(parameters.init(model.arch, seed=3), model.placement)
-        scoring.score_all(config, Path(workdir), model, params, about=None)
+        datasets = Datasets.of(config.data, size=config.model.image_size)
+        Scorer.of(config, Path(workdir), model=model, datasets=datasets).all(params, about=None)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from configs import quickstart
 from dit_jax import variants
 from dit_jax.config import Config
 from dit_jax.models.architecture import Architecture, Bert, Vit
-from dit_jax.train import step as steps
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
 
@@ -36,14 +35,7 @@ def config_of(**changes) -> Config:
 def train_step_of(run: Run) -> tuple[TrainState, Callable]:
     """The state's shardings, and the compiled step."""
     placement = jax.tree.map(lambda leaf: leaf.sharding, run.abstract_state())
-    train_step = steps.make_train_step(
-        run.model.graph,
-        run.config,
-        mesh=run.model.mesh,
-        placement=placement,
-        steps_per_epoch=run.steps_per_epoch,
-    )
-    return placement, train_step
+    return placement, run.train_step(placement)
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch, *, depth: int = 2) -> None:

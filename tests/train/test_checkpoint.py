@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from runs import compiling_once, config_of, shrink
 
-from dit_jax.train import checkpoint, loop
-from dit_jax.train.checkpoint import Checkpoints, check_same, claim
+from dit_jax.strict import flatten
+from dit_jax.train import loop
+from dit_jax.train.checkpoint import Checkpoints
 from dit_jax.train.logs import progress
 from dit_jax.train.run import Run
 from dit_jax.train.stop import Stop
+from dit_jax.train.workdir import FORMER, check_same, claim
 from dit_jax.weights import directory
 
 # Saved at steps 3 (evaluated) and 5.
@@ -141,7 +143,7 @@ def test_damaged_scores(tmp_path, content):
 def test_damaged_config(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=r"^\S+/config.json is damaged: .* remove it to go on"):
-        check_same(tmp_path, config_of())
+        check_same(tmp_path, flatten(config_of()))
 
 
 def test_latest_and_best_are_kept(tmp_path):
@@ -167,24 +169,24 @@ def test_latest_and_best_are_kept(tmp_path):
 
 
 def test_another_config_is_refused(tmp_path):
-    check_same(tmp_path, config_of(optim__lr=0.1))  # an empty folder is anybody's
-    claim(tmp_path, config_of())
-    check_same(tmp_path, config_of(train__minutes=3.0))  # changes no step
+    check_same(tmp_path, flatten(config_of(optim__lr=0.1)))  # an empty folder is anybody's
+    claim(tmp_path, flatten(config_of()))
+    check_same(tmp_path, flatten(config_of(train__minutes=3.0)))  # changes no step
     with pytest.raises(ValueError, match=r"optim.lr: 0.001 → 0.1; optim.max_steps: 4 → 9"):
-        check_same(tmp_path, config_of(optim__lr=0.1, optim__max_steps=9))
-    check_same(tmp_path, config_of(optim__lr=0.1), only=("model.",))
-    claim(tmp_path, config_of(optim__lr=0.1))
-    check_same(tmp_path, config_of(optim__lr=0.1))
+        check_same(tmp_path, flatten(config_of(optim__lr=0.1, optim__max_steps=9)))
+    check_same(tmp_path, flatten(config_of(optim__lr=0.1)), only=("model.",))
+    claim(tmp_path, flatten(config_of(optim__lr=0.1)))
+    check_same(tmp_path, flatten(config_of(optim__lr=0.1)))
 
 
 def test_a_run_of_before_some_keys_continues(tmp_path):
-    claim(tmp_path, config_of())
+    claim(tmp_path, flatten(config_of()))
     path = tmp_path / "config.json"
     saved = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in saved.items() if k not in checkpoint.FORMER}))
-    check_same(tmp_path, config_of())
+    path.write_text(json.dumps({k: v for k, v in saved.items() if k not in FORMER}))
+    check_same(tmp_path, flatten(config_of()))
     with pytest.raises(ValueError, match="model.presence: false → true"):
-        check_same(tmp_path, config_of(model__presence=True))
+        check_same(tmp_path, flatten(config_of(model__presence=True)))
 
 
 def test_minutes(monkeypatch):

@@ -21,7 +21,7 @@ from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit, from_json, to_json
 from dit_jax.models.initial import PRESENT
-from dit_jax.train import optim, setup
+from dit_jax.train import optim
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.placement import sharding
@@ -246,8 +246,7 @@ def test_training_goes_on_from_a_directory(tmp_path):
 
 def first_params(config, folder):
     init = dataclasses.replace(config.model.init, model=str(folder))
-    model = dataclasses.replace(config.model, init=init)
-    return setup.first_params(dataclasses.replace(config, model=model), config.architecture())
+    return models.first_params(init, config.architecture(), seed=config.seed)
 
 
 def test_a_directory_keeps_its_head(tmp_path):
@@ -275,7 +274,8 @@ def training(config):
     state = states.create(parameters.init(arch), freeze=config.freeze(), rules=config.optim)
     placement = sharding.shardings(state, mesh)
     about = dict(mesh=mesh, placement=placement, steps_per_epoch=1)
-    train_step = steps.make_train_step(graph, config, **about)
+    about |= dict(dropout=config.model.dropout, remat=config.model.remat)
+    train_step = steps.make_train_step(graph, config.optim, **about)
     placed = sharding.shardings(abstract, mesh)
     predict = steps.make_predict_step(graph, mesh=mesh, placement=placed)
     return train_step, jax.device_put(state, placement), predict, mesh

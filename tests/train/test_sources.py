@@ -15,6 +15,14 @@ REFCOCO = {"train": (1, 1, 2, 3), "val": (4, 4, 5), "testA": (6,)}
 REFCOCOG = {"train": (4, 4, 4, 7, 8), "val": (2,), "test": (9,)}
 
 
+def datasets(config):
+    return sources.Datasets.of(config.data, size=config.model.image_size)
+
+
+def training(config, *, allow_leak):
+    return datasets(config).training(allow_leak=allow_leak)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("refer")
@@ -44,7 +52,7 @@ def images(source):
 
 
 def test_pictures_of_evaluation_splits_are_dropped(mixed):
-    data = sources.training(mixed(), allow_leak=False)
+    data = training(mixed(), allow_leak=False)
     assert isinstance(data.source, Mix)
     assert images(data.source) == [1, 1, 3, 7, 8]
     assert data.source.lengths == (3, 2)
@@ -65,20 +73,20 @@ def test_keeping_them_takes_two_words(mixed):
     config = mixed(leaks="keep")
     said = r"keep.*refcoco\(unc\)/train: 1, refcocog\(umd\)/train: 1.*data.leaks=drop, or --allow"
     with pytest.raises(ValueError, match=said):
-        sources.training(config, allow_leak=False)
-    data = sources.training(config, allow_leak=True)
+        training(config, allow_leak=False)
+    data = training(config, allow_leak=True)
     assert images(data.source) == [*REFCOCO["train"], *REFCOCOG["train"]]
     assert (data.leaks.policy, data.leaks.dropped) == ("keep", 0)
     assert "not comparable" in data.leaks.text()
 
 
 def test_allowing_a_leak_does_not_make_one(mixed):
-    assert images(sources.training(mixed(), allow_leak=True).source) == [1, 1, 3, 7, 8]
+    assert images(training(mixed(), allow_leak=True).source) == [1, 1, 3, 7, 8]
 
 
 def test_nothing_shared_is_one_line(mixed):
     config = mixed(dataset="refcoco", split_by="unc", eval_splits=("val", "testA"))
-    leaks = sources.training(config, allow_leak=False).leaks
+    leaks = training(config, allow_leak=False).leaks
     assert leaks.text() == "No training picture is in an evaluation split."
     assert leaks.record() == {"policy": "drop", "dropped_referents": 0, "overlap": {}}
 
@@ -86,17 +94,17 @@ def test_nothing_shared_is_one_line(mixed):
 def test_a_split_that_is_trained_on_and_scored_is_refused(mixed):
     config = mixed(dataset="refcoco", split_by="unc", train_split="val", eval_splits=("val",))
     with pytest.raises(ValueError, match=r"no picture of refcoco\(unc\)/val may be trained on"):
-        sources.training(config, allow_leak=False)
+        training(config, allow_leak=False)
 
 
 def test_evaluating_on_another_data_set_guards_it_too(mixed):
     config = mixed(dataset="refcocog(umd)", eval_splits=("test", "refcoco(unc)/val"))
-    assert images(sources.training(config, allow_leak=False).source) == [7, 8]
+    assert images(training(config, allow_leak=False).source) == [7, 8]
 
 
 def test_an_epoch_counts_what_the_weights_say(mixed):
-    assert sources.training(mixed(), allow_leak=False).epoch == 5
-    data = sources.training(mixed(weights=(2.0, 0.5)), allow_leak=False)
+    assert training(mixed(), allow_leak=False).epoch == 5
+    data = training(mixed(weights=(2.0, 0.5)), allow_leak=False)
     assert data.epoch == 7
     with pytest.raises(ValueError, match=r"data.weights has 1 numbers; expected one for each of"):
         mixed(weights=(1.0,))
@@ -105,9 +113,11 @@ def test_an_epoch_counts_what_the_weights_say(mixed):
 
 
 def test_names_of_score_files(mixed):
-    assert sources.label(mixed(), "refcoco(unc)/val") == ("refcoco", "val")
+    labels = {one.key: (one.dataset, one.name) for one in datasets(mixed()).splits}
+    assert labels["refcoco(unc)/val"] == ("refcoco", "val")
     both = mixed(eval_splits=("refcocog(umd)/val", "refcocog(google)/val"))
-    assert sources.label(both, "refcocog(google)/val") == ("refcocog(google)", "val")
+    labels = {one.key: (one.dataset, one.name) for one in datasets(both).splits}
+    assert labels["refcocog(google)/val"] == ("refcocog(google)", "val")
 
 
 def test_a_run_records_its_leaks(mixed, tmp_path, monkeypatch, capsys):

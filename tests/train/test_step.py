@@ -114,7 +114,7 @@ def test_accumulation_is_one_large_batch(tmp_path):
 
     @functools.partial(jax.jit, static_argnames="config")
     def grads(state, batch, config):
-        about = dict(config=config, mesh=run.model.mesh)
+        about = dict(rules=config.optim, remat=config.model.remat, mesh=run.model.mesh)
         return steps.accumulated(run.model.graph, state, batch, None, **about)
 
     in_parts = config_of(optim__accumulate=2, model__remat="dots")

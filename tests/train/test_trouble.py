@@ -16,7 +16,7 @@ from benchmarks import kills
 from dit_jax.train import checksums, loop
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints
-from dit_jax.train.nonfinite import NonFinite
+from dit_jax.train.logs.nonfinite import NonFinite
 from dit_jax.train.run import Run
 
 LENGTH = dict(optim__max_steps=5, checkpoint__every_steps=2, eval__every_steps=0)

@@ -1,13 +1,15 @@
 """What a run says of itself: while it runs, and what it leaves for people.
 
-`progress` is the bar, `metrics.jsonl` and TensorBoard; `report` and `curves` are made from these;
+`progress` is the bar, `metrics.jsonl` and TensorBoard, `nonfinite` what it says of steps that are
+skipped; `report` and `curves` are made from these;
 `provenance` notes config, code and devices at every start; `profiling` traces steps; `duplicates`
 leaves out what libraries say twice.
 """
 
 from dit_jax.train.logs import provenance, report
 from dit_jax.train.logs.duplicates import silence
+from dit_jax.train.logs.nonfinite import NonFinite
 from dit_jax.train.logs.profiling import Profile
 from dit_jax.train.logs.progress import Report
 
-__all__ = ["Profile", "Report", "provenance", "report", "silence"]
+__all__ = ["NonFinite", "Profile", "Report", "provenance", "report", "silence"]

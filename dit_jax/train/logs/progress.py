@@ -17,10 +17,11 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from dit_jax.eval.metrics import METRICS
-from dit_jax.train.nonfinite import KEYS, NonFinite, bad
-from dit_jax.train.step import Metrics
+from dit_jax.train.logs.nonfinite import KEYS, NonFinite, bad
 
 JSONL = "metrics.jsonl"
+
+Metrics = dict[str, jax.Array]  # of one step, on the devices
 
 
 class Waiting(NamedTuple):

@@ -17,9 +17,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from dit_jax import config as configs
-from dit_jax.strict import flatten
-
 RUNS = "run.json"
 ROOT = Path(__file__).resolve().parents[2]
 # What decides numbers. Compilers of accelerators are packages too, where they are installed.
@@ -30,8 +27,8 @@ PACKAGES = (
 )
 
 
-def record(config: configs.Config, mesh: Mesh) -> dict[str, Any]:
-    """Code, packages, devices, mesh and resolved config, as plain JSON."""
+def record(settings: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """Code, packages, devices, mesh and the config's values by dotted key, as plain JSON."""
     devices = mesh.devices.flatten()
     return {
         "git": revision(ROOT),
@@ -44,7 +41,7 @@ def record(config: configs.Config, mesh: Mesh) -> dict[str, Any]:
             "processes": jax.process_count(),
         },
         "mesh": dict(mesh.shape),
-        "config": flatten(config),
+        "config": settings,
     }
 
 
@@ -78,7 +75,7 @@ def packages() -> dict[str, str]:
     return found
 
 
-def note_start(workdir: Path, config: configs.Config, mesh: Mesh, *, step: int) -> None:
+def note_start(workdir: Path, settings: dict[str, Any], mesh: Mesh, *, step: int) -> None:
     """Add an entry about this start to `run.json`; call it in one process.
 
     Raises ValueError where the file is damaged: it is never overwritten.
@@ -86,7 +83,7 @@ def note_start(workdir: Path, config: configs.Config, mesh: Mesh, *, step: int) 
     path = workdir / RUNS
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     entry = {"time": now, "step": step, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
-    entry |= record(config, mesh)
+    entry |= record(settings, mesh)
     unfinished = path.with_suffix(".json.tmp")
     unfinished.write_text(json.dumps([*starts(workdir), entry], indent=2) + "\n", "utf-8")
     os.replace(unfinished, path)

@@ -9,11 +9,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from dit_jax import config as configs
 from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.eval.report import SUMMARY, write_text
 from dit_jax.models import flops
-from dit_jax.strict import flatten
+from dit_jax.models.architecture import Architecture
 from dit_jax.train.logs import curves, provenance
 from dit_jax.train.logs.progress import JSONL
 
@@ -22,19 +21,26 @@ REPORT, CURVES = "report.md", "curves.png"
 Line = dict[str, Any]  # of metrics.jsonl
 
 
-def write(workdir: Path, config: configs.Config) -> None:
-    """Write `report.md` and `curves.png`; call it in one process."""
+def write(
+    workdir: Path, settings: dict[str, Any], *, arch: Architecture, freeze: tuple[str, ...]
+) -> None:
+    """Write `report.md` and `curves.png`; call it in one process.
+
+    Args:
+      settings: the config's values by dotted key.
+      freeze: encoders that are not trained.
+    """
     lines = read(workdir)
     starts = provenance.starts(workdir)
     curves.save(lines, workdir / CURVES)
     parts = [
-        f"# {workdir.resolve().name}: {config.model.variant} on {config.data.dataset}\n",
+        f"# {workdir.resolve().name}: {settings['model.variant']} on {settings['data.dataset']}\n",
         _scores(lines, workdir),
         f"## Curves\n\n![loss, scores, rate and speed by step]({CURVES})\n",
         _pictures(workdir),
-        _speed(lines, config, starts),
+        _speed(lines, starts, arch=arch, freeze=freeze),
         _starts(starts),
-        _config(config, starts),
+        _config(settings, starts),
     ]
     write_text(workdir / REPORT, "\n".join(part for part in parts if part))
 
@@ -88,7 +94,9 @@ def _pictures(workdir: Path) -> str:
     return f"## Pictures\n\n![photo, truth and prediction](pictures/{last})\n"
 
 
-def _speed(lines: list[Line], config: configs.Config, starts: list[dict]) -> str:
+def _speed(
+    lines: list[Line], starts: list[dict], *, arch: Architecture, freeze: tuple[str, ...]
+) -> str:
     """Of the last start that logged anything; its devices are known."""
     logged = [line for line in lines if "train/images_per_s" in line]
     if not logged:
@@ -102,7 +110,6 @@ def _speed(lines: list[Line], config: configs.Config, starts: list[dict]) -> str
         return f"{text}).\n"
     devices = start["devices"]
     text += f"), {rate / devices['count']:.2f} on each of {devices['count']} × {devices['kind']}."
-    arch, freeze = config.architecture(), config.freeze()
     work = flops.training(arch, freeze=freeze)
     text += f" Training takes {work / 1e9:,.3g} GFLOP an image"
     about = dict(device_kind=devices["kind"], devices=devices["count"], freeze=freeze)
@@ -127,10 +134,10 @@ def _starts(starts: list[dict]) -> str:
     return "## Starts\n\n" + "\n".join(rows) + "\n"
 
 
-def _config(config: configs.Config, starts: list[dict]) -> str:
+def _config(settings: dict[str, Any], starts: list[dict]) -> str:
     """The last command, whose `--config.…` are what differs from the file, and every value."""
     text = "## Config\n\n"
     if starts:
         text += "    " + " ".join(starts[-1]["command"]) + "\n\n"
-    values = "\n".join(f"    {key} = {value!r}" for key, value in flatten(config).items())
+    values = "\n".join(f"    {key} = {value!r}" for key, value in settings.items())
     return f"{text}<details><summary>Every value</summary>\n\n{values}\n\n</details>\n"

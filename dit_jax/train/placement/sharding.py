@@ -61,12 +61,14 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def check_batches(config: configs.Config, mesh: Mesh | AbstractMesh) -> None:
+def check_batches(
+    optim: configs.Optim, evaluation: configs.Eval, mesh: Mesh | AbstractMesh
+) -> None:
     """Raise ValueError where a batch cannot be split evenly over the devices."""
     pieces = mesh.shape["data"] * mesh.shape["fsdp"]
     sizes = {
-        "optim.batch_size / optim.accumulate": config.optim.batch_size // config.optim.accumulate,
-        "eval.batch_size": config.eval.batch_size,
+        "optim.batch_size / optim.accumulate": optim.batch_size // optim.accumulate,
+        "eval.batch_size": evaluation.batch_size,
     }
     for name, size in sizes.items():
         if size % pieces:

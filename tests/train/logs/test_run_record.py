@@ -11,6 +11,7 @@ from PIL import Image
 from runs import compiling_once, config_of, shrink
 
 from dit_jax.plan import compile
+from dit_jax.strict import flatten
 from dit_jax.train import loop
 from dit_jax.train.logs import curves, provenance, report
 from dit_jax.train.placement import compile_cache
@@ -68,7 +69,7 @@ def test_a_damaged_record_is_not_overwritten(tmp_path):
     for text in ("[{", '{"a": 1}', "[1]"):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"run.json is damaged: it is "):
-            provenance.note_start(tmp_path, config_with(), mesh, step=0)
+            provenance.note_start(tmp_path, flatten(config_with()), mesh, step=0)
         assert path.read_text() == text
 
 
@@ -118,7 +119,7 @@ def test_a_report_of_a_known_device(tmp_path):
     rate = 4 * 459e12 / work / 2
     line = json.dumps({"step": 1, "train/images_per_s": rate})
     (tmp_path / report.JSONL).write_text(f'{line}\n{{"step": 2, "tr')
-    report.write(tmp_path, config)
+    report.write(tmp_path, flatten(config), arch=config.architecture(), freeze=())
     text = (tmp_path / report.REPORT).read_text()
     assert ": 50.0% of the devices' bfloat16 peak (MFU)." in text
     assert "Not evaluated yet." in text and "Pictures" not in text

@@ -75,7 +75,7 @@ def test_meshes_that_do_not_fit():
     mesh = sharding.make_mesh(configs.Mesh(data=-1, fsdp=1, tensor=1), jax.devices()[:1])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
     with pytest.raises(ValueError, match=r"optim.batch_size / optim.accumulate is 8; expected"):
-        sharding.check_batches(config_of(), mesh_of(16, 1, 1))
+        sharding.check_batches(config_of().optim, config_of().eval, mesh_of(16, 1, 1))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 4, 2)])

@@ -13,7 +13,7 @@ from convert.assemble import assemble
 from dit_jax import variants
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Injection, Vit
-from dit_jax.train import scoring, setup
+from dit_jax.train import model, scoring
 from dit_jax.train.run import Run
 from dit_jax.weights import directory
 
@@ -21,6 +21,11 @@ from dit_jax.weights import directory
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     shrink(monkeypatch)
+
+
+def first_params(config, folder, arch):
+    init = with_init(config, model=str(folder)).model.init
+    return model.first_params(init, arch, seed=config.seed)
 
 
 def with_init(config, **init):
@@ -37,11 +42,11 @@ def plain_sam(folder):
 def test_another_architecture_is_refused():
     wanted = config_of().architecture()
     free = dataclasses.replace(wanted, image_size=128, dtype="bfloat16")
-    setup.check_architecture(free, wanted, folder="models/a")
+    model.check_architecture(free, wanted, folder="models/a")
     bert = dataclasses.replace(wanted.bert, depth=2)
     other = dataclasses.replace(wanted, injection=Injection.E2E, mask_padding=False, bert=bert)
     with pytest.raises(ValueError, match="^models/a holds another model") as raised:
-        setup.check_architecture(other, wanted, folder="models/a")
+        model.check_architecture(other, wanted, folder="models/a")
     for field in ("injection: e2e → layer_wise", "mask_padding: False → True", "bert.depth: 2 → 1"):
         assert field in str(raised.value)
 
@@ -52,13 +57,13 @@ def test_training_from_a_directory(tmp_path):
     params = parameters.init(arch, seed=7)
     directory.save(tmp_path / "model", arch, params)
     plain_sam(tmp_path / "sam")
-    first = setup.first_params(with_init(config, model=str(tmp_path / "model")), arch)
+    first = first_params(config, tmp_path / "model", arch)
     jax.tree.map(np.testing.assert_array_equal, first, params)
     other = dataclasses.replace(arch, injection=Injection.E2E)  # of the very same shapes
     with pytest.raises(ValueError, match="injection: layer_wise → e2e"):
-        setup.first_params(with_init(config, model=str(tmp_path / "model")), other)
+        first_params(config, tmp_path / "model", other)
     with pytest.raises(ValueError, match="one encoder or plain SAM; give it as model.init.bert"):
-        setup.first_params(with_init(config, model=str(tmp_path / "sam")), arch)
+        first_params(config, tmp_path / "sam", arch)
 
 
 def test_the_vocabulary_of_bert(tmp_path):
@@ -67,11 +72,14 @@ def test_the_vocabulary_of_bert(tmp_path):
     weights = folder / "model.safetensors"
     for bert in ("", str(folder), str(weights)):
         with pytest.raises(ValueError, match="model.vocab is empty and no vocab.txt lies beside"):
-            setup.vocabulary(with_init(config, bert=bert))
+            model.vocabulary(with_init(config, bert=bert).model, drawn=False)
     weights.touch()
     (folder / "vocab.txt").touch()
     for bert in (folder, weights):
-        assert setup.vocabulary(with_init(config, bert=str(bert))) == folder / "vocab.txt"
+        assert (
+            model.vocabulary(with_init(config, bert=str(bert)).model, drawn=False)
+            == folder / "vocab.txt"
+        )
 
 
 def test_bert_from_a_hugging_face_folder(tmp_path):

@@ -1,42 +1,62 @@
-"""From a config to the parts of a run: vocabulary and first parameters; `sources` is beside it."""
+"""The model of a run: what predicts, from which vocabulary, and its parameters before step 0."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+from flax import nnx
+from jax.sharding import Mesh
 
 from dit_jax import config as configs
 from dit_jax.data import shapes
-from dit_jax.data.pixels import Augmentation
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten
-from dit_jax.train import sources
+from dit_jax.train import step as steps
+from dit_jax.train.placement import sharding
 from dit_jax.weights import directory
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
 FREE = ("image_size", "dtype", "windowed")
 
 
-def augmentation(config: configs.Config) -> Augmentation:
-    """The training pictures' variation; all scales, or full size only."""
-    values = dataclasses.asdict(config.data.augmentation)
-    scales = values.pop("scales")
-    return Augmentation(**values) if scales else Augmentation(scales=(1.0,), **values)
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What predicting needs besides parameters."""
+
+    arch: Architecture
+    graph: nnx.GraphDef
+    tokenizer: Tokenizer
+    mesh: Mesh
+    placement: Params  # shardings of all parameters
+
+    @staticmethod
+    def of(arch: Architecture, vocab: Path, mesh: Mesh) -> "Model":
+        """Raises ValueError where the text encoder has no row for every word piece."""
+        graph, abstract = parameters.structure(arch)
+        tokenizer = open_tokenizer(vocab, arch)
+        return Model(arch, graph, tokenizer, mesh, sharding.shardings(abstract, mesh))
+
+    @functools.cached_property
+    def predict(self) -> Callable:
+        """`step.make_predict_step`'s function, compiled once."""
+        return steps.make_predict_step(self.graph, mesh=self.mesh, placement=self.placement)
 
 
-def vocabulary(config: configs.Config) -> Path:
-    """The vocabulary file that the config means."""
-    if config.model.vocab:
-        return Path(config.model.vocab)
-    if config.model.init.model:
-        return directory.vocab_path(config.model.init.model)
-    beside = _vocab_of_bert(config.model.init.bert)
+def vocabulary(model: configs.Model, *, drawn: bool) -> Path:
+    """The vocabulary file that a config means; `drawn`: only embedded data are trained on."""
+    if model.vocab:
+        return Path(model.vocab)
+    if model.init.model:
+        return directory.vocab_path(model.init.model)
+    beside = _vocab_of_bert(model.init.bert)
     if beside is not None:
         return beside
-    if sources.drawn(config):
+    if drawn:
         return shapes.VOCAB
     raise ValueError(
         "model.vocab is empty and no vocab.txt lies beside BERT; expected one for this data set."
@@ -64,9 +84,8 @@ def open_tokenizer(vocab: Path, arch: Architecture) -> Tokenizer:
     return tokenizer
 
 
-def first_params(config: configs.Config, arch: Architecture) -> Params:
+def first_params(init: configs.Init, arch: Architecture, *, seed: int) -> Params:
     """Parameters before the first step: a model directory's, SAM's and BERT's, or fresh ones."""
-    init, seed = config.model.init, config.seed
     if init.model and (init.sam or init.bert):
         raise ValueError("model.init names a model directory and PyTorch files; expected one kind.")
     if init.model:

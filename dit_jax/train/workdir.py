@@ -1,0 +1,96 @@
+"""Whose workdir it is: the settings of the run that a folder holds, compared before it goes on.
+
+Settings are a config's values by dotted key, as `dit_jax.strict.flatten` gives them and
+`<workdir>/config.json` keeps them.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dit_jax.strict import printed
+from dit_jax.train.placement import hosts
+
+Settings = dict[str, Any]
+
+CONFIG = "config.json"
+# Keys that change no training step (but for rounding): a run may be continued with other values.
+FREE = (
+    "mesh.",
+    *(
+        "train.minutes",
+        "train.log_every",
+        "train.pictures",
+        "train.max_nonfinite",
+        "data.workers",
+        "checkpoint.",
+    ),
+    *("probe.", "eval.bootstrap", "eval.predictions", "profile_steps", "compile_cache"),
+)
+# Keys that runs of dit_jax 0.1 may lack, and what those runs did.
+FORMER = {
+    "model.presence": False,
+    "data.images": "",
+    "data.weights": [],
+    "data.leaks": "drop",
+    "data.on_error": "stop",
+    "data.shapes.absent": 0.0,
+    "optim.presence_weight": 0.1,
+    "eval.presence_threshold": 0.5,
+}
+RENAMED = {"train.seed": "seed"}
+
+
+def claim(workdir: Path, settings: Settings) -> None:
+    """Write the run's settings into its folder: `check_same` first, unless it is to be replaced."""
+    if hosts.first():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, _plain(settings))
+    hosts.wait_for_all("claimed")
+
+
+def check_same(workdir: Path, settings: Settings, *, only: tuple[str, ...] = ("",)) -> None:
+    """Raise ValueError naming every key (that starts like one of `only`) that the run had
+    otherwise."""
+    path, flat = workdir / CONFIG, _plain(settings)
+    if not path.is_file():
+        return
+    saved = FORMER | {RENAMED.get(key, key): value for key, value in read_json(path).items()}
+    changed = [
+        f"{printed(key)}: {_shown(saved, key)} → {_shown(flat, key)}"
+        for key in sorted(saved.keys() | flat.keys())
+        if _shown(saved, key) != _shown(flat, key)
+        if key.startswith(only) and not key.startswith(FREE)
+    ]
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run of another config ({'; '.join(changed)}); choose another"
+            " --workdir, or continue it under the new config with --overwrite."
+        )
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_suffix(".json.tmp")
+    unfinished.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(unfinished, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no JSON, no text at all, or nested too deeply
+        raise ValueError(f"{path} is damaged: it is not JSON; remove it to go on.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged: it holds no keys and values; remove it to go on.")
+    return values
+
+
+def _plain(settings: Settings) -> Settings:
+    """With tuples as the lists that JSON reads back."""
+    return json.loads(json.dumps(settings))
+
+
+def _shown(flat: Settings, key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "(no such key)"
