@@ -73,6 +73,7 @@ TARGET = flags.DEFINE_string(
 COMPILE = flags.DEFINE_bool("compile", True, "plan: ask the compiler, or only count.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
+STOPPED = 75  # the run was stopped, and the same command continues (sysexits.h: EX_TEMPFAIL)
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
 HINTS = {"model": "; to train from one, use --config.model.init.model=DIR"}
 HELP = ("--help", "-help", "-h")
@@ -83,13 +84,13 @@ PROGRAMS = {"convert": "convert.__main__", "figures": "dit_jax.figures.__main__"
 class Mode:
     """What `--mode` can be: the flags that it needs and those that it may be given."""
 
-    run: Callable[[], None]
+    run: Callable[[], int | None]  # gives an exit status; None is 0
     needs: tuple[str, ...]
     takes: tuple[str, ...] = ()
     joins: bool = False  # the other processes of a cluster, before JAX starts
 
 
-def train() -> None:
+def train() -> int:
     from dit_jax.train import (
         logs,
         loop,  # JAX and Orbax take seconds to import
@@ -101,7 +102,9 @@ def train() -> None:
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
     settings, workdir = config(), Path(WORKDIR.value)
     compile_cache.keep_compiled(settings.compile_cache, workdir)
-    loop.train(settings, workdir, **how)
+    if not loop.train(settings, workdir, **how):
+        return STOPPED
+    return 0
 
 
 def evaluate() -> None:
@@ -174,7 +177,7 @@ MODES = {
 }
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}; every setting is a --flag=value.")
     one_of("--mode", MODE.value, tuple(MODES))
@@ -186,7 +189,7 @@ def main(argv: list[str]) -> None:
 
         where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
         cluster.join(**where, process_id=PROCESS_ID.value)
-    mode.run()
+    return mode.run() or 0
 
 
 def check_flags(mode: Mode) -> None:
@@ -234,7 +237,7 @@ def run(argv: list[str]) -> int:
         print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
     try:
-        main(parse(argv))
+        return main(parse(argv))
     except KeyboardInterrupt:
         print("Interrupted; nothing that was saved is lost.", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -243,7 +246,6 @@ def run(argv: list[str]) -> int:
             traceback.print_exc()
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
-    return 0
 
 
 def parse(argv: list[str]) -> list[str]:

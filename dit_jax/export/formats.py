@@ -63,7 +63,7 @@ def export(
     if form == PACK and base is None:
         raise ValueError("--format=pack expected --base=DIR, the model that it was trained from.")
     scores = {} if scored is None else report.read_headlines(scored)
-    with directory.written_whole(out) as folder:
+    with alone(out), directory.written_whole(out) as folder:
         if form == PACK:
             found = source.read(model_dir)
             pack = packs.make(model_dir, base)
@@ -76,6 +76,14 @@ def export(
             found, licence=licence or found.licence, scores={**found.scores, **scores}
         )
         return describe(found, folder, name=out.name, form=form)
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """One export a folder at a time; what killed ones left beside it goes. Raises OSError."""
+    with Lease(out.parent, purpose=f"exporting {out.name}", name=f".{out.name}.lease"):
+        directory.tidy(out)
+        yield
 
 
 def describe(found: Source, folder: Path, *, name: str, form: str) -> manifest.Manifest:

@@ -14,6 +14,7 @@ from dit_jax import config as configs
 from dit_jax import viz
 from dit_jax.data.pipeline import TrainBatches
 from dit_jax.eval.report import table
+from dit_jax.lease import Lease
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints
@@ -24,42 +25,54 @@ from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
 from dit_jax.train.stop import Stop, Stopped
 from dit_jax.train.trained import training_of
-from dit_jax.train.workdir import check_same, claim
+from dit_jax.train.workdir import check_same, claim, held
 from dit_jax.weights import directory, manifest
+
+MODELS = ("model_final", "model")  # what a run exports: its last parameters, and its best
 
 
 def train(
     config: configs.Config, workdir: Path, *, overwrite: bool = False, allow_leak: bool = False
-) -> None:
+) -> bool:
     """Train to the end, or until stopped; continues what `workdir` holds.
 
     Args:
       overwrite: continue a run whose config was another one.
       allow_leak: train on pictures of evaluation splits, where `data.leaks` keeps them.
+
+    Returns whether the run is finished; if not, it was stopped, and the same command continues.
+    Raises OSError where another process trains or scores in `workdir`.
     """
-    run = Run.of(config, workdir, allow_leak=allow_leak)
-    if not overwrite:
-        check_same(workdir, run.settings())
-    with Stop(config.train.minutes) as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
-        training = Training(run, stop, checkpoints)
-        claim(workdir, run.settings())  # not before the first weights are known to load
+    with held(workdir, purpose="training") as lease:
         if hosts.first():
-            provenance.note_start(workdir, run.settings(), run.model.mesh, step=training.step)
-        training.loop()
-        checkpoints.wait()
-        if hosts.first():
-            print(farewell(training.step, run.total, stopped=training.asked), flush=True)
-        if run.batches.skipped:
-            print(skipped(run.batches, training.feed.skipped_rows), flush=True)
-        if not training.asked:
-            finish(run, checkpoints, stop)
+            for name in MODELS:
+                directory.tidy(workdir / name)
+        run = Run.of(config, workdir, allow_leak=allow_leak)
+        if not overwrite:
+            check_same(workdir, run.settings())
+        stopping, saving = Stop(config.train.minutes), Checkpoints(workdir, config.checkpoint)
+        with stopping as stop, saving as checkpoints:
+            training = Training(run, stop, checkpoints, lease)
+            claim(workdir, run.settings())  # not before the first weights are known to load
+            if hosts.first():
+                mesh = run.model.mesh
+                provenance.note_start(workdir, run.settings(), mesh, step=training.step)
+            training.loop()
+            checkpoints.wait()
+            if hosts.first():
+                print(farewell(training.step, run.total, stopped=training.asked), flush=True)
+            if run.batches.skipped:
+                print(skipped(run.batches, training.feed.skipped_rows), flush=True)
+            if training.asked or not finish(run, checkpoints, stop):
+                return False
+            return training.step >= run.total
 
 
 class Training:
     """The state of the loop; `step` counts the updates made."""
 
-    def __init__(self, run: Run, stop: Stop, checkpoints: Checkpoints):
-        self.run, self.stop, self.checkpoints = run, stop, checkpoints
+    def __init__(self, run: Run, stop: Stop, checkpoints: Checkpoints, lease: Lease):
+        self.run, self.stop, self.checkpoints, self.lease = run, stop, checkpoints, lease
         self.key = jax.random.key(run.config.seed)
         abstract = run.abstract_state()
         placement = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -141,8 +154,9 @@ class Training:
             write_report(run)
 
     def save(self, report: Report) -> None:
-        """Not before the losses so far are known to be finite."""
-        report.flush()
+        """Not before the losses so far are known to be finite, and logged."""
+        report.to_disk()
+        self.lease.check()
         data, meta = self.feed.get_state(), self.run.meta() | self.failures.record()
         self.checkpoints.save(self.state, step=self.step, data=data, meta=meta)
         self.saved = self.step
@@ -154,6 +168,8 @@ def due(step: int, every: int) -> bool:
 
 
 def farewell(step: int, total: int, *, stopped: bool) -> str:
+    if stopped and not step:
+        return "Stopped before the first step; nothing was to be saved. The same command starts."
     if stopped:
         return f"Stopped at step {step} of {total}; saved. The same command continues."
     if step < total:
@@ -169,14 +185,15 @@ def skipped(batches: TrainBatches, rows: int) -> str:
     )
 
 
-def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
+def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> bool:
     """Export the last and the best parameters as model directories, and score the best.
 
-    The scores end early where a signal comes in between; the same command then makes them again.
+    The scores end early, and it returns False, where a signal comes in between; the same command
+    then makes them again.
     """
     abstract, vocab = run.abstract_state(), run.model.tokenizer.vocab_path
     origin = provenance.record(run.settings(), run.model.mesh)
-    for name, step in (("model_final", checkpoints.latest()), ("model", checkpoints.best())):
+    for name, step in zip(MODELS, (checkpoints.latest(), checkpoints.best()), strict=True):
         params = checkpoints.restore_params(step, abstract)
         arrays = hosts.whole(params)
         if hosts.first():
@@ -191,14 +208,15 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> None:
     if hosts.first():
         print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
     try:
-        about = training_of(run.meta())
-        scores = run.scorer.all(params, about=about, stop=stop)
-        if hosts.first():
-            manifest.note_scores(run.workdir / "model", scores)
-            write_report(run)
+        scores = run.scorer.all(params, about=training_of(run.meta()), stop=stop)
     except Stopped:
         if hosts.first():
             print("Stopped before every split was scored. The same command continues.", flush=True)
+        return False
+    if hosts.first():
+        manifest.note_scores(run.workdir / "model", scores)
+        write_report(run)
+    return True
 
 
 def write_report(run: Run) -> None:

@@ -15,6 +15,7 @@ from dit_jax.train import step as steps
 from dit_jax.train import trained
 from dit_jax.train.sources import Datasets, Scored
 from dit_jax.train.trained import Trained
+from dit_jax.train.workdir import held
 
 RESAMPLES = 1000  # where eval.bootstrap is 0: verdicts need intervals
 
@@ -29,15 +30,17 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
         raise ValueError(
             f"this run is spread over {jax.process_count()} processes; --mode=probe expects one."
         )
-    datasets = Datasets.of(config.data, size=config.model.image_size)
-    datasets.check()
-    found, settings = trained.load(config, workdir, model_dir=model_dir), _settings(config)
-    for split in datasets.splits:
-        named = {"dataset": split.dataset, "split": split.name, "model": str(model_dir or workdir)}
-        result = _probe_split(found, split, batch_size=config.eval.batch_size, settings=settings)
-        path = workdir / "probe" / f"{split.dataset}-{split.name}"
-        _write(result, path, about=named | settings)
-        print(f"{split.dataset} {split.name}\n{probes.report.table(result)}\n", flush=True)
+    trained.expect(workdir, model_dir)
+    with held(workdir, purpose="probing"):
+        datasets = Datasets.of(config.data, size=config.model.image_size)
+        datasets.check()
+        found, about = trained.load(config, workdir, model_dir=model_dir), _settings(config)
+        for split in datasets.splits:
+            result = _probe_split(found, split, batch_size=config.eval.batch_size, settings=about)
+            path = workdir / "probe" / f"{split.dataset}-{split.name}"
+            names = {"dataset": split.dataset, "split": split.name}
+            _write(result, path, about=names | {"model": str(model_dir or workdir)} | about)
+            print(f"{split.dataset} {split.name}\n{probes.report.table(result)}\n", flush=True)
     print(f"Reports and figures are in {workdir / 'probe'}.")
 
 

@@ -18,6 +18,7 @@ from dit_jax.train.model import Model
 from dit_jax.train.placement import hosts
 from dit_jax.train.sources import Datasets, Scored
 from dit_jax.train.stop import Stop, Stopped
+from dit_jax.train.workdir import held
 
 About = dict[str, Any]  # what the model was trained on, as `Run.meta` says it
 
@@ -102,8 +103,10 @@ class Scorer:
 
 def score(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> None:
     """Score a model directory, or the best checkpoint of `workdir`, on every evaluation split."""
-    datasets = Datasets.of(config.data, size=config.model.image_size)
-    datasets.check()
-    found = trained.load(config, workdir, model_dir=model_dir)
-    scorer = Scorer.of(config, workdir, model=found.model, datasets=datasets)
-    scorer.all(found.params, about=found.about)
+    trained.expect(workdir, model_dir)
+    with held(workdir, purpose="scoring"):
+        datasets = Datasets.of(config.data, size=config.model.image_size)
+        datasets.check()
+        found = trained.load(config, workdir, model_dir=model_dir)
+        scorer = Scorer.of(config, workdir, model=found.model, datasets=datasets)
+        scorer.all(found.params, about=found.about)

@@ -31,14 +31,18 @@ class Trained:
     about: dict[str, Any] | None  # what it was trained on; None where nobody noted it
 
 
+def expect(workdir: Path, model_dir: Path | None) -> None:
+    """Raise FileNotFoundError where there is nothing to load, before anything is written."""
+    if model_dir is None and not (workdir / "checkpoints").is_dir():
+        raise FileNotFoundError(f"{workdir} holds no checkpoints; train first or give --model=DIR.")
+
+
 def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Trained:
-    """A model directory, or the best checkpoint of `workdir`."""
+    """A model directory, or the best checkpoint of `workdir`: `expect` them first."""
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(config.optim, config.eval, mesh)
     if model_dir is not None:
         return _of_directory(model_dir, mesh)
-    if not (workdir / "checkpoints").is_dir():
-        raise FileNotFoundError(f"{workdir} holds no checkpoints; train first or give --model=DIR.")
     check_same(workdir, flatten(config), only=("model.", "optim.ema"))
     drawn = Datasets.of(config.data, size=config.model.image_size).drawn
     arch = config.architecture()

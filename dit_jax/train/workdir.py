@@ -4,11 +4,14 @@ Settings are a config's values by dotted key, as `dit_jax.strict.flatten` gives 
 `<workdir>/config.json` keeps them.
 """
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dit_jax.lease import Lease
 from dit_jax.strict import printed
 from dit_jax.train.placement import hosts
 
@@ -40,6 +43,24 @@ FORMER = {
     "eval.presence_threshold": 0.5,
 }
 RENAMED = {"train.seed": "seed"}
+
+
+@contextlib.contextmanager
+def held(workdir: Path, *, purpose: str) -> Iterator[Lease]:
+    """The workdir for this run alone: its first process holds the lease for all of them.
+
+    Raises OSError, in every process, where another run has it or it cannot be written.
+    """
+    lease, trouble = Lease(workdir, purpose=purpose), ""
+    with contextlib.ExitStack() as stack:
+        if hosts.first():
+            try:
+                stack.enter_context(lease)
+            except OSError as error:
+                trouble = str(error)
+        if trouble := hosts.told_by_first(trouble):
+            raise OSError(trouble)
+        yield lease
 
 
 def claim(workdir: Path, settings: Settings) -> None:

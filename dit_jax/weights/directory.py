@@ -108,7 +108,11 @@ def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
 
 @contextlib.contextmanager
 def written_whole(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `out_dir` that becomes `out_dir` if the block succeeds."""
+    """A temporary folder beside `out_dir` that becomes `out_dir` if the block succeeds.
+
+    What was there before is renamed aside until then, so that at every moment one of them is
+    whole; `tidy` puts it back after a kill.
+    """
     if out_dir.exists() and not out_dir.is_dir():
         raise FileExistsError(f"{out_dir} is a file; expected a folder to write the model into.")
     if out_dir.is_dir() and any(out_dir.iterdir()) and not overwrite:
@@ -118,11 +122,35 @@ def written_whole(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield folder
         folder.chmod(0o755)
+        before = _before(out_dir)
         if out_dir.exists():
-            shutil.rmtree(out_dir)
-        folder.rename(out_dir)
+            out_dir.rename(before)
+        try:
+            folder.rename(out_dir)
+        except OSError:
+            if before.exists():
+                before.rename(out_dir)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _before(out_dir: Path) -> Path:
+    """What `out_dir` held until it was replaced."""
+    return out_dir.with_name(f".{out_dir.name}.before")
+
+
+def tidy(out_dir: Path) -> None:
+    """Remove what killed writers of `out_dir` left beside it, and put back what they moved aside.
+
+    Only for who alone writes there.
+    """
+    before = _before(out_dir)
+    if before.is_dir() and not out_dir.exists():
+        before.rename(out_dir)
+    for left in (before, *out_dir.parent.glob(f".{out_dir.name}-????????")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def read_contents(model_dir: Path | str) -> Contents:

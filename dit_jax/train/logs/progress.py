@@ -141,7 +141,10 @@ class Report:
             self._board.add_scalar(key, value, step)
 
     def _not_written(self, error: OSError) -> str:
-        return f"{self._lines.name} could not be written: {error.strerror}."
+        return (
+            f"{self._lines.name} could not be written: {error.strerror}; the checkpoints that are"
+            " there are whole, and the same command continues from the latest."
+        )
 
     def scores(self, step: int, split: str, scores: dict[str, dict]) -> None:
         """The scores of one evaluation, each protocol on its own curves."""
@@ -150,6 +153,12 @@ class Report:
             numbers = {name: row[name] for name in METRICS if row[name] is not None}
             self.write(step, {f"{split}-{protocol}/{k}": v for k, v in numbers.items()})
         self.restart_clock()
+
+    def to_disk(self) -> None:
+        """Everything logged so far, curves of TensorBoard included."""
+        self.flush()
+        if not self._silent:
+            self._board.flush()
 
     def say(self, text: str) -> None:
         """Print without breaking the progress bar."""

@@ -1,0 +1,164 @@
+"""One writer a folder: a lease that dies with its process, also on network file systems.
+
+`FOLDER/.lease` says who writes there. Whoever holds it renews it every few seconds; one that was
+not renewed for long is taken over. Locks of the operating system would be shorter, but not every
+network file system keeps them, and no bucket does.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+NAME = ".lease"
+BEAT = 5.0  # seconds between renewals
+STALE = 60.0  # without a renewal for so long, whoever held it is gone
+SETTLE = 0.5  # seconds in which several that take over at once see who was the last
+
+
+class Lease:
+    """Held from entry to exit; `check` raises where another process took it meanwhile.
+
+    Entering raises OSError, in a sentence with host, process and time, where another process
+    holds it, or where the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, purpose: str, name: str = NAME):
+        """`purpose` is what the holder does: "training"; `name` is another file than `.lease`."""
+        self.path = Path(os.path.abspath(folder)) / name
+        self._record = {
+            "purpose": purpose,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "token": secrets.token_hex(8),
+        }
+        self._over = threading.Event()
+        self._lost: str | None = None
+
+    def __enter__(self) -> "Lease":
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            created = self._create()
+        except OSError as error:
+            raise OSError(f"{self.path.parent} cannot be written: {error.strerror}.") from error
+        if not created:
+            self._take_over()
+        self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._heart.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._over.set()
+        self._heart.join()
+        if self._mine():
+            with contextlib.suppress(FileNotFoundError):  # the folder was removed meanwhile
+                self.path.unlink()
+
+    def check(self) -> None:
+        """Raise OSError where another process has taken the folder."""
+        if self._lost is not None:
+            raise OSError(self._lost)
+
+    def _create(self) -> bool:
+        """Whether the file was made by this call: exclusive creation is atomic, on NFS too."""
+        try:
+            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(self._record, file)
+        return True
+
+    def _take_over(self) -> None:
+        """From a holder that is gone; of several that do so at once, the last one keeps it."""
+        other = _read(self.path)
+        if other is not None and not _gone(other):
+            age = _age(self.path)
+            if age is not None and age < STALE:
+                raise OSError(_taken(self.path.parent, other))
+        own = self.path.with_name(f"{self.path.name}-{self._record['token']}")
+        own.write_text(json.dumps(self._record), encoding="utf-8")
+        os.replace(own, self.path)
+        time.sleep(SETTLE)
+        if not self._mine():
+            raise OSError(_taken(self.path.parent, _read(self.path) or {}))
+
+    def _mine(self) -> bool:
+        other = _read(self.path)
+        return other is not None and other.get("token") == self._record["token"]
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            try:
+                if not self._mine():
+                    self._lost = _taken(self.path.parent, _read(self.path) or {})
+                    return
+                os.utime(self.path)
+            except OSError:  # a disk that is away for a moment; a lease can miss beats
+                continue
+
+
+def _gone(other: dict[str, Any]) -> bool:
+    """Whether the holder ran on this host and does not any more: then nobody needs to wait."""
+    if other.get("host") != socket.gethostname():
+        return False
+    started = _started(other.get("pid", 0))
+    return started is None or started != other.get("started")
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this host began, in the kernel's ticks; None where there is none.
+
+    Where the kernel does not say (it is Linux's /proc), "unknown" of every process that is there.
+    """
+    if not Path("/proc/self/stat").is_file():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:  # somebody else's
+            pass
+        return "unknown"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _age(path: Path) -> float | None:
+    """Seconds since the last renewal, by the file system's own clock; None where it is gone."""
+    probe = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The record; {} where it is just being written; None where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _taken(folder: Path, other: dict[str, Any]) -> str:
+    who = {key: other.get(key, "unknown") for key in ("purpose", "pid", "host", "since")}
+    return (
+        f"another process is {who['purpose']} in {folder}: process {who['pid']} on {who['host']},"
+        f" since {who['since']}; wait for it, stop it, or choose another folder."
+    )
