@@ -97,7 +97,7 @@ def train() -> None:
     from dit_jax.train.placement import compile_cache
 
     if not TRACEBACK.value:
-        logs.silence()
+        logs.drop_duplicate_errors()
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
     settings, workdir = config(), Path(WORKDIR.value)
     compile_cache.keep_compiled(settings.compile_cache, workdir)
