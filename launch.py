@@ -55,7 +55,7 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
 PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
 FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
-LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
+LICENSE = flags.DEFINE_string("license", None, "Of the exported model, e.g. Apache-2.0.")
 SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
@@ -140,7 +140,7 @@ def export() -> None:
     from dit_jax.export import formats
 
     form, out = FORMAT.value, Path(OUT.value)
-    about = dict(base=folder(BASE), licence=LICENCE.value, scored=folder(SCORES))
+    about = dict(base=folder(BASE), license=LICENSE.value, scored=folder(SCORES))
     noted = formats.export(Path(MODEL.value), out, form=form, **about)
     print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
 
@@ -164,7 +164,7 @@ MODES = {
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
     ),
     "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
-    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
+    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "license", "scores")),
     # Also takes what a training command says, which may be asked about as it is.
     "plan": Mode(
         plan,
