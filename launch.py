@@ -55,7 +55,7 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
 PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
 FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
-LICENCE = flags.DEFINE_string("licence", None, "Of the exported model, e.g. Apache-2.0.")
+LICENSE = flags.DEFINE_string("license", None, "Of the exported model, e.g. Apache-2.0.")
 SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
 ALLOW_LEAK = flags.DEFINE_bool(
     "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
@@ -98,7 +98,7 @@ def train() -> int:
     from dit_jax.train.placement import compile_cache
 
     if not TRACEBACK.value:
-        logs.silence()
+        logs.drop_duplicate_errors()
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
     settings, workdir = config(), Path(WORKDIR.value)
     compile_cache.keep_compiled(settings.compile_cache, workdir)
@@ -143,7 +143,7 @@ def export() -> None:
     from dit_jax.export import formats
 
     form, out = FORMAT.value, Path(OUT.value)
-    about = dict(base=folder(BASE), licence=LICENCE.value, scored=folder(SCORES))
+    about = dict(base=folder(BASE), license=LICENSE.value, scored=folder(SCORES))
     noted = formats.export(Path(MODEL.value), out, form=form, **about)
     print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
 
@@ -167,7 +167,7 @@ MODES = {
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
     ),
     "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
-    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "licence", "scores")),
+    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "license", "scores")),
     # Also takes what a training command says, which may be asked about as it is.
     "plan": Mode(
         plan,

@@ -1,6 +1,6 @@
 """A local web page for one model: `--mode=demo`, docs/see.md.
 
-page/*.html|css|js ◀─▶ app (routes, behind `guard`) ─▶ rooms (what stays open) ─▶ Segmenter, explain
+page/*.html|css|js ◀─▶ app (routes, behind `guard`) ─▶ sessions (kept open) ─▶ Segmenter, explain
                                                   └─▶ replies (JSON of an answer, of a word map)
 
 Needs Flask and waitress, the extra `demo`. Everything the page loads lies in `page/`: it works

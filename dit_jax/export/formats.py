@@ -45,7 +45,7 @@ def export(
     *,
     form: str,
     base: Path | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     scored: Path | None = None,
 ) -> manifest.Manifest:
     """Writes the folder `out`, and returns its manifest.
@@ -53,7 +53,7 @@ def export(
     Args:
       model_dir: a model directory; or a pack, with its `base`.
       base: of `form` "pack", the model that `model_dir` was trained from.
-      licence: under which the model may be used; None keeps what is known.
+      license: under which the model may be used; None keeps what is known.
       scored: workdir whose `eval/*.json` are this model's scores; None keeps what is known.
 
     Raises FileExistsError if `out` holds anything, ValueError or OSError where something is wrong
@@ -73,7 +73,7 @@ def export(
             found = source.read(model_dir, base=base)
             FORMATS[form](found, folder)
         found = dataclasses.replace(
-            found, licence=licence or found.licence, scores={**found.scores, **scores}
+            found, license=license or found.license, scores={**found.scores, **scores}
         )
         return describe(found, folder, name=out.name, form=form)
 
@@ -89,7 +89,7 @@ def alone(out: Path) -> Iterator[None]:
 def describe(found: Source, folder: Path, *, name: str, form: str) -> manifest.Manifest:
     """Writes manifest and model card into a folder."""
     noted = manifest.write(
-        folder, provenance=found.provenance, licence=found.licence, scores=found.scores
+        folder, provenance=found.provenance, license=found.license, scores=found.scores
     )
     count = sum(leaf.size for leaf in params_lib.flatten(found.params).values())
     card = model_card.fill(noted, name=name, form=form, arch=found.arch, parameters=int(count))

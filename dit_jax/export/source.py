@@ -22,7 +22,7 @@ class Source:
     vocab: Path | None
     unused: dict[str, np.ndarray]
     provenance: dict[str, Any]
-    licence: str | None = None
+    license: str | None = None
     scores: manifest.Scores = dataclasses.field(default_factory=dict)
 
     def vocabulary(self) -> Path:
@@ -65,7 +65,7 @@ def _about(folder: Path, *, vocab: Path) -> dict[str, Any]:
     about: dict[str, Any] = {"vocab": path if path.is_file() else None}
     if noted is None:
         return about | {"provenance": read_provenance(folder)}
-    return about | dict(provenance=noted.provenance, licence=noted.licence, scores=noted.scores)
+    return about | dict(provenance=noted.provenance, license=noted.license, scores=noted.scores)
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

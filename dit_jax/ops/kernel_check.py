@@ -1,4 +1,4 @@
-"""Kernels on trial: a device compiles them, and computes with them what their definition says.
+"""Kernel check: a device compiles a kernel, and computes with it what its definition says.
 
 What a compiler accepts it may still get wrong, on a device or in a release on which nobody has
 compared numbers. So before the first program uses a kernel, this process's device runs it once,
@@ -19,15 +19,15 @@ TOLERANCE = 0.05
 
 
 def like(target: Target, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    """An argument of `objection` that lies on a target's device."""
+    """An argument of `kernel_fault` that lies on a target's device."""
     place = None if target.device is None else SingleDeviceSharding(target.device)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
 
-def objection(
+def kernel_fault(
     target: Target, program: Callable, *arguments: Any, definition: Callable | None = None
 ) -> str | None:
-    """Why a device should not run a program of such arguments; None where nothing speaks against.
+    """Why a device should not run a program of such arguments; None where it compiles and agrees.
 
     Args:
       arguments: trees of `like`.

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from dit_jax.ops import norm_kernel
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.kernel_check import like, objection
+from dit_jax.ops.kernel_check import kernel_fault, like
 from dit_jax.ops.mesh import by_rows_and_heads
 from dit_jax.ops.platform import Target, platform, target
 
@@ -78,7 +78,7 @@ def _has_kernel(width: int, dtype: str, target: Target) -> bool:
         like(target, (128, norm_kernel.ROWS, width), dtype),
         like(target, (width,), "float32"),
     )
-    reason = objection(target, _by_kernel, rows, rows, rows, scale, definition=_by_definition)
+    reason = kernel_fault(target, _by_kernel, rows, rows, rows, scale, definition=_by_definition)
     if reason:
         logging.warning("layer norm: XLA's slower backward pass, %d channels (%s)", width, reason)
     return reason is None

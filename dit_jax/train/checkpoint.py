@@ -37,7 +37,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             best_fn=self._score,  # makes Orbax keep the step; the policies decide what is deleted
             preservation_policy=keep.AnyPreservationPolicy([latest, best]),
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             cleanup_tmp_directories=True,
         )
         with self._named_errors("be opened"):
@@ -122,7 +122,7 @@ class Checkpoints:
         checksums.check(self._folder / str(step))
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
-    def _seal(self) -> None:
+    def _write_checksums(self) -> None:
         """Called by Orbax when all files of a step are there, and before it gets its name."""
         if hosts.first():
             for unfinished in self._folder.glob(f"*{TEMPORARY}*"):

@@ -1,7 +1,7 @@
 """Checksums of a checkpoint, written before it appears and compared before it is used.
 
-`seal.json` in a step's folder holds size and SHA-256 of every file. It is written while the folder
-still has its temporary name, so a checkpoint that can be seen can also be checked.
+`checksums.json` in a step's folder holds size and SHA-256 of every file. It is written while the
+folder still has its temporary name, so a checkpoint that can be seen can also be checked.
 """
 
 import hashlib
@@ -11,33 +11,34 @@ from typing import Any
 
 import jax
 
-SEAL = "seal.json"
+CHECKSUMS = "checksums.json"
+FORMER = "seal.json"  # the same, in checkpoints of version 0.1
 CHANGES = ("_CHECKPOINT_METADATA",)  # Orbax notes the time of the commit there, afterwards
 BLOCK = 1 << 22
 
 
 def write(folder: Path) -> None:
-    """Seal what is in `folder`."""
+    """Checksums of what is in `folder`, into it."""
     found = {str(path.relative_to(folder)): _sums(path) for path in _files(folder)}
-    (folder / SEAL).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    (folder / CHECKSUMS).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 def check(folder: Path) -> None:
-    """Raise ValueError naming the first file that is missing or has other bytes than were sealed.
+    """Raise ValueError naming the first file that is missing or has other bytes than were written.
 
-    Processes share the work. A folder without a seal is one of before there were any.
+    Processes share the work. A folder without checksums is one of before there were any.
     """
-    path = folder / SEAL
-    if not path.is_file():
+    path = next((path for name in (CHECKSUMS, FORMER) if (path := folder / name).is_file()), None)
+    if path is None:
         return
     try:
-        sealed: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        if not sealed or not isinstance(sealed, dict):
-            raise ValueError(f"{SEAL} holds no names.")
-        names = sorted(sealed)[jax.process_index() :: jax.process_count()]
-        wrong = next((name for name in names if _differs(folder / name, sealed[name])), None)
+        written: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        if not written or not isinstance(written, dict):
+            raise ValueError(f"{path.name} holds no names.")
+        names = sorted(written)[jax.process_index() :: jax.process_count()]
+        wrong = next((name for name in names if _differs(folder / name, written[name])), None)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(_sentence(folder, f"{SEAL} is not what was written")) from error
+        raise ValueError(_sentence(folder, f"{path.name} is not what was written")) from error
     if wrong is not None:
         what = "has other bytes than were written" if (folder / wrong).is_file() else "is missing"
         raise ValueError(_sentence(folder, f"{wrong} {what}"))
@@ -51,7 +52,7 @@ def _sentence(folder: Path, what: str) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    named = (path for path in folder.rglob("*") if path.name not in (SEAL, *CHANGES))
+    named = (path for path in folder.rglob("*") if path.name not in (CHECKSUMS, *CHANGES))
     return sorted(path for path in named if path.is_file())
 
 
@@ -63,7 +64,7 @@ def _sums(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def _differs(path: Path, sealed: dict[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != sealed["bytes"]:
+def _differs(path: Path, written: dict[str, Any]) -> bool:
+    if not path.is_file() or path.stat().st_size != written["bytes"]:
         return True
-    return _sums(path) != sealed
+    return _sums(path) != written

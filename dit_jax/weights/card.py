@@ -1,7 +1,7 @@
 """The model card: `model_card.md` filled in from a manifest, for people to finish (Mitchell 2019).
 
 What the program knows is written; what only a person can say is asked for in comments that no
-reader sees. Nothing is made up: an unknown licence or missing score is called that.
+reader sees. Nothing is made up: an unknown license or missing score is called that.
 """
 
 import json
@@ -53,7 +53,7 @@ def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parame
     use = Template(USES[form]).substitute(name=name, base=manifest.provenance.get("base", "BASE"))
     return template.substitute(
         name=name,
-        licence_tag=(manifest.licence or "unknown").lower(),
+        license_tag=(manifest.license or "unknown").lower(),
         description=describe(arch, parameters),
         use=use,
         provenance=_listed(manifest.provenance, otherwise="Nobody noted it."),
@@ -62,8 +62,8 @@ def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parame
         tokens=arch.text_tokens,
         size=arch.image_size,
         data=_trained_on(manifest.provenance),
-        licence=manifest.licence
-        or "Not stated. Whoever hands the model on says here under which licence it may be used.",
+        license=manifest.license
+        or "Not stated. Whoever hands the model on says here under which license it may be used.",
         files=_table(
             ("file", "bytes"), [(f"`{n}`", f"{f.bytes:,}") for n, f in manifest.files.items()]
         ),

@@ -60,20 +60,20 @@ def save(
     vocab: Path | str | None = None,
     unused: dict[str, np.ndarray] | None = None,
     provenance: dict[str, Any] | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     scores: manifest.Scores | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes a model directory.
 
     Args:
-      licence, scores: what its manifest says of them, where they are known.
+      license, scores: what its manifest says of them, where they are known.
 
     Raises FileExistsError if `out_dir` holds anything and `overwrite` is False.
     """
     config = {"kind": "dit_sam", "architecture": to_json(arch)}
     tensors = params_lib.flatten(params)
-    about = {"provenance": provenance or {}, "licence": licence, "scores": scores}
+    about = {"provenance": provenance or {}, "license": license, "scores": scores}
     _write(out_dir, config, tensors, vocab, unused, about, overwrite)
 
 

@@ -3,7 +3,7 @@
     format       version of this file
     files        size and SHA-256 of every file but the manifest and the model card
     provenance   where the parameters come from
-    licence      under which they may be used; null where nobody said
+    license      under which they may be used; null where nobody said
     scores       of each data set, split and protocol, where the model was scored
     packages     versions that wrote the folder
 
@@ -43,7 +43,7 @@ class Manifest:
 
     files: dict[str, File]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
-    licence: str | None = None
+    license: str | None = None
     scores: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     packages: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -56,7 +56,7 @@ def write(
     folder: Path,
     *,
     provenance: Mapping[str, Any],
-    licence: str | None = None,
+    license: str | None = None,
     scores: Scores | None = None,
 ) -> Manifest:
     """Describes the files that lie in and below `folder` now, and writes `manifest.json`."""
@@ -65,7 +65,7 @@ def write(
     manifest = Manifest(
         files={name: file for name, file in files.items() if name not in UNLISTED},
         provenance=dict(provenance),
-        licence=licence,
+        license=license,
         scores={name: dict(row) for name, row in (scores or {}).items()},
         packages=versions(),
     )
@@ -151,6 +151,9 @@ def _write(folder: Path, manifest: Manifest) -> None:
 
 
 def _from_json(values: dict[str, Any]) -> Manifest:
+    if "licence" in values:  # as version 0.1 wrote it
+        values = {"license": values["licence"]} | values
+        del values["licence"]
     fields = {field.name: field.type for field in dataclasses.fields(Manifest)}
     unknown, missing = values.keys() - fields.keys() - {"format"}, fields.keys() - values.keys()
     if unknown or missing:

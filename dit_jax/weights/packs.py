@@ -104,7 +104,7 @@ def save(model_dir: Path | str, base_dir: Path | str, out: Path | str) -> Pack:
     """Writes what tells `model_dir` from `base_dir` as a pack; raises as `make` does, and
     FileExistsError if `out` holds anything."""
     noted = manifest.read(Path(model_dir))
-    known = {} if noted is None else dict(licence=noted.licence, scores=noted.scores)
+    known = {} if noted is None else dict(license=noted.license, scores=noted.scores)
     with written_whole(Path(out)) as folder:
         pack = make(model_dir, base_dir)
         write(pack, folder)

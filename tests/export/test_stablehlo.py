@@ -36,7 +36,7 @@ def cache(tmp_path_factory):
 def model_dir(tmp_path_factory):
     arch = Architecture(VIT, BERT, Injection.LAYER_WISE, presence=True, **SMALL)
     folder = tmp_path_factory.mktemp("model") / "small"
-    about = dict(vocab=VOCAB, provenance={"source": "drawn at random"}, licence="Apache-2.0")
+    about = dict(vocab=VOCAB, provenance={"source": "drawn at random"}, license="Apache-2.0")
     directory.save(folder, arch, random_params(arch), **about)
     return folder
 
@@ -132,7 +132,7 @@ def test_every_method_is_a_program(injection):
 def test_the_folder(exported, model_dir):
     noted = manifest.verify(exported)
     assert noted.files.keys() == {"segment.stablehlo", "vocab.txt", "run.py"}
-    assert noted.provenance == {"source": "drawn at random"} and noted.licence == "Apache-2.0"
+    assert noted.provenance == {"source": "drawn at random"} and noted.license == "Apache-2.0"
     card = (exported / "README.md").read_text()
     assert "python run.py photo.jpg" in card and "$" not in card
     assert (exported / "vocab.txt").read_bytes() == (model_dir / "vocab.txt").read_bytes()
@@ -213,10 +213,10 @@ def test_a_model_directory_again(model_dir, tmp_path):
     score |= {"reported": ["oIoU"], "mIoU": 50.0}
     (tmp_path / "eval" / "shapes-val-original.json").write_text(json.dumps(score))
     noted = formats.export(
-        model_dir, tmp_path / "out", form="safetensors", licence="CC-BY-4.0", scored=tmp_path
+        model_dir, tmp_path / "out", form="safetensors", license="CC-BY-4.0", scored=tmp_path
     )
     assert noted == manifest.verify(tmp_path / "out")
-    assert noted.licence == "CC-BY-4.0"
+    assert noted.license == "CC-BY-4.0"
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nlicense: cc-by-4.0\n")
     assert "| shapes | val | original | 61.25 | 8 |" in card
@@ -249,11 +249,11 @@ def test_refusals(model_dir, tmp_path):
 def test_command(model_dir, tmp_path):
     root = ROOT
     command = [sys.executable, "launch.py", "--mode=export", f"--model={model_dir}"]
-    options = ["--format=safetensors", f"--out={tmp_path / 'out'}", "--licence=MIT"]
+    options = ["--format=safetensors", f"--out={tmp_path / 'out'}", "--license=MIT"]
     how = dict(cwd=root, capture_output=True, text=True, timeout=120)
     done = subprocess.run([*command, *options], **how)
     assert done.returncode == 0, done.stderr
-    assert "3 files" in done.stdout and manifest.verify(tmp_path / "out").licence == "MIT"
+    assert "3 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
     again = subprocess.run([*command, *options], **how)
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr

@@ -78,7 +78,7 @@ def test_many_scores_and_devices_elsewhere_only_compile(monkeypatch):
     assert dispatch.failure("by_head", PROBLEMS["no text"], CPU) is not None
 
 
-def test_gradients_that_are_nothing_are_no_objection():
+def test_gradients_that_are_nothing_are_no_fault():
     """One row of keys: positions in it favour none, and their gradient is rounding alone."""
     row = Problem(b=1, heads=2, m=256, n=256, c=16, grid=(1, 256), masked=False, dtype="float32")
     assert dispatch.failure("by_head", row, CPU) is None
@@ -90,12 +90,12 @@ def test_layer_norm():
         kernel_check.like(CPU, (48,), "float32"),
     )
     shapes, definition = (rows, rows, rows, scale), dict(definition=norm._by_definition)
-    assert kernel_check.objection(CPU, norm._by_kernel, *shapes, **definition) is None
+    assert kernel_check.kernel_fault(CPU, norm._by_kernel, *shapes, **definition) is None
 
     def forgets(x, g, beside, scale):
         return norm._by_kernel(x, g, jnp.zeros_like(beside), scale)
 
-    assert "off by" in kernel_check.objection(CPU, forgets, *shapes, **definition)
+    assert "off by" in kernel_check.kernel_fault(CPU, forgets, *shapes, **definition)
 
 
 def test_also_while_a_program_is_traced():

@@ -132,9 +132,19 @@ def flip(path):
     path.write_bytes(data)
 
 
-def damage_seal(path):
-    seal_file = next(parent for parent in path.parents if (parent / checksums.SEAL).is_file())
-    (seal_file / checksums.SEAL).write_text("[]")
+def damage_checksums(path):
+    files = (parent / checksums.CHECKSUMS for parent in path.parents)
+    next(file for file in files if file.is_file()).write_text("[]")
+
+
+def test_checksums_of_version_0_1_are_compared_too(tmp_path):
+    (tmp_path / "params").write_bytes(b"numbers")
+    checksums.write(tmp_path)
+    (tmp_path / checksums.CHECKSUMS).rename(tmp_path / "seal.json")
+    checksums.check(tmp_path)
+    flip(tmp_path / "params")
+    with pytest.raises(ValueError, match="params has other bytes than were written"):
+        checksums.check(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,7 @@ def damage_seal(path):
     [
         (flip, r"damaged: \S+ has other bytes than were written; remove that folder"),
         (os.remove, r"damaged: \S+ is missing; remove that folder"),
-        (damage_seal, r"damaged: seal.json is not what was written; remove that folder"),
+        (damage_checksums, r"damaged: checksums.json is not what was written; remove that folder"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_name(trained, tmp_path, harm, says):

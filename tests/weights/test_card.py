@@ -21,7 +21,7 @@ FULL = Manifest(
         "split": "train",
         "leaks": {"policy": "drop", "dropped_referents": 0, "overlap": {}},
     },
-    licence="Apache-2.0",
+    license="Apache-2.0",
     scores={
         "refcoco-val-dit": {
             "dataset": "refcoco",

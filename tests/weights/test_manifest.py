@@ -34,7 +34,7 @@ def saved(tmp_path_factory):
         vocab=folder / "words.txt",
         unused=UNUSED,
         provenance={"source": "seg_best.pth"},
-        licence="CC-BY-4.0",
+        license="CC-BY-4.0",
         scores=SCORES,
     )
     return folder / "model"
@@ -60,8 +60,14 @@ def test_it_says_what_is_known(saved):
     assert found.files.keys() == listed
     assert found.bytes == sum((saved / name).stat().st_size for name in listed)
     assert found.provenance == {"source": "seg_best.pth"}
-    assert (found.licence, found.scores) == ("CC-BY-4.0", SCORES)
+    assert (found.license, found.scores) == ("CC-BY-4.0", SCORES)
     assert found.packages.keys() == {"dit_jax", "flax", "jax", "numpy", "safetensors"}
+
+
+def test_the_key_licence_of_version_0_1_is_read(model_dir):
+    path, expected = model_dir / "manifest.json", manifest.read(model_dir)
+    path.write_text(path.read_text().replace('"license"', '"licence"'))
+    assert manifest.read(model_dir) == expected
 
 
 @pytest.mark.parametrize(

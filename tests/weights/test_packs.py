@@ -43,7 +43,7 @@ def folders(tmp_path_factory):
     base = params_lib.init(ARCH, seed=1)
     directory.save(root / "base", ARCH, base, vocab=VOCAB, provenance={"source": "drawn"})
     for seed, name in enumerate(("cats", "dogs")):
-        about = dict(vocab=VOCAB, provenance={"step": seed}, licence="MIT")
+        about = dict(vocab=VOCAB, provenance={"step": seed}, license="MIT")
         directory.save(root / name, ARCH, trained(base, seed=seed), **about)
         packs.save(root / name, root / "base", root / f"{name}.pack")
     return root
@@ -79,7 +79,7 @@ def test_a_pack_holds_what_was_trained_and_no_more(folders):
     assert any(path.startswith("image_encoder.injector.") for path in pack.tensors)
     assert pack.provenance == {"step": 0, "base": "base"}
     noted = manifest.verify(folders / "cats.pack")
-    assert noted.files.keys() == {"pack.json", "pack.safetensors"} and noted.licence == "MIT"
+    assert noted.files.keys() == {"pack.json", "pack.safetensors"} and noted.license == "MIT"
 
 
 def test_swapping_compiles_nothing_and_takes_less_than_a_second(folders, base):
@@ -215,7 +215,7 @@ def test_a_damaged_pack_is_one_sentence(folders, tmp_path, base):
 def test_export(folders, tmp_path):
     """To a pack, and from pack and base to every form that a whole model has."""
     noted = formats.export(
-        folders / "cats", tmp_path / "cats", form="pack", base=folders / "base", licence="MIT"
+        folders / "cats", tmp_path / "cats", form="pack", base=folders / "base", license="MIT"
     )
     assert noted.provenance == {"step": 0, "base": "base"}
     card = (tmp_path / "cats" / "README.md").read_text()

@@ -29,7 +29,7 @@ from dit_jax.ops.attention import packed, pallas
 from dit_jax.ops.attention.anywhere import attend_anywhere
 from dit_jax.ops.attention.by_head import attend_by_head
 from dit_jax.ops.attention.plain import Rel, attend_plain
-from dit_jax.ops.kernel_check import like, objection
+from dit_jax.ops.kernel_check import kernel_fault, like
 from dit_jax.ops.mesh import by_rows_and_heads
 from dit_jax.ops.platform import Target, target
 from dit_jax.strict import one_of
@@ -251,7 +251,7 @@ def failure(name: str, problem: Problem, target: Target) -> str | None:
         return out, back(upstream[head].astype(jnp.float32))
 
     comparable = definition if m * n <= SCORES_COMPARED else None
-    return objection(target, program, arrays, mask, shape(out, dtype), definition=comparable)
+    return kernel_fault(target, program, arrays, mask, shape(out, dtype), definition=comparable)
 
 
 def plain_packed(

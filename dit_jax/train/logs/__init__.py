@@ -7,9 +7,9 @@ leaves out what libraries say twice.
 """
 
 from dit_jax.train.logs import provenance, report
-from dit_jax.train.logs.duplicates import silence
+from dit_jax.train.logs.duplicates import drop_duplicate_errors
 from dit_jax.train.logs.nonfinite import NonFinite
 from dit_jax.train.logs.profiling import Profile
 from dit_jax.train.logs.progress import Report
 
-__all__ = ["NonFinite", "Profile", "Report", "provenance", "report", "silence"]
+__all__ = ["NonFinite", "Profile", "Report", "drop_duplicate_errors", "provenance", "report"]

@@ -19,7 +19,7 @@ CLOSED = "Event loop is closed"  # TensorStore, as it hands over such a result
 ORBAX = ("_SignalingThread.run() raised an exception", "Save Finalize thread", "Failed to run")
 
 
-def silence() -> None:
+def drop_duplicate_errors() -> None:
     """For this process, from now on. Everything else is said as before."""
     logging.getLogger("asyncio").addFilter(_not_asyncio)
     logging.getLogger("absl").addFilter(_not_orbax)

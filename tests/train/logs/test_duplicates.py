@@ -13,7 +13,7 @@ from dit_jax.train.logs import duplicates
 
 @pytest.fixture
 def said(monkeypatch):
-    """Errors that reach the hooks as they were before `silence`, and records that are logged."""
+    """Errors that reach the hooks as they were before, and records that are logged."""
     heard = []
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
     monkeypatch.setattr(threading, "excepthook", heard.append)
@@ -23,7 +23,7 @@ def said(monkeypatch):
     listener.emit = heard.append
     for logger in loggers:
         logger.addHandler(listener)
-    duplicates.silence()
+    duplicates.drop_duplicate_errors()
     yield heard
     for logger, (filters, handlers) in zip(loggers, before, strict=True):
         logger.filters[:], logger.handlers[:] = filters, handlers
