@@ -5,10 +5,12 @@
 Prints one line of JSON an attention. Under bfloat16 autocast, blocks compiled with `torch.compile`
 (one program for all of them), fused Adam; on a CPU in float32 and not compiled. `fused` hands the
 relative positions to `scaled_dot_product_attention` as a bias, `folded` puts them into the
-channels of queries and keys, so that its flash kernels apply.
+channels of queries and keys, so that its flash kernels apply; `cudnn` does that and asks for
+cuDNN's kernels, which PyTorch does not take by itself.
 """
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -17,6 +19,8 @@ import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks import synthetic
 from benchmarks.torch_ldit import LDit
@@ -27,7 +31,8 @@ def measured(options: argparse.Namespace, attention: str) -> dict[str, float | s
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     arch = synthetic.architecture(options.row, image_size=options.size)
-    model = LDit(arch, attention=attention).load(parameters.init(arch)).to(device)
+    own = "folded" if attention == "cudnn" else attention
+    model = LDit(arch, attention=own).load(parameters.init(arch)).to(device)
     if gpu:
         for block in model.visual_encoder.blocks:
             block.compile()
@@ -90,7 +95,9 @@ def main() -> None:
     parser.add_argument("--attention", nargs="+", default=["fused", "folded"])
     options = parser.parse_args()
     for attention in options.attention:
-        print(json.dumps(measured(options, attention)), flush=True)
+        kernels = sdpa_kernel(SDPBackend.CUDNN_ATTENTION)
+        with kernels if attention == "cudnn" else contextlib.nullcontext():
+            print(json.dumps(measured(options, attention)), flush=True)
 
 
 if __name__ == "__main__":
