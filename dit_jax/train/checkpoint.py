@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from dit_jax import config as configs
@@ -22,6 +23,9 @@ from dit_jax.train.workdir import read_json, write_json
 
 SCORES = "scores.json"
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
+COMMITTED = "_CHECKPOINT_METADATA"  # Orbax's own, in every checkpoint
+ITEMS = ("params", "opt", "data", "meta")  # and "ema", where the run has a moving average
+ASIDE = "incomplete_checkpoints"
 UNSCORED = -1.0  # of a checkpoint that was not evaluated; real scores are percentages
 
 
@@ -41,6 +45,9 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         with self._named_errors("be opened"):
+            if hosts.first():
+                _set_incomplete_aside(self._folder)
+            hosts.wait_for_all("checkpoints")
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -152,6 +159,29 @@ class Checkpoints:
         found = self._restore(step, items)
         trained = found["ema"] if "ema" in wanted else found["params"]["trainable"]
         return optim.combine(trained, found["params"]["frozen"])
+
+
+def _set_incomplete_aside(folder: Path) -> None:
+    """Move steps that lack files, as a copy that broke off leaves them, out of the way, and say so.
+
+    Writing itself never leaves one: what is not whole yet has no step's name.
+    """
+    for step in sorted(path for path in folder.glob("*") if path.name.isdigit()):
+        lacking = checksums.missing(step, items=(COMMITTED, *ITEMS))
+        if lacking is None:
+            continue
+        aside = folder.with_name(ASIDE) / step.name
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}_")
+        aside.parent.mkdir(exist_ok=True)
+        step.rename(aside)
+        logging.warning(
+            "the checkpoint %s is not whole (%s is missing); it is now %s, and the one before it is"
+            " used.",
+            step,
+            lacking,
+            aside,
+        )
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -6,10 +6,12 @@ folder still has its temporary name, so a checkpoint that can be seen can also b
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 CHECKSUMS = "checksums.json"
 FORMER = "seal.json"  # the same, in checkpoints of version 0.1
@@ -26,15 +28,16 @@ def write(folder: Path) -> None:
 def check(folder: Path) -> None:
     """Raise ValueError naming the first file that is missing or has other bytes than were written.
 
-    Processes share the work. A folder without checksums is one of before there were any.
+    Processes share the work. Of a folder without checksums a warning says that nothing is compared.
     """
-    path = next((path for name in (CHECKSUMS, FORMER) if (path := folder / name).is_file()), None)
+    path = _file(folder)
     if path is None:
+        logging.warning(
+            "%s has no %s, so its files are not compared with what was written.", folder, CHECKSUMS
+        )
         return
     try:
-        written: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        if not written or not isinstance(written, dict):
-            raise ValueError(f"{path.name} holds no names.")
+        written = _read(path)
         names = sorted(written)[jax.process_index() :: jax.process_count()]
         wrong = next((name for name in names if _differs(folder / name, written[name])), None)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -42,6 +45,29 @@ def check(folder: Path) -> None:
     if wrong is not None:
         what = "has other bytes than were written" if (folder / wrong).is_file() else "is missing"
         raise ValueError(_sentence(folder, f"{wrong} {what}"))
+
+
+def missing(folder: Path, *, items: Sequence[str]) -> str | None:
+    """The first of `items`, or of the files that were written, that is not there."""
+    path = _file(folder)
+    try:
+        names = [*items, *(() if path is None else _read(path))]
+    except ValueError:  # `check` says what is wrong with it
+        names = items
+    return next((name for name in names if not (folder / name).exists()), None)
+
+
+def _file(folder: Path) -> Path | None:
+    paths = (folder / name for name in (CHECKSUMS, FORMER))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """File → size and sum; raises ValueError for what is no such file."""
+    written = json.loads(path.read_text(encoding="utf-8"))
+    if not written or not isinstance(written, dict):
+        raise ValueError(f"{path.name} holds no names.")
+    return written
 
 
 def _sentence(folder: Path, what: str) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 
 import jax
@@ -13,11 +15,13 @@ from quickly import SHALLOW
 from runs import compiling_once, config_of, shrink, train_step_of
 
 from benchmarks import kills
+from dit_jax.lease import Lease
 from dit_jax.train import checksums, loop
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints
 from dit_jax.train.logs.nonfinite import NonFinite
 from dit_jax.train.run import Run
+from dit_jax.weights import directory
 
 LENGTH = dict(optim__max_steps=5, checkpoint__every_steps=2, eval__every_steps=0)
 POISON = 77  # a batch whose masks are all this has pictures of no numbers
@@ -151,7 +155,6 @@ def test_checksums_of_version_0_1_are_compared_too(tmp_path):
     ("harm", "says"),
     [
         (flip, r"damaged: \S+ has other bytes than were written; remove that folder"),
-        (os.remove, r"damaged: \S+ is missing; remove that folder"),
         (damage_checksums, r"damaged: checksums.json is not what was written; remove that folder"),
     ],
 )
@@ -173,6 +176,61 @@ def test_a_damaged_checkpoint_is_refused_by_name(trained, tmp_path, harm, says):
     for name in ("model", "model_final"):
         path = f"{name}/model.safetensors"
         assert (workdir / path).read_bytes() == (trained / path).read_bytes()
+
+
+def empty(folder):
+    for path in folder.iterdir():
+        (shutil.rmtree if path.is_dir() else os.remove)(path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "lacking"),
+    [
+        (empty, "_CHECKPOINT_METADATA"),
+        (lambda folder: shutil.rmtree(folder / "opt"), "opt"),
+        (lambda folder: os.remove(largest(folder)), r"\S+"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_set_aside(trained, tmp_path, caplog, harm, lacking):
+    workdir = tmp_path / "copy"
+    subprocess.run(["cp", "-r", trained, workdir], check=True)
+    latest = workdir / "checkpoints" / "5"
+    harm(latest)
+    loop.train(config_of(**LENGTH, checkpoint__keep_latest=2), workdir)  # from step 4
+    assert re.search(rf"{latest} is not whole \({lacking} is missing\); it is now \S+", caplog.text)
+    assert (workdir / "incomplete_checkpoints" / "5").is_dir()
+    for name in ("model", "model_final"):
+        path = f"{name}/model.safetensors"
+        assert (workdir / path).read_bytes() == (trained / path).read_bytes()
+
+
+def test_a_checkpoint_without_checksums_is_used_and_said(trained, tmp_path, caplog):
+    workdir = tmp_path / "copy"
+    subprocess.run(["cp", "-r", trained, workdir], check=True)
+    (workdir / "checkpoints" / "5" / checksums.CHECKSUMS).unlink()
+    loop.train(config_of(**LENGTH, checkpoint__keep_latest=2), workdir)
+    assert "5 has no checksums.json, so its files are not compared" in caplog.text
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    with (
+        Lease(tmp_path, purpose="training"),
+        pytest.raises(OSError, match=f"another process is training in {tmp_path}: process "),
+    ):
+        loop.train(config_of(**LENGTH), tmp_path)
+
+
+def test_what_killed_exports_left_is_tidied_away(trained, tmp_path):
+    workdir = tmp_path / "copy"
+    subprocess.run(["cp", "-r", trained, workdir], check=True)
+    left = workdir / ".model_final-abcd1234"
+    left.mkdir()
+    (workdir / "model").rename(workdir / ".model.before")  # killed between two renames
+    before = (workdir / ".model.before" / "model.safetensors").read_bytes()
+    directory.tidy(workdir / "model")
+    assert (workdir / "model" / "model.safetensors").read_bytes() == before
+    assert loop.train(config_of(**LENGTH, checkpoint__keep_latest=2), workdir)
+    assert not left.exists() and not list(workdir.glob(".*"))
 
 
 @pytest.fixture
