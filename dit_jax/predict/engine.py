@@ -70,7 +70,7 @@ class Engine:
         self.batch_size = batch_size
         self.vocabulary = None if tokenizer is None else Vocabulary(tokenizer, self._features)
         self._params, self._letterbox = jax.device_put(params), letterbox
-        self._recent: OrderedDict[tuple[int, str | None], Place] = OrderedDict()
+        self._recent: OrderedDict[tuple[bytes, str | None], Place] = OrderedDict()
         self._lock = threading.Lock()
 
     def replace(self, params: Params) -> None:

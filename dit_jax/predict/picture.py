@@ -5,7 +5,8 @@ Meta's SAM puts it into the top left corner and resizes with Pillow's antialiase
 (`ResizeLongestSide` of segment-anything).
 """
 
-import itertools
+import functools
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,6 @@ from dit_jax.data.pixels import Content, letterbox, pictures, place
 from dit_jax.eval.protocols import THRESHOLD
 
 Coordinates = Float32[np.ndarray, "p 2"]
-_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,13 @@ class Picture:
     width: int
     canvas: UInt8[np.ndarray, "S S 3"] = field(repr=False)
     content: Content  # where the picture lies on the canvas
-    key: int = field(default_factory=lambda: next(_NUMBERS), repr=False)
+
+    @functools.cached_property
+    def key(self) -> bytes:
+        """Of what a model sees: equal in every process, another one for other pixels."""
+        digest = hashlib.blake2b(np.ascontiguousarray(self.canvas), digest_size=16)
+        digest.update(repr((self.canvas.shape, tuple(map(int, self.content)))).encode())
+        return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Letterbox:
         """Raises FileNotFoundError or ValueError, in a sentence; see `pictures.rgb`."""
         pixels = pictures.rgb(image, name=name)
         canvas, content = self.put(pixels, size)
+        canvas.setflags(write=False)  # its key must stay true
         return Picture(name, *pixels.shape[:2], canvas, content)
 
 

@@ -117,15 +117,22 @@ class Segmenter:
                 pictures.check_file(question.image)
         long = len(asked) > LONG * self._engine.batch_size
         hidden = (None if long else True) if progress is None else not progress
-        answers = self.stream(asked, multimask=multimask)
+        answers = self._answers(asked, _Opened(self, still=True), multimask=multimask)
         total = len(asked) * (3 if multimask else 1)
         return list(tqdm(answers, total=total, unit="mask", disable=hidden, leave=False))
 
     def stream(
         self, asked: Iterable[tuple | Question], *, multimask: bool = False
     ) -> Iterator[Segmentation]:
-        """Masks for pairs (picture, text), or for `Question`s, as they come: for endless lists."""
-        opened = _Opened(self)
+        """Masks for pairs (picture, text), or for `Question`s, as they come: for endless lists.
+
+        An array or PIL picture may be another one each time it comes, as a camera's buffer is.
+        """
+        yield from self._answers(asked, _Opened(self, still=False), multimask=multimask)
+
+    def _answers(
+        self, asked: Iterable[tuple | Question], opened: "_Opened", *, multimask: bool
+    ) -> Iterator[Segmentation]:
         ready = (self._asked(question, opened, multimask=multimask) for question in asked)
         started: deque[Started] = deque()
         while chunk := list(itertools.islice(ready, self._engine.batch_size)):
@@ -227,22 +234,37 @@ class Segmenter:
 
 
 class _Opened:
-    """Opens the pictures of one call; the latest stay open, for other questions about them."""
+    """Opens the pictures of one call; the latest stay open, for other questions about them.
 
-    def __init__(self, segmenter: Segmenter):
-        self._segmenter = segmenter
+    Only what cannot have changed is remembered: a file by path, size and time; an object in memory
+    where its caller waits for the answers (`still`), or can never change it.
+    """
+
+    def __init__(self, segmenter: Segmenter, *, still: bool):
+        self._segmenter, self._still = segmenter, still
         # Beside a picture lies what it was opened from: while that lives, nothing else has its id.
         self._recent: OrderedDict[Any, tuple[Any, Picture]] = OrderedDict()
 
     def __call__(self, question: Question) -> Picture:
         image = question.image
-        key = os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
+        key = self._key(image)
+        if key is None:
+            return self._segmenter.open(image, name=question.name)
         if key not in self._recent:
             self._recent[key] = image, self._segmenter.open(image, name=question.name)
         self._recent.move_to_end(key)
         if len(self._recent) > OPEN:
             self._recent.popitem(last=False)
         return dataclasses.replace(self._recent[key][1], name=question.name)
+
+    def _key(self, image: Any) -> Any:
+        if isinstance(image, (str, os.PathLike)):
+            try:
+                found = os.stat(image)
+            except OSError:  # opening it says what is wrong
+                return None
+            return os.fspath(image), found.st_size, found.st_mtime_ns
+        return id(image) if self._still or isinstance(image, (Picture, bytes)) else None
 
 
 def _any(points: Any) -> bool:

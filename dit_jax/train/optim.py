@@ -74,12 +74,22 @@ def average(ema: Params, params: Params, *, step: Array, limit: float) -> Params
     return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, ema, params)
 
 
-def total_steps(optim: configs.Optim, steps_per_epoch: int) -> int:
+def epoch_steps(referents: int, batch_size: int) -> float:
+    """How many batches an epoch is, as schedules and lengths count it.
+
+    The released code leaves the last, short batch out, and so do we where that is less than 1 %:
+    662 of RefCOCO's 42,404 referents in 64s. Of smaller data it would be up to all of an epoch.
+    """
+    whole, left = divmod(referents, batch_size)
+    return float(whole) if left < 0.01 * referents else referents / batch_size
+
+
+def total_steps(optim: configs.Optim, steps_per_epoch: float | int) -> int:
     """The length of the run."""
     return optim.max_steps or math.ceil(optim.epochs * steps_per_epoch)
 
 
-def schedule(optim: configs.Optim, *, steps_per_epoch: int) -> Schedule:
+def schedule(optim: configs.Optim, *, steps_per_epoch: float | int) -> Schedule:
     """step (from 0) → learning rate: linear warm-up, then the recipe's decay.
 
     A run that `max_steps` ends within the warm-up only sees the rate rise.
@@ -101,11 +111,11 @@ def schedule(optim: configs.Optim, *, steps_per_epoch: int) -> Schedule:
     return rate
 
 
-def _cosine(optim: configs.Optim, step, warmup: float, total: int, steps_per_epoch: int):
+def _cosine(optim: configs.Optim, step, warmup: float, total: int, steps_per_epoch: float | int):
     done = jnp.clip((step - warmup) / max(total - warmup, 1.0), 0.0, 1.0)
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + jnp.cos(jnp.pi * done))
 
 
-def _steps(optim: configs.Optim, step, warmup: float, total: int, steps_per_epoch: int):
+def _steps(optim: configs.Optim, step, warmup: float, total: int, steps_per_epoch: float | int):
     passed = sum((step >= epoch * steps_per_epoch).astype(jnp.int32) for epoch in optim.milestones)
     return optim.lr * jnp.power(jnp.float32(optim.decay), passed)

@@ -1,6 +1,7 @@
 """From a config to the parts of a run, once: data, model, scorer, stream of batches, length."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Run:
     model: Model
     scorer: Scorer
     batches: TrainBatches
-    steps_per_epoch: int
+    steps_per_epoch: float
     total: int
     every: int  # steps between evaluations; 0 = only at the end
 
@@ -68,7 +69,7 @@ class Run:
             parts=training.source.lengths if config.data.weights else (),
             weights=config.data.weights,
         )
-        per_epoch = max(1, training.epoch // rules.batch_size)
+        per_epoch = optim.epoch_steps(training.epoch, rules.batch_size)
         return Run(
             config,
             workdir,
@@ -79,7 +80,7 @@ class Run:
             batches,
             steps_per_epoch=per_epoch,
             total=optim.total_steps(rules, per_epoch),
-            every=config.eval.every_steps or round(config.eval.every_epochs * per_epoch),
+            every=config.eval.every_steps or math.ceil(config.eval.every_epochs * per_epoch),
         )
 
     def settings(self) -> Settings:

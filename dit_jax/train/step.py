@@ -135,7 +135,7 @@ def make_train_step(
     remat: str,
     mesh: Mesh,
     placement: TrainState,
-    steps_per_epoch: int,
+    steps_per_epoch: float | int,
 ) -> TrainStep:
     """`(state, batch, key) → (state, {loss, …, lr, grad_norm})`; the state is donated.
 

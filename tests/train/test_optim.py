@@ -91,6 +91,21 @@ def test_steps():
     np.testing.assert_allclose(rate(15), (1e-7 + 1e-4) / 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("referents", "batch_size", "steps"),
+    [
+        (42_404, 64, 662),  # RefCOCO: the released code leaves the last batch out
+        (42_278, 64, 660),  # RefCOCO+
+        (42_226, 64, 659),  # RefCOCOg
+        (100, 64, 1.5625),  # 40 epochs are 62.5 steps, not 40
+        (10, 64, 0.15625),
+        (128, 64, 2),
+    ],
+)
+def test_an_epoch_is_all_of_the_data(referents, batch_size, steps):
+    assert optim.epoch_steps(referents, batch_size) == steps
+
+
 def test_length():
     rules = config_of().optim
     assert optim.total_steps(rules, 100) == 4

@@ -54,6 +54,17 @@ def test_learns_and_compiles_once(tmp_path):
     assert isinstance(metrics["loss"], jax.Array)
 
 
+def test_in_a_process_that_computes_in_64_bits(tmp_path):
+    """Where a user's own code asked for them: a step takes and gives what it does without."""
+    _, state, train_step, batch = prepared(tmp_path, model__presence=True)
+    _, expected = train_step(state, batch, jax.random.key(0))
+    with jax.enable_x64(True):
+        _, state, train_step, batch = prepared(tmp_path, model__presence=True)
+        after, found = train_step(state, batch, jax.random.key(0))
+    assert {x.dtype for x in jax.tree.leaves(after.trainable)} == {np.dtype("float32")}
+    assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-5)
+
+
 def test_frozen_weights_stay(tmp_path):
     """Both encoders'; the injection and the decoder with its presence head learn."""
     _, state, train_step, batch = prepared(

@@ -96,7 +96,7 @@ def _forward_rows(k, v, hidden, queries):
         scores = [s + hidden[part][None] for s, part in zip(scores, parts, strict=True)]
     largest = functools.reduce(jnp.maximum, (s.max(axis=1) for s in scores))
     weights = [jnp.exp(s - largest[:, None]) for s in scores]
-    total = sum(p @ jnp.ones(p.shape[1]) for p in weights)  # faster than a sum along rows
+    total = sum(p @ jnp.ones(p.shape[1], p.dtype) for p in weights)  # faster than a sum along rows
     out = sum(p @ v[part] for p, part in zip(weights, parts, strict=True))
     return out / total[:, None], largest + jnp.log(total)
 
@@ -142,7 +142,9 @@ def _backward_columns(k, v, hidden, queries):
         return dq, dk, dv, None
     on_grid = slope[0].reshape(rel_h.shape[0], -1)  # [h, w·m]
     by_row = on_grid.reshape(*rel_h.shape[:1], *rel_w.shape).sum(axis=1)
-    by_column = jnp.ones(rel_h.shape[0]) @ on_grid  # XLA's sum along columns takes 10 times as long
+    by_column = (
+        jnp.ones(rel_h.shape[0], on_grid.dtype) @ on_grid
+    )  # XLA's sum along columns takes 10 times as long
     return dq, dk, dv, (by_row, by_column.reshape(rel_w.shape))
 
 
