@@ -4,14 +4,16 @@ Whatever the form, the folder is written whole or not at all, its manifest says 
 its model card is there to be finished.
 """
 
+import contextlib
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dit_jax.eval import report
 from dit_jax.export import source
 from dit_jax.export.source import Source
+from dit_jax.lease import Lease
 from dit_jax.models import params as params_lib
 from dit_jax.strict import one_of
 from dit_jax.weights import card as model_card

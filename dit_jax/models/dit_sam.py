@@ -39,7 +39,7 @@ class Prediction:
     logits: Float[Array, "*b H W"]
     low_res_logits: Float[Array, "*b H4 W4"]
     iou: Float[Array, "*b"]
-    presence: Float[Array, "_"] | None
+    presence: Float[Array, "_"] | None  # noqa: F821
 
 
 class DitSam(nnx.Module):

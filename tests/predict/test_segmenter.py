@@ -19,6 +19,7 @@ from dit_jax.data.pixels.pictures import rgb
 from dit_jax.eval.prediction_files import read
 from dit_jax.models.architecture import Injection
 from dit_jax.train import scoring
+from dit_jax.train.sources import Datasets
 from dit_jax.weights import directory
 
 STAR, SQUARE = "the red star", "the large square"

@@ -21,6 +21,7 @@ from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit, from_json, to_json
 from dit_jax.models.initial import PRESENT
+from dit_jax.train import model as models
 from dit_jax.train import optim
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
