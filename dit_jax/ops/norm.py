@@ -15,7 +15,7 @@ from jaxtyping import Float
 from dit_jax.ops import norm_kernel
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.kernel_check import kernel_fault, like
-from dit_jax.ops.mesh import by_rows_and_heads
+from dit_jax.ops.mesh import shard_rows_and_heads
 from dit_jax.ops.platform import Target, platform, target
 
 
@@ -110,7 +110,7 @@ def _beside_backward(epsilon, residuals, upstream):
     arrays = [y.reshape(x.shape[0], -1, x.shape[-1]) for y in (x, upstream[1], upstream[0])]
     backward = functools.partial(norm_kernel.backward, epsilon=epsilon)
     axes, out = ("b", "b", "b", ""), ("b", "b", "b")
-    dx, *parts = by_rows_and_heads(backward, *arrays, scale, axes=axes, out=out)
+    dx, *parts = shard_rows_and_heads(backward, *arrays, scale, axes=axes, out=out)
     return dx.reshape(x.shape), *(part.sum(axis=0) for part in parts)
 
 

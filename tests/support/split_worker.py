@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from dit_jax.ops import norm
 from dit_jax.ops.attention.dispatch import attend_packed
-from dit_jax.ops.mesh import AXES, BATCH_AXES, laid_on
+from dit_jax.ops.mesh import AXES, BATCH_AXES, use_mesh
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def check(f, mesh: Mesh, *arrays, upstream) -> None:
         return jax.device_put(x, NamedSharding(mesh, split))
 
     expected = jax.jit(both)(arrays, upstream)
-    with laid_on(mesh):
+    with use_mesh(mesh):
         program = jax.jit(both).lower(*jax.tree.map(place, (arrays, upstream))).compile()
         actual = program(*jax.tree.map(place, (arrays, upstream)))
     first = jax.tree.leaves(actual)[0]

@@ -21,7 +21,7 @@ from dit_jax.ops.attention.plain import Rel
 from dit_jax.ops.rematerialise import ATTENDED, keep
 
 SCORES_OF_A_BLOCK = 1 << 21  # 8 MiB: queries beyond that come in several blocks
-HIDDEN = -1e30  # score of a key that is hidden
+MASK_VALUE = -1e30  # score of a key that is hidden
 
 
 def attend_by_head(
@@ -39,7 +39,7 @@ def attend_by_head(
         rel = tuple(jnp.pad(x, rest) for x in rel)
     hidden = None
     if key_mask is not None:
-        hidden = jnp.where(key_mask, 0.0, HIDDEN)[:, None]
+        hidden = jnp.where(key_mask, 0.0, MASK_VALUE)[:, None]
         hidden = jnp.broadcast_to(hidden, (*k.shape[:2], k.shape[2]))
     return _attend(q, k, v, rel, hidden).astype(kind)
 

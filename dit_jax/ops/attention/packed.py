@@ -22,7 +22,7 @@ from dit_jax.ops.platform import platform
 from dit_jax.ops.rematerialise import ATTENDED, keep
 from dit_jax.ops.triton import call
 
-HIDDEN = -3e4
+MASK_VALUE = -3e4
 TEXT = 32  # text is filled up to it, or to a larger power of two
 
 Bands = tuple[Float[Array, "h h c"], Float[Array, "w w c"]]
@@ -89,7 +89,7 @@ def attend_packed(
     full = max(TEXT, pl.next_power_of_2(length)) - length
     text = jnp.pad(text, ((0, 0), (0, full), (0, 0), (0, 0), (0, 0)))
     seen = jnp.ones((b, length), bool) if text_mask is None else text_mask
-    hidden = jnp.where(jnp.pad(seen, ((0, 0), (0, full))), 0.0, HIDDEN * c**0.5)
+    hidden = jnp.where(jnp.pad(seen, ((0, 0), (0, full))), 0.0, MASK_VALUE * c**0.5)
     bands = tuple(band.astype(qkv.dtype) for band in bands)
     return _attend(qkv, text, *bands, hidden.astype(jnp.float32))
 
