@@ -38,11 +38,11 @@ def main() -> None:
 
     norm._has_kernel = lambda *about: True  # the kernel, interpreted
 
-    def beside(x, scale, bias):
-        return norm.beside(x, scale, bias, 1e-6)
+    def with_skip(x, scale, bias):
+        return norm.with_skip(x, scale, bias, 1e-6)
 
     upstream = draw(4, 32, 32, 48), draw(4, 32, 32, 48)
-    check(beside, mesh, draw(4, 32, 32, 48), draw(48), draw(48), upstream=upstream)
+    check(with_skip, mesh, draw(4, 32, 32, 48), draw(48), draw(48), upstream=upstream)
 
 
 def check(f, mesh: Mesh, *arrays, upstream) -> None:

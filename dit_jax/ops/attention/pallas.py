@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jaxtyping import Bool, Float
 
@@ -20,7 +21,7 @@ from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import pallas_kernels as kernels
 from dit_jax.ops.attention.pallas_kernels import Tiles
 from dit_jax.ops.attention.plain import Rel
-from dit_jax.ops.rematerialise import ATTENDED, keep
+from dit_jax.ops.rematerialise import ATTENDED
 
 MASK_VALUE = -3e4  # fits float16; e to it is 0
 
@@ -105,7 +106,7 @@ def _attend(how, q, k, v, tk, tv, rel_h, rel_w, hidden):
 def _forward(how, *arrays):
     out, log_sum = _run_forward(how, *arrays)
     log_sum = log_sum[..., 0]  # a last axis of 1 is 128 wide in a TPU's memory
-    out, log_sum = keep(out, ATTENDED), keep(log_sum, ATTENDED)
+    out, log_sum = checkpoint_name(out, ATTENDED), checkpoint_name(log_sum, ATTENDED)
     return out, (*arrays, out, log_sum)
 
 
