@@ -109,7 +109,7 @@ def dit(arguments: argparse.Namespace) -> None:
 def bert(arguments: argparse.Namespace) -> None:
     state = names.from_bert(checkpoint.read(arguments.source))
     config = infer.bert(state, heads=arguments.text_heads)
-    wanted = transfer.targets(infer.around(config), "text_encoder.")
+    wanted = transfer.targets(infer.placeholder_architecture(config), "text_encoder.")
     filled = transfer.fill(wanted, state, source=str(arguments.source))
     directory.save_text_encoder(
         arguments.out,

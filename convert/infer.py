@@ -121,7 +121,7 @@ def sam(state: State, *, image_size: int | None) -> Architecture:
     )
 
 
-def around(text: Bert) -> Architecture:
+def placeholder_architecture(text: Bert) -> Architecture:
     """Some model with this text encoder, for the names and shapes of the encoder's parameters."""
     image = Vit(depth=1, width=16, heads=1, global_blocks=(0,), grid=1)
     return Architecture(image, text, Injection.NONE, text_layer=text.depth)

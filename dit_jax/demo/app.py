@@ -23,7 +23,7 @@ from dit_jax.data import shapes
 from dit_jax.data.annotations import Mistake, fields, strict_json
 from dit_jax.demo import replies
 from dit_jax.demo.guard import HEADERS, Guard
-from dit_jax.demo.sessions import Answered, Gone, Latest, Shown, open_upload, show
+from dit_jax.demo.sessions import Gone, LruCache, OpenAnswer, OpenPicture, open_upload, show
 from dit_jax.models.architecture import Injection
 from dit_jax.predict import Segmenter
 from dit_jax.predict.explain import explain
@@ -69,8 +69,8 @@ class Demo:
     def __init__(self, segmenter: Segmenter, *, name: str):
         self._segmenter, self._name = segmenter, name
         closed = "this picture is no longer open; choose it again."
-        self.pictures = Latest(PICTURES, sentence=closed)
-        self.answers = Latest(ANSWERS, sentence="this mask is no longer kept; ask for it again.")
+        self.pictures = LruCache(PICTURES, sentence=closed)
+        self.answers = LruCache(ANSWERS, sentence="this mask is no longer kept; ask for it again.")
         self._one_at_a_time = threading.Lock()  # of what needs memory for a whole picture
 
     def model(self) -> replies.Json:
@@ -110,12 +110,12 @@ class Demo:
         if not isinstance(points, list) or len(points) > MOST_POINTS:
             raise ValueError(f"points is no list of at most {MOST_POINTS} points [x, y, label].")
         (found,) = self._segmenter(shown.picture, text, points=points)
-        answered = Answered(shown, points, found)
+        answered = OpenAnswer(shown, points, found)
         return replies.of_answer(self.answers.add(answered), answered)
 
     def words(self, question: dict[str, Any]) -> replies.Json:
         fields.check_keys(question, known=("answer",))
-        answered: Answered = self.answers[_text(question, "answer")]
+        answered: OpenAnswer = self.answers[_text(question, "answer")]
         found = answered.segmentation
         if found.text is None:
             raise ValueError("this mask was asked for by points alone; there are no words.")
@@ -130,7 +130,7 @@ class Demo:
         with self._one_at_a_time:
             return replies.own_size(answered), replies.file_name(answered)
 
-    def _keep(self, shown: Shown, *, texts: tuple[str, ...] = ()) -> replies.Json:
+    def _keep(self, shown: OpenPicture, *, texts: tuple[str, ...] = ()) -> replies.Json:
         return replies.of_picture(self.pictures.add(shown), shown, texts=texts)
 
 

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from jaxtyping import Bool
 
-from dit_jax.demo.sessions import Answered, Shown
+from dit_jax.demo.sessions import OpenAnswer, OpenPicture
 from dit_jax.predict.explain import Explanation
 
 Json = dict[str, Any]
 
 
-def of_picture(key: str, shown: Shown, *, texts: tuple[str, ...] = ()) -> Json:
+def of_picture(key: str, shown: OpenPicture, *, texts: tuple[str, ...] = ()) -> Json:
     """`texts` are expressions to try."""
     return {
         "id": key,
@@ -27,7 +27,7 @@ def of_picture(key: str, shown: Shown, *, texts: tuple[str, ...] = ()) -> Json:
     }
 
 
-def of_answer(key: str, answered: Answered) -> Json:
+def of_answer(key: str, answered: OpenAnswer) -> Json:
     """The mask as a data URL, at the size that the page shows."""
     found = answered.segmentation
     width, height = answered.shown.view
@@ -63,7 +63,7 @@ def of_words(explanation: Explanation) -> Json:
     }
 
 
-def own_size(answered: Answered) -> bytes:
+def own_size(answered: OpenAnswer) -> bytes:
     """The mask as a PNG of 0 and 255, at the picture's own size.
 
     Made of a copy: the answer would keep such a mask, and there may be many.
@@ -71,7 +71,7 @@ def own_size(answered: Answered) -> bytes:
     return png(dataclasses.replace(answered.segmentation).mask)
 
 
-def file_name(answered: Answered) -> str:
+def file_name(answered: OpenAnswer) -> str:
     """What the download is called: letters and digits of the words."""
     words = re.sub(r"[^a-z0-9]+", "-", (answered.segmentation.text or "").lower())[:40].strip("-")
     return f"mask-{words or 'points'}.png"

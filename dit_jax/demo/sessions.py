@@ -25,7 +25,7 @@ class Gone(LookupError):
     """What an id meant is not kept any more, or never was."""
 
 
-class Latest:
+class LruCache:
     """At most `most` values, each under an id of its own; the ones used least recently go first."""
 
     def __init__(self, most: int, *, sentence: str):
@@ -54,7 +54,7 @@ class Latest:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class OpenPicture:
     """An opened picture and what the page shows of it."""
 
     picture: Picture
@@ -63,15 +63,15 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
+class OpenAnswer:
     """An answer and what was asked."""
 
-    shown: Shown
+    shown: OpenPicture
     points: list[Any]
     segmentation: Segmentation
 
 
-def open_upload(data: bytes, segmenter: Segmenter) -> Shown:
+def open_upload(data: bytes, segmenter: Segmenter) -> OpenPicture:
     """Raises ValueError, in a sentence, for what is no picture or too large a one."""
     found = header(data)
     if found is not None:
@@ -84,13 +84,13 @@ def open_upload(data: bytes, segmenter: Segmenter) -> Shown:
     return show(pictures.rgb(data, name="this file"), segmenter)
 
 
-def show(pixels: pictures.Rgb, segmenter: Segmenter) -> Shown:
+def show(pixels: pictures.Rgb, segmenter: Segmenter) -> OpenPicture:
     picture = segmenter.open(pixels, name="the picture")
     view = _viewed(pixels)
     _, jpeg = cv2.imencode(
         ".jpg", cv2.cvtColor(view, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )
-    return Shown(picture, jpeg.tobytes(), (view.shape[1], view.shape[0]))
+    return OpenPicture(picture, jpeg.tobytes(), (view.shape[1], view.shape[0]))
 
 
 def _viewed(pixels: pictures.Rgb) -> UInt8[np.ndarray, "h w 3"]:

@@ -22,7 +22,7 @@ from dit_jax.eval.outcomes import Outcome, Outcomes, about, join, outcome
 from dit_jax.eval.prediction_files import Line, read
 from dit_jax.eval.protocols import PROTOCOLS, Mask, Protocol, rows
 from dit_jax.eval.report import markdown, rounded, table, write_text
-from dit_jax.eval.truths import InLine, InRecords, Known, Truths
+from dit_jax.eval.truths import ExpressionTruth, TruthInLines, TruthInRecords, Truths
 
 DEFAULT = "original,lisa,gres"
 
@@ -67,7 +67,9 @@ def score_file(
     }
 
 
-def _outcomes(line: Line, known: Known, chosen: Mapping[str, Protocol]) -> dict[str, Outcome]:
+def _outcomes(
+    line: Line, known: ExpressionTruth, chosen: Mapping[str, Protocol]
+) -> dict[str, Outcome]:
     """One expression under every protocol."""
     predicted, truth, nothing = line.mask(), known.truth, line.nothing()
     target = int(np.count_nonzero(truth))
@@ -98,7 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     if (options.truth is None) != (options.split is None):
         raise ValueError("expected --truth RECORDS and --split NAME together, or neither.")
-    truths = InLine() if options.truth is None else InRecords(Records(options.truth, options.split))
+    truths = (
+        TruthInLines()
+        if options.truth is None
+        else TruthInRecords(Records(options.truth, options.split))
+    )
     results = {
         name: score_file(
             path,

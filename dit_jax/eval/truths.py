@@ -14,7 +14,7 @@ from dit_jax.eval.prediction_files import Line
 
 
 @dataclass(frozen=True)
-class Known:
+class ExpressionTruth:
     """The truth of one expression."""
 
     index: int
@@ -30,10 +30,10 @@ class Identified(Source, Protocol):
     def record_ids(self, index: int) -> dict[str, Any]: ...
 
 
-class InLine:
+class TruthInLines:
     """Every line brings its own truth; which others should be there is unknown.
 
-    Like those of `InRecords`, methods that take a line raise ValueErrors that name it.
+    Like those of `TruthInRecords`, methods that take a line raise ValueErrors that name it.
     """
 
     def __init__(self):
@@ -49,7 +49,7 @@ class InLine:
                 break
         return self._numbers.setdefault(key, len(self._numbers))
 
-    def known(self, index: int, line: Line) -> Known:
+    def known(self, index: int, line: Line) -> ExpressionTruth:
         found = {
             "truth": line.truth(),
             "image_id": line.number("image_id"),
@@ -60,7 +60,7 @@ class InLine:
                 raise ValueError(
                     f"{line.where} has no {key!r}, expected it there, or records (--truth)."
                 )
-        return Known(index=index, **found)
+        return ExpressionTruth(index=index, **found)
 
     def missing(self, found: Collection[int]) -> list[int]:
         return []
@@ -69,7 +69,7 @@ class InLine:
         return f"expression {index}"
 
 
-class InRecords:
+class TruthInRecords:
     """A split of records; a line says which expression it is about."""
 
     def __init__(self, source: Identified):
@@ -91,9 +91,9 @@ class InRecords:
             )
         return self._find(self._by_text, (name, text), f"{line.where}: {name!r} with {text!r}")
 
-    def known(self, index: int, line: Line) -> Known:
+    def known(self, index: int, line: Line) -> ExpressionTruth:
         truth, number = self._look_up(index)
-        return Known(index, truth.image_id, truth.expressions[number], truth.mask)
+        return ExpressionTruth(index, truth.image_id, truth.expressions[number], truth.mask)
 
     def missing(self, found: Collection[int]) -> list[int]:
         """Expressions of the split that are not among those found."""
@@ -131,7 +131,7 @@ class InRecords:
         return _numbered((truth.id, text) for truth in truths for text in truth.expressions)
 
 
-Truths = InLine | InRecords
+Truths = TruthInLines | TruthInRecords
 
 
 def _numbered(keys: Iterable[Hashable]) -> dict[Hashable, int | None]:

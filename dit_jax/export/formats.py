@@ -28,15 +28,15 @@ def safetensors(found: Source, folder: Path) -> None:
     directory.save(folder, found.arch, found.params, **about, overwrite=True)
 
 
-def later(name: str) -> Writer:
+def lazy(name: str) -> Writer:
     """`write` of a module that takes long to import, or packages that few people need."""
     return lambda found, folder: importlib.import_module(name).write(found, folder)
 
 
 FORMATS: dict[str, Writer] = {
     "safetensors": safetensors,
-    "stablehlo": later("dit_jax.export.stablehlo"),
-    "onnx": later("dit_jax.export.onnx"),
+    "stablehlo": lazy("dit_jax.export.stablehlo"),
+    "onnx": lazy("dit_jax.export.onnx"),
 }
 PACK = "pack"
 
@@ -65,7 +65,7 @@ def export(
     if form == PACK and base is None:
         raise ValueError("--format=pack expected --base=DIR, the model that it was trained from.")
     scores = {} if scored is None else report.read_headlines(scored)
-    with alone(out), directory.written_whole(out) as folder:
+    with alone(out), directory.atomic_folder(out) as folder:
         if form == PACK:
             found = source.read(model_dir)
             pack = packs.make(model_dir, base)

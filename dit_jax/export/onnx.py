@@ -221,7 +221,7 @@ def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) ->
     names = ["logits", "score"] + ["presence"] * arch.presence
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a line for every constant's shape
     with (
-        attention.computed_by("plain"),
+        attention.use_back_end("plain"),
         planned_for(ANYWHERE),
         warnings.catch_warnings(),
     ):

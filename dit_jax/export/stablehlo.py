@@ -55,7 +55,7 @@ def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> ex
         return segment(params_lib.unflatten(params or weights), *inputs)
 
     weights = {} if inside else jax.tree.map(_shape, flat)
-    with attention.computed_by("anywhere"), planned_for(ANYWHERE):
+    with attention.use_back_end("anywhere"), planned_for(ANYWHERE):
         return export.export(jax.jit(whole), platforms=PLATFORMS)(weights, *inputs(arch))
 
 

@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, Int
 
 from dit_jax.models import injection
@@ -19,7 +20,7 @@ from dit_jax.ops import linear as linear_ops
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend, attend_packed, packs, relative_terms
 from dit_jax.ops.gelu import gelu
-from dit_jax.ops.rematerialise import QKV, SCAN, keep, rematerialised
+from dit_jax.ops.rematerialise import QKV, SCAN, rematerialised
 from dit_jax.ops.resize import resize, resize_rows
 
 EPSILON = 1e-6
@@ -173,10 +174,10 @@ class Block(nnx.Module):
         With `rows` text i is about picture `rows[i]`, and there is one image a text from here on.
         """
         about = dict(text_mask=text_mask, carry=carry, rows=rows)
-        x, y = self.norm1.beside(x)
+        x, y = self.norm1.with_skip(x)
         attended, attended_text = self.attend(y, text, **about)
         x = (x if rows is None else x[rows]) + attended
-        x, y = self.norm2.beside(x)
+        x, y = self.norm2.with_skip(x)
         x = x + self.mlp(y)
         if not carry:
             return x, None
@@ -249,10 +250,10 @@ class Attention(nnx.Module):
         """As `__call__`, without taking the image's queries, keys and values apart."""
         b, h, w, d = x.shape
         head = self.heads, d // self.heads
-        qkv = keep(self.qkv(x.reshape(b, h * w, d)), QKV).reshape(b, h * w, 3, *head)
+        qkv = checkpoint_name(self.qkv(x.reshape(b, h * w, d)), QKV).reshape(b, h * w, 3, *head)
         read = None
         if text is not None:
-            own = keep(self.qkv(text), QKV) if carry else self.project_read(text)
+            own = checkpoint_name(self.qkv(text), QKV) if carry else self.project_read(text)
             own = own.reshape(*text.shape[:2], -1, *head)
             read = own[:, :, -2:]
         tables = self.tables((h, w), dtype=qkv.dtype)
@@ -273,7 +274,7 @@ class Attention(nnx.Module):
         return jnp.pad(text_mask, ((0, 0), (image, 0)), constant_values=True)
 
     def project(self, x: Float[Array, "b n d"]) -> list[Float[Array, "b n d"]]:
-        return jnp.split(keep(self.qkv(x), QKV), 3, axis=-1)
+        return jnp.split(checkpoint_name(self.qkv(x), QKV), 3, axis=-1)
 
     def project_text(self, text: Text, *, queries: bool):
         """Keys and values of the text, and queries only where its rows live on."""
@@ -285,7 +286,7 @@ class Attention(nnx.Module):
     def project_read(self, text: Text) -> Float[Array, "b l dd"]:
         """Keys and values of text that asks nothing, side by side."""
         d = text.shape[-1]
-        return keep(
+        return checkpoint_name(
             linear_ops.linear(text, self.qkv.kernel[...][:, d:], self.qkv.bias[...][d:]), QKV
         )
 

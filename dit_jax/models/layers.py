@@ -6,13 +6,14 @@ Every layer keeps float32 parameters and computes in `dtype`; norms reduce in fl
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
 from dit_jax.ops import linear as ops
 from dit_jax.ops import norm
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend
-from dit_jax.ops.rematerialise import HIDDEN, keep
+from dit_jax.ops.rematerialise import HIDDEN
 
 Dtype = str
 
@@ -47,10 +48,12 @@ class LayerNorm(nnx.LayerNorm):
         x = x.astype(self.dtype)
         return norm.layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
-    def beside(self, x: Float[Array, "*b d"]) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
+    def with_skip(
+        self, x: Float[Array, "*b d"]
+    ) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
         """x, for a residual, and the norm of it: cheaper backward than asking for them apart."""
         x = x.astype(self.dtype)
-        return norm.beside(x, self.scale[...], self.bias[...], self.epsilon)
+        return norm.with_skip(x, self.scale[...], self.bias[...], self.epsilon)
 
 
 def layer_norm(width: int, *, epsilon: float, dtype: Dtype, rngs: Rng) -> LayerNorm:
@@ -86,7 +89,7 @@ class Mlp(nnx.Module):
 
     @jax.named_scope("mlp")
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return self.lin2(self.activation(keep(self.lin1(x), HIDDEN)))
+        return self.lin2(self.activation(checkpoint_name(self.lin1(x), HIDDEN)))
 
 
 class CrossAttention(nnx.Module):

@@ -11,7 +11,7 @@ from flax import nnx
 
 from dit_jax.models.layers import Rng
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.mesh import by_rows
+from dit_jax.ops.mesh import shard_rows
 from dit_jax.ops.resize import resize_rows
 
 Path = tuple[str | int, ...]
@@ -49,11 +49,11 @@ def middle_blocks(encoder, x: Array, carried: Array | None, *, text, text_mask, 
             tokens = module(ALIKE, text, carried, image, **about)
         block = _merge(structure, leaves)
         x, carried = block(x, tokens, text_mask=text_mask, carry=encoder.carries(ALIKE))
-        return (by_rows(x), carried), None
+        return (shard_rows(x), carried), None
 
     with jax.named_scope("blocks"):
         recomputed = jax.checkpoint(body, prevent_cse=False)  # a loop's two bodies are apart anyway
-        carry, _ = jax.lax.scan(recomputed, (by_rows(x), carried), (*stacked, keys))
+        carry, _ = jax.lax.scan(recomputed, (shard_rows(x), carried), (*stacked, keys))
     return carry
 
 

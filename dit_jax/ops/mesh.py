@@ -17,12 +17,12 @@ AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
 
-def laid_on(mesh: Mesh | AbstractMesh) -> AbstractContextManager:
+def use_mesh(mesh: Mesh | AbstractMesh) -> AbstractContextManager:
     """Programs that are traced inside are split over this mesh."""
     return jax.sharding.use_abstract_mesh(getattr(mesh, "abstract_mesh", mesh))
 
 
-def by_rows(x: jax.Array) -> jax.Array:
+def shard_rows(x: jax.Array) -> jax.Array:
     """`x` [b, …] with its rows on the devices that split the batch, and whole else."""
     mesh = _mesh()
     if mesh is None or x.shape[0] % _pieces(mesh):
@@ -30,7 +30,7 @@ def by_rows(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
 
 
-def by_rows_and_heads(f: Callable, *arrays: object, axes: tuple, out: object) -> object:
+def shard_rows_and_heads(f: Callable, *arrays: object, axes: tuple, out: object) -> object:
     """`f(*arrays)`, where each device of the mesh computes its rows and heads.
 
     Args:
@@ -57,7 +57,7 @@ def by_rows_and_heads(f: Callable, *arrays: object, axes: tuple, out: object) ->
 
 
 def _mesh() -> AbstractMesh | None:
-    """That of `laid_on`, where it has several devices; not one that a caller's own program has."""
+    """That of `use_mesh`, where it has several devices; not one that a caller's own program has."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh if mesh.axis_names == AXES and mesh.size > 1 else None
 

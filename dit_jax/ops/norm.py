@@ -15,7 +15,7 @@ from jaxtyping import Float
 from dit_jax.ops import norm_kernel
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.kernel_check import kernel_fault, like
-from dit_jax.ops.mesh import by_rows_and_heads
+from dit_jax.ops.mesh import shard_rows_and_heads
 from dit_jax.ops.platform import Target, platform, target
 
 
@@ -59,13 +59,13 @@ def _weighted_sum(x: jax.Array, weights: jax.Array) -> jax.Array:
 layer_norm.defvjp(_forward, _backward)
 
 
-def beside(
+def with_skip(
     x: Float[Array, "*b d"], scale: Float[Array, " d"], bias: Float[Array, " d"], epsilon: float
 ) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
-    """x itself and `layer_norm` of it, whose gradients are then added where they are computed."""
+    """x for the skip connection and `layer_norm` of x; one kernel adds their gradients."""
     # In this order: sizes of a program for other machines may not even be numbers.
     if _has_kernel(x.shape[-1], str(x.dtype), target()) and norm_kernel.fits(x.shape):
-        return _beside(x, scale, bias, epsilon)
+        return _with_skip(x, scale, bias, epsilon)
     return x, layer_norm(x, scale, bias, epsilon)
 
 
@@ -84,34 +84,34 @@ def _has_kernel(width: int, dtype: str, target: Target) -> bool:
     return reason is None
 
 
-def _by_kernel(x, g, beside, scale):
-    dx, *parts = norm_kernel.backward(x, g, beside, scale, epsilon=1e-6)
+def _by_kernel(x, g, skip, scale):
+    dx, *parts = norm_kernel.backward(x, g, skip, scale, epsilon=1e-6)
     return dx, *(part.sum(0) for part in parts)
 
 
-def _by_definition(x, g, beside, scale):
-    x, g, beside = (y.astype(jnp.float32) for y in (x, g, beside))
+def _by_definition(x, g, skip, scale):
+    x, g, skip = (y.astype(jnp.float32) for y in (x, g, skip))
     _, back = jax.vjp(lambda *a: layer_norm(*a, 1e-6), x, scale, scale)
     dx, dscale, dbias = back(g)
-    return dx + beside, dscale, dbias
+    return dx + skip, dscale, dbias
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _beside(x, scale, bias, epsilon):
+def _with_skip(x, scale, bias, epsilon):
     return x, layer_norm(x, scale, bias, epsilon)
 
 
-def _beside_forward(x, scale, bias, epsilon):
-    return _beside(x, scale, bias, epsilon), (x, scale)
+def _with_skip_forward(x, scale, bias, epsilon):
+    return _with_skip(x, scale, bias, epsilon), (x, scale)
 
 
-def _beside_backward(epsilon, residuals, upstream):
+def _with_skip_backward(epsilon, residuals, upstream):
     x, scale = residuals
     arrays = [y.reshape(x.shape[0], -1, x.shape[-1]) for y in (x, upstream[1], upstream[0])]
     backward = functools.partial(norm_kernel.backward, epsilon=epsilon)
     axes, out = ("b", "b", "b", ""), ("b", "b", "b")
-    dx, *parts = by_rows_and_heads(backward, *arrays, scale, axes=axes, out=out)
+    dx, *parts = shard_rows_and_heads(backward, *arrays, scale, axes=axes, out=out)
     return dx.reshape(x.shape), *(part.sum(axis=0) for part in parts)
 
 
-_beside.defvjp(_beside_forward, _beside_backward)
+_with_skip.defvjp(_with_skip_forward, _with_skip_backward)

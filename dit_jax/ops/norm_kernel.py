@@ -32,16 +32,16 @@ def fits(shape: tuple[int, ...]) -> bool:
 def backward(
     x: Float[Array, "b n d"],
     g: Float[Array, "b n d"],
-    beside: Float[Array, "b n d"],
+    skip: Float[Array, "b n d"],
     scale: Float[Array, " d"],
     *,
     epsilon: float,
 ) -> tuple[Float[Array, "b n d"], Float[Array, "p d"], Float[Array, "p d"]]:
-    """`beside` plus the gradient of x, and parts of those of scale and bias, to be summed up.
+    """`skip` plus the gradient of x, and parts of those of scale and bias, to be summed up.
 
     Args:
       g: gradient of LayerNorm's result.
-      beside: gradient of x where x is used beside LayerNorm.
+      skip: gradient of x on the skip connection past LayerNorm.
     """
     b, n, d = x.shape
     programs = b * n // ROWS
@@ -59,11 +59,11 @@ def backward(
             jax.ShapeDtypeStruct((b * n, d), x.dtype),
             *[jax.ShapeDtypeStruct((programs, d), jnp.float32)] * 2,
         ],
-    )(*(y.reshape(b * n, d) for y in (x, g, beside)), scale)
+    )(*(y.reshape(b * n, d) for y in (x, g, skip)), scale)
     return dx.reshape(b, n, d), dscale, dbias
 
 
-def _kernel(epsilon, x_ref, g_ref, beside_ref, scale_ref, dx_ref, dscale_ref, dbias_ref):
+def _kernel(epsilon, x_ref, g_ref, skip_ref, scale_ref, dx_ref, dscale_ref, dbias_ref):
     d = scale_ref.shape[0]
     parts, at_once = powers_of_two(d), 2 if d <= PAIRED else 1
     scale = [scale_ref[part][None, :] for part in parts]
@@ -83,7 +83,7 @@ def _kernel(epsilon, x_ref, g_ref, beside_ref, scale_ref, dx_ref, dscale_ref, db
         along, across = mean(slope), mean([y * z for y, z in zip(slope, x, strict=True)])
         for part, y, s in zip(parts, x, slope, strict=True):
             dx = inverse * (s - along - y * across)
-            dx_ref[here, part] = (dx + beside_ref[here, part].astype(jnp.float32)).astype(
+            dx_ref[here, part] = (dx + skip_ref[here, part].astype(jnp.float32)).astype(
                 dx_ref.dtype
             )
         dscale, dbias = sums

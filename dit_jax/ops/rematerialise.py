@@ -10,16 +10,11 @@ of what "none" keeps; "full" keeps a block's input alone and runs all of the blo
 from collections.abc import Callable
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 
+# `checkpoint_name`s of what "dots" keeps.
 QKV, ATTENDED, HIDDEN = "qkv", "attended", "mlp_hidden"
 SCAN = "scan"
 POLICIES = ("none", "dots", "full", SCAN)
-
-
-def keep(x: jax.Array, name: str) -> jax.Array:
-    """Marks a value that "dots" keeps."""
-    return checkpoint_name(x, name)
 
 
 def rematerialised(f: Callable, policy: str) -> Callable:

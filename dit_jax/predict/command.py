@@ -47,8 +47,8 @@ def predict(
     with Outputs(out, overwrite=overwrite) as written:
         answers = segmenter.stream(work.questions())
         for answer in tqdm(answers, total=total, unit="mask", disable=None, leave=False):
-            asked = work.asked.popleft()
-            written.write(answer, asked.picture, about=asked.about)
+            pending = work.pending.popleft()
+            written.write(answer, pending.picture, about=pending.about)
     print(f"{written.count} masks of {len(work.numbers)} pictures are in {out}.")
     if work.broken:
         more = f"\n  and {len(work.broken) - SHOWN} more" if len(work.broken) > SHOWN else ""
@@ -56,7 +56,7 @@ def predict(
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingMask:
     """What is needed of a question when its answer comes."""
 
     picture: Thumbnail
@@ -68,7 +68,7 @@ class _Work:
 
     def __init__(self, segmenter: Segmenter, tasks: Sequence[Task], *, skip_broken: bool):
         self._segmenter, self._tasks, self._skip = segmenter, tasks, skip_broken
-        self.asked: deque[Asked] = deque()
+        self.pending: deque[PendingMask] = deque()
         self.numbers: dict[Path, int] = {}  # of the pictures, for intervals over pictures
         self.broken: list[str] = []
 
@@ -86,7 +86,7 @@ class _Work:
             number = self.numbers.setdefault(task.image, len(self.numbers))
             about = {"image": task.given, "id": task.given, "image_id": number} | task.about
             for text in task.texts:
-                self.asked.append(Asked(small, about))
+                self.pending.append(PendingMask(small, about))
                 yield Question(picture, picture.name, text, task.points, task.box)
 
 

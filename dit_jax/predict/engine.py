@@ -19,17 +19,17 @@ from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.picture import Letterbox, Picture
-from dit_jax.predict.programs import Rows, bucket, filled, programs_of
+from dit_jax.predict.programs import Rows, bucket, pad_rows, programs_of
 from dit_jax.predict.prompts import MOST_POINTS, Prompt, on_canvas
-from dit_jax.predict.words import Vocabulary, Words
+from dit_jax.predict.text_features import TextFeatureCache, TextFeatures
 
-KEPT = 16  # embeddings: 1 MB each at 512 pixels, 4 MB at 1024
+CACHE_SIZE = 16  # embeddings: 1 MB each at 512 pixels, 4 MB at 1024
 
-Place = tuple[jax.Array, int]  # embeddings that were computed together, and which of them
+CachedEmbedding = tuple[jax.Array, int]  # embeddings that were computed together, and which of them
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A question whose picture is open and whose prompt is checked."""
 
     picture: Picture
@@ -47,10 +47,10 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Started:
+class PendingBatch:
     """What the device is working on: predictions, each for some of the questions."""
 
-    asked: Sequence[Asked]
+    asked: Sequence[Request]
     parts: list[tuple[list[int], Prediction]]
 
 
@@ -68,9 +68,9 @@ class Engine:
     ):
         self.programs = programs_of(arch)
         self.batch_size = batch_size
-        self.vocabulary = None if tokenizer is None else Vocabulary(tokenizer, self._features)
+        self.text_cache = None if tokenizer is None else TextFeatureCache(tokenizer, self._features)
         self._params, self._letterbox = jax.device_put(params), letterbox
-        self._recent: OrderedDict[tuple[bytes, str | None], Place] = OrderedDict()
+        self._recent: OrderedDict[tuple[bytes, str | None], CachedEmbedding] = OrderedDict()
         self._lock = threading.Lock()
 
     def replace(self, params: Params) -> None:
@@ -78,14 +78,14 @@ class Engine:
         with self._lock:
             self._params = jax.device_put(params)
             self._recent.clear()
-            if self.vocabulary is not None:
-                self.vocabulary.forget()
+            if self.text_cache is not None:
+                self.text_cache.clear()
 
-    def start(self, asked: Sequence[Asked], *, multimask: bool) -> Started:
+    def start(self, asked: Sequence[Request], *, multimask: bool) -> PendingBatch:
         """Hand at most `batch_size` questions to the device."""
         with self._lock:
             texts = [one.text for one in asked if one.text is not None]
-            words = self.vocabulary.look_up(texts) if texts else {}
+            words = self.text_cache.look_up(texts) if texts else {}
             places = self._places(asked, words)
             groups: dict[tuple, list[int]] = {}
             for row, one in enumerate(asked):
@@ -97,12 +97,12 @@ class Engine:
                 embedding = _gathered([places[row] for row in rows], count=count)
                 question = self._question([asked[row] for row in rows], words)
                 said = self.programs.decode(
-                    self._params, embedding, filled(question, count), multimask=multimask
+                    self._params, embedding, pad_rows(question, count), multimask=multimask
                 )
                 parts.append((rows, said))
-            return Started(asked, parts)
+            return PendingBatch(asked, parts)
 
-    def finish(self, started: Started) -> list[Answer]:
+    def finish(self, started: PendingBatch) -> list[Answer]:
         """The answers, in the order of the questions; waits for the device."""
         answers: dict[int, Answer] = {}
         for rows, said in started.parts:
@@ -116,15 +116,17 @@ class Engine:
     def attention(self, picture: Picture, text: str) -> WordAttention:
         """Where the patches of one picture look in one text; NumPy arrays, with b = 1."""
         with self._lock:
-            rows = _rows([picture]) | _text([self.vocabulary.look_up([text])[text]])
+            rows = _rows([picture]) | _text([self.text_cache.look_up([text])[text]])
             return jax.device_get(self.programs.attention(self._params, rows))
 
     def _features(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         rows = {"input_ids": input_ids, "attention_mask": attention_mask}
-        rows = filled(rows, bucket(len(input_ids), most=self.batch_size))
+        rows = pad_rows(rows, bucket(len(input_ids), most=self.batch_size))
         return np.asarray(self.programs.features(self._params, **rows))[: len(input_ids)]
 
-    def _places(self, asked: Sequence[Asked], words: dict[str, Words]) -> list[Place]:
+    def _places(
+        self, asked: Sequence[Request], words: dict[str, TextFeatures]
+    ) -> list[CachedEmbedding]:
         """The embedding of each question's picture, with its text where the model injects it."""
         injects = self.programs.injects
         keys = [(one.picture.key, one.text if injects else None) for one in asked]
@@ -135,19 +137,19 @@ class Engine:
         places = [self._recent[key] for key in keys]
         for key in keys:
             self._recent.move_to_end(key)
-        while len(self._recent) > KEPT:
+        while len(self._recent) > CACHE_SIZE:
             self._recent.popitem(last=False)
         return places
 
-    def _embed(self, asked: Sequence[Asked], words: dict[str, Words]) -> jax.Array:
+    def _embed(self, asked: Sequence[Request], words: dict[str, TextFeatures]) -> jax.Array:
         rows = _rows([one.picture for one in asked])
         if self.programs.injects:
             rows |= _text([words[one.text] for one in asked])
         return self.programs.embed(
-            self._params, filled(rows, bucket(len(asked), most=self.batch_size))
+            self._params, pad_rows(rows, bucket(len(asked), most=self.batch_size))
         )
 
-    def _question(self, asked: Sequence[Asked], words: dict[str, Words]) -> Rows:
+    def _question(self, asked: Sequence[Request], words: dict[str, TextFeatures]) -> Rows:
         """What the decoder is told of rows that are alike in what they have."""
         prompts = [one.prompt for one in asked]
         longest = max(len(prompt.points) for prompt in prompts)
@@ -163,7 +165,7 @@ class Engine:
         return vars(placed) | texts
 
 
-def _gathered(places: Sequence[Place], *, count: int) -> jax.Array | np.ndarray:
+def _gathered(places: Sequence[CachedEmbedding], *, count: int) -> jax.Array | np.ndarray:
     """The embedding of each row, filled up to `count`.
 
     Rows that were computed together stay on the device, and nobody waits for them. Others pass
@@ -173,7 +175,7 @@ def _gathered(places: Sequence[Place], *, count: int) -> jax.Array | np.ndarray:
     together = all(place[0] is source for place in places) and len(source) == count
     if together and [row for _, row in places] == list(range(len(places))):
         return source
-    return filled(np.stack([np.asarray(source)[row] for source, row in places]), count)
+    return pad_rows(np.stack([np.asarray(source)[row] for source, row in places]), count)
 
 
 def _rows(pictures: Sequence[Picture]) -> Rows:
@@ -183,7 +185,7 @@ def _rows(pictures: Sequence[Picture]) -> Rows:
     }
 
 
-def _text(words: Sequence[Words]) -> Rows:
+def _text(words: Sequence[TextFeatures]) -> Rows:
     return {
         "features": np.stack([one.features for one in words]),
         "attention_mask": np.stack([one.attention_mask for one in words]),

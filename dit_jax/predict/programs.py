@@ -89,7 +89,7 @@ def bucket(count: int, *, most: int) -> int:
     return min(1 << (count - 1).bit_length(), max(most, count))
 
 
-def filled(rows: Any, count: int) -> Any:
+def pad_rows(rows: Any, count: int) -> Any:
     """Arrays, in any tree, with their last row again until they have `count` rows."""
     return jax.tree.map(functools.partial(_fill, count=count), rows)
 

@@ -22,7 +22,7 @@ from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention
-from dit_jax.predict.engine import Answer, Asked, Engine, Started
+from dit_jax.predict.engine import Answer, Engine, PendingBatch, Request
 from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.requests import Question, check_text, name_of, questions
@@ -134,7 +134,7 @@ class Segmenter:
         self, asked: Iterable[tuple | Question], opened: "_Opened", *, multimask: bool
     ) -> Iterator[Segmentation]:
         ready = (self._asked(question, opened, multimask=multimask) for question in asked)
-        started: deque[Started] = deque()
+        started: deque[PendingBatch] = deque()
         while chunk := list(itertools.islice(ready, self._engine.batch_size)):
             started.append(self._engine.start(chunk, multimask=multimask))
             if len(started) > 1:
@@ -163,7 +163,7 @@ class Segmenter:
 
     def token_places(self, text: str) -> dict[int, tuple[int, int]]:
         """Where in `text` each text token that the model reads starts and ends."""
-        return self._engine.vocabulary.token_places(text)
+        return self._engine.text_cache.token_places(text)
 
     def replace_params(self, params: Params) -> None:
         """Answer with other parameters of the same architecture from now on, without compiling.
@@ -180,7 +180,7 @@ class Segmenter:
         pointed = question.box is not None or _any(question.points)
         if text is not None:
             check_text(text)
-            if self._engine.vocabulary is None:
+            if self._engine.text_cache is None:
                 raise ValueError(
                     f"this model is plain SAM, which reads no text ({text[:80]!r}); give points or"
                     " a box."
@@ -190,29 +190,29 @@ class Segmenter:
                     "multimask is for points and boxes alone; a text model gives one mask an"
                     " expression."
                 )
-            self._engine.vocabulary.check([text])
+            self._engine.text_cache.check([text])
         elif self._engine.programs.injects:
             raise ValueError(
                 f"no text is given for {name}; this model reads words together with the picture,"
                 " and points or a box only refine them."
             )
         elif not pointed:
-            also = "" if self._engine.vocabulary is None else "a text, "
+            also = "" if self._engine.text_cache is None else "a text, "
             raise ValueError(f"nothing is asked about {name}; expected {also}points or a box.")
 
-    def _asked(self, question: tuple | Question, opened: "_Opened", *, multimask: bool) -> Asked:
+    def _asked(self, question: tuple | Question, opened: "_Opened", *, multimask: bool) -> Request:
         if not isinstance(question, Question):
             (question,) = questions(*question, None, None)
         self.check(question, multimask=multimask)
         picture = opened(question)
         prompt = Prompt.of(question.points, question.box, picture=picture)
-        return Asked(picture, question.text, prompt)
+        return Request(picture, question.text, prompt)
 
-    def _finished(self, started: Started) -> Iterator[Segmentation]:
+    def _finished(self, started: PendingBatch) -> Iterator[Segmentation]:
         for asked, answer in zip(started.asked, self._engine.finish(started), strict=True):
             yield from self._segmentations(asked, answer)
 
-    def _segmentations(self, asked: Asked, answer: Answer) -> Iterator[Segmentation]:
+    def _segmentations(self, asked: Request, answer: Answer) -> Iterator[Segmentation]:
         there = 0.0 if answer.presence is None else answer.presence
         if not (np.isfinite(answer.logits).all() and np.isfinite(there)):
             raise ValueError(

@@ -80,7 +80,7 @@ class Checkpoints:
     def rank(self, step: int, score: float) -> None:
         """Note what an evaluation of this step gave."""
         self._scores[step] = score
-        if hosts.first():
+        if hosts.is_primary():
             write_json(self._path, self._scores)
 
     def forget_scores_after(self, step: int) -> None:
@@ -131,7 +131,7 @@ class Checkpoints:
 
     def _write_checksums(self) -> None:
         """Called by Orbax when all files of a step are there, and before it gets its name."""
-        if hosts.first():
+        if hosts.is_primary():
             for unfinished in self._folder.glob(f"*{TEMPORARY}*"):
                 checksums.write(unfinished)
 

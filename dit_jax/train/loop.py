@@ -18,14 +18,14 @@ from dit_jax.lease import Lease
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints
-from dit_jax.train.logs import NonFinite, Profile, Report, provenance
+from dit_jax.train.logs import MetricWriter, NonFinite, Profile, provenance
 from dit_jax.train.logs import report as run_report
 from dit_jax.train.placement import Feed, hosts
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
 from dit_jax.train.stop import Stop, Stopped
 from dit_jax.train.trained import training_of
-from dit_jax.train.workdir import check_same, claim, held
+from dit_jax.train.workdir import check_same, held, write_settings
 from dit_jax.weights import directory, manifest
 
 MODELS = ("model_final", "model")  # what a run exports: its last parameters, and its best
@@ -44,7 +44,7 @@ def train(
     Raises OSError where another process trains or scores in `workdir`.
     """
     with held(workdir, purpose="training") as lease:
-        if hosts.first():
+        if hosts.is_primary():
             for name in MODELS:
                 directory.tidy(workdir / name)
         run = Run.of(config, workdir, allow_leak=allow_leak)
@@ -53,16 +53,17 @@ def train(
         stopping, saving = Stop(config.train.minutes), Checkpoints(workdir, config.checkpoint)
         with stopping as stop, saving as checkpoints:
             training = Training(run, stop, checkpoints, lease)
-            claim(workdir, run.settings())  # not before the first weights are known to load
-            if hosts.first():
+            # Not before the first weights are known to load.
+            write_settings(workdir, run.settings())
+            if hosts.is_primary():
                 mesh = run.model.mesh
                 provenance.note_start(workdir, run.settings(), mesh, step=training.step)
             training.loop()
             checkpoints.wait()
-            if hosts.first():
-                print(farewell(training.step, run.total, stopped=training.asked), flush=True)
+            if hosts.is_primary():
+                print(end_message(training.step, run.total, stopped=training.asked), flush=True)
             if run.batches.skipped:
-                print(skipped(run.batches, training.feed.skipped_rows), flush=True)
+                print(skipped_message(run.batches, training.feed.skipped_rows), flush=True)
             if training.asked or not finish(run, checkpoints, stop):
                 return False
             return training.step >= run.total
@@ -99,8 +100,8 @@ class Training:
         """Order: evaluate → save → next batch → step → log."""
         config, total = self.run.config, self.run.total
         about = dict(every=config.train.log_every, batch_size=config.optim.batch_size)
-        about |= dict(failures=self.failures, names=self.names, silent=not hosts.first())
-        report = Report(self.run.workdir, start=self.step, total=total, **about)
+        about |= dict(failures=self.failures, names=self.names, silent=not hosts.is_primary())
+        report = MetricWriter(self.run.workdir, start=self.step, total=total, **about)
         with report, Profile(config.profiled(), self.run.workdir) as profile:
             if not self.run.datasets.drawn:
                 report.say(self.run.leaks.text())
@@ -121,11 +122,11 @@ class Training:
         rows = hosts.gather(index[:, None], readers=share.readers)
         return [self.run.batches.name(row) for row in rows[:, 0].tolist()]
 
-    def pause(self, report: Report) -> bool:
+    def pause(self, report: MetricWriter) -> bool:
         """Evaluate and save where it is time to; whether the loop is over."""
-        wish = self.agreed(self.stop.wish)
-        over = self.step >= self.run.total or wish == hosts.TIME_OVER
-        self.asked = wish == hosts.ASKED
+        request = self.agreed(self.stop.request)
+        over = self.step >= self.run.total or request == hosts.TIME_OVER
+        self.asked = request == hosts.ASKED
         evaluating = over or due(self.step, self.run.every)
         if evaluating and self.step > 0 and not self.checkpoints.scored(self.step):
             self.evaluate(report)
@@ -135,7 +136,7 @@ class Training:
             self.save(report)
         return ending
 
-    def evaluate(self, report: Report) -> None:
+    def evaluate(self, report: MetricWriter) -> None:
         """Score the first split, draw and log, unless a signal comes in between."""
         report.flush()
         run, split = self.run, self.run.datasets.splits[0]
@@ -147,13 +148,13 @@ class Training:
             return
         report.say(f"step {self.step}\n{table({split.key: result.scores})}")
         report.scores(self.step, split.key, result.scores)
-        if result.samples and hosts.first():
+        if result.samples and hosts.is_primary():
             viz.save_grid(result.samples, run.workdir / "pictures" / f"step_{self.step:06d}.png")
         self.checkpoints.rank(self.step, result.scores[run.config.eval.best]["oIoU"])
-        if hosts.first():
+        if hosts.is_primary():
             write_report(run)
 
-    def save(self, report: Report) -> None:
+    def save(self, report: MetricWriter) -> None:
         """Not before the losses so far are known to be finite, and logged."""
         report.to_disk()
         self.lease.check()
@@ -167,7 +168,7 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step > 0 and step % every == 0
 
 
-def farewell(step: int, total: int, *, stopped: bool) -> str:
+def end_message(step: int, total: int, *, stopped: bool) -> str:
     if stopped and not step:
         return "Stopped before the first step; nothing was to be saved. The same command starts."
     if stopped:
@@ -177,7 +178,7 @@ def farewell(step: int, total: int, *, stopped: bool) -> str:
     return f"Trained {total} steps."
 
 
-def skipped(batches: TrainBatches, rows: int) -> str:
+def skipped_message(batches: TrainBatches, rows: int) -> str:
     """What was left out; `rows` of the batches that were trained on, not of all that were made."""
     names = ", ".join(sorted(batches.skipped))
     return (
@@ -195,8 +196,8 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> bool:
     origin = provenance.record(run.settings(), run.model.mesh)
     for name, step in zip(MODELS, (checkpoints.latest(), checkpoints.best()), strict=True):
         params = checkpoints.restore_params(step, abstract)
-        arrays = hosts.whole(params)
-        if hosts.first():
+        arrays = hosts.allgather(params)
+        if hosts.is_primary():
             directory.save(
                 run.workdir / name,
                 run.model.arch,
@@ -205,15 +206,15 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> bool:
                 provenance={"step": step, **run.meta(), **origin},
                 overwrite=True,
             )
-    if hosts.first():
+    if hosts.is_primary():
         print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
     try:
         scores = run.scorer.all(params, about=training_of(run.meta()), stop=stop)
     except Stopped:
-        if hosts.first():
+        if hosts.is_primary():
             print("Stopped before every split was scored. The same command continues.", flush=True)
         return False
-    if hosts.first():
+    if hosts.is_primary():
         manifest.note_scores(run.workdir / "model", scores)
         write_report(run)
     return True

@@ -67,7 +67,7 @@ class Scorer:
             shard_count=share.count,
             gather=several if share.count > 1 else None,
         )
-        if hosts.first():
+        if hosts.is_primary():
             remarks = {"trained_on": about}
             where = (self.workdir, split.dataset, split.name)
             report.write_scores(*where, result.scores, remarks=remarks)
@@ -78,7 +78,7 @@ class Scorer:
         agreed = hosts.Agreement(self.model.mesh)
 
         def predict(batch: Batch) -> Answers:
-            if agreed(stop.wish if stop is not None else hosts.GO_ON) == hosts.ASKED:
+            if agreed(stop.request if stop is not None else hosts.GO_ON) == hosts.ASKED:
                 raise Stopped
             said = self.model.predict(params, steps.place_batch(batch, self.model.mesh))
             mask, there = said.logits, said.presence
@@ -96,7 +96,7 @@ class Scorer:
             result = self.split(params, split, about=about, stop=stop)
             results[split.key] = result.scores
             headlines |= report.headlines(split.dataset, split.name, result.scores)
-        if hosts.first():
+        if hosts.is_primary():
             print(report.table(results))
         return headlines
 

@@ -17,7 +17,7 @@ from dit_jax import config as configs
 from dit_jax.eval.predictions import Answers
 from dit_jax.models import params as parameters
 from dit_jax.models.params import Params
-from dit_jax.ops.mesh import laid_on
+from dit_jax.ops.mesh import use_mesh
 from dit_jax.ops.pixels import normalize
 from dit_jax.ops.platform import compiler_options
 from dit_jax.train import optim
@@ -147,7 +147,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step) if dropout else None
-        with laid_on(mesh):
+        with use_mesh(mesh):
             about = dict(rules=rules, remat=remat, mesh=mesh)
             metrics, grads = accumulated(graph, state, batch, key, **about)
         rate = schedule(state.step)
@@ -174,7 +174,7 @@ def make_predict_step(
     ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None]:
         model = parameters.merge(graph, params)
         images = normalize(batch["image"], batch["content"])
-        with laid_on(mesh):
+        with use_mesh(mesh):
             prediction = model(images, batch["input_ids"], batch["attention_mask"])
         return prediction.logits.astype(jnp.float32), prediction.presence
 

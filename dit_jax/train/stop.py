@@ -11,7 +11,7 @@ class Stopped(Exception):
 
 
 class Stop:
-    """Turns SIGTERM and the first Ctrl-C into a wish that the loop grants between two steps."""
+    """Turns SIGTERM and the first Ctrl-C into a request that the loop grants between two steps."""
 
     def __init__(self, minutes: float):
         self.asked = False
@@ -26,8 +26,8 @@ class Stop:
             signal.signal(number, handler)
 
     @property
-    def wish(self) -> int:
-        """What this process wishes, as `hosts.Agreement` takes it."""
+    def request(self) -> int:
+        """What this process requests, as `hosts.Agreement` takes it."""
         if self.asked:
             return hosts.ASKED
         return hosts.TIME_OVER if self.late else hosts.GO_ON

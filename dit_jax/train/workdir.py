@@ -53,7 +53,7 @@ def held(workdir: Path, *, purpose: str) -> Iterator[Lease]:
     """
     lease, trouble = Lease(workdir, purpose=purpose), ""
     with contextlib.ExitStack() as stack:
-        if hosts.first():
+        if hosts.is_primary():
             try:
                 stack.enter_context(lease)
             except OSError as error:
@@ -63,12 +63,12 @@ def held(workdir: Path, *, purpose: str) -> Iterator[Lease]:
         yield lease
 
 
-def claim(workdir: Path, settings: Settings) -> None:
+def write_settings(workdir: Path, settings: Settings) -> None:
     """Write the run's settings into its folder: `check_same` first, unless it is to be replaced."""
-    if hosts.first():
+    if hosts.is_primary():
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG, _plain(settings))
-    hosts.wait_for_all("claimed")
+    hosts.sync("settings")
 
 
 def check_same(workdir: Path, settings: Settings, *, only: tuple[str, ...] = ("",)) -> None:

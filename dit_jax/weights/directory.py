@@ -95,7 +95,7 @@ def save_text_encoder(
 
 def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
     host = {k: np.ascontiguousarray(v) for k, v in jax.device_get(tensors).items()}
-    with written_whole(Path(out_dir), overwrite=overwrite) as folder:
+    with atomic_folder(Path(out_dir), overwrite=overwrite) as folder:
         config = {"format": FORMAT, **config, "provenance": about["provenance"]}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         save_file(host, folder / WEIGHTS)
@@ -107,7 +107,7 @@ def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
 
 
 @contextlib.contextmanager
-def written_whole(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `out_dir` that becomes `out_dir` if the block succeeds.
 
     What was there before is renamed aside until then, so that at every moment one of them is

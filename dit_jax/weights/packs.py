@@ -31,7 +31,7 @@ from dit_jax.models.architecture import Architecture, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
 from dit_jax.weights import directory, manifest
-from dit_jax.weights.directory import VOCAB, Contents, read_tensors, written_whole
+from dit_jax.weights.directory import VOCAB, Contents, atomic_folder, read_tensors
 
 FORMAT = 1
 CONFIG, WEIGHTS = "pack.json", "pack.safetensors"
@@ -105,7 +105,7 @@ def save(model_dir: Path | str, base_dir: Path | str, out: Path | str) -> Pack:
     FileExistsError if `out` holds anything."""
     noted = manifest.read(Path(model_dir))
     known = {} if noted is None else dict(license=noted.license, scores=noted.scores)
-    with written_whole(Path(out)) as folder:
+    with atomic_folder(Path(out)) as folder:
         pack = make(model_dir, base_dir)
         write(pack, folder)
         manifest.write(folder, provenance=pack.provenance, **known)

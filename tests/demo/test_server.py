@@ -24,7 +24,7 @@ from dit_jax.demo import app as demo_app
 from dit_jax.demo import server, sessions
 from dit_jax.demo.app import ANSWERS, PICTURES, make_app
 from dit_jax.demo.guard import Guard, is_loopback
-from dit_jax.demo.sessions import Gone, Latest
+from dit_jax.demo.sessions import Gone, LruCache
 from dit_jax.models.architecture import Injection
 
 PAGE = ROOT / "dit_jax/demo/page"
@@ -298,7 +298,7 @@ def test_other_addresses():
 
 
 def test_only_the_latest_are_kept(client):
-    kept = Latest(2, sentence="gone.")
+    kept = LruCache(2, sentence="gone.")
     keys = [kept.add(value) for value in "ab"]
     assert kept[keys[0]] == "a"
     third = kept.add("c")

@@ -14,7 +14,7 @@ from dit_jax.eval.evaluate import evaluate
 from dit_jax.eval.prediction_files import Line, Writer, encoded, read
 from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.eval.score import main, score_file
-from dit_jax.eval.truths import InLine, InRecords
+from dit_jax.eval.truths import TruthInLines, TruthInRecords
 
 EMPTY = (1, 4)
 REFERENTS = np.repeat(np.arange(len(COUNTS)), COUNTS).tolist()
@@ -70,7 +70,7 @@ def test_what_evaluation_wrote_scores_the_same(tokenizer, tmp_path, model, truth
     settings = {"size": SIZE, "batch_size": 4, "threshold": 0.5, "progress": False}
     settings |= {"protocols": MASK_LEVEL, "bootstrap": 40, "predictions_path": path}
     found = evaluate(model, source, tokenizer, **settings)
-    known = InLine() if truths == "in the lines" else InRecords(source)
+    known = TruthInLines() if truths == "in the lines" else TruthInRecords(source)
     again = score_file(path, known, protocols=MASK_LEVEL, bootstrap=40)
     assert without_remarks(again) == without_remarks(found.scores)
     assert found.scores["gres"]["N-acc"] is not None
@@ -82,7 +82,7 @@ def test_every_way_to_name_an_expression_leads_to_its_truth(tmp_path):
         lines = keyed_by(key, source)
         order = np.random.default_rng(0).permutation(len(lines))  # any order will do
         path = write(tmp_path / f"{key}.jsonl", [lines[i] for i in order])
-        known = InLine() if key == "truth" else InRecords(source)
+        known = TruthInLines() if key == "truth" else TruthInRecords(source)
         scores.append(score_file(path, known, protocols=MASK_LEVEL, bootstrap=10))
     assert scores[0] == scores[1] == scores[2] == scores[3]
     assert scores[0]["original"]["n"] == sum(COUNTS)
@@ -95,7 +95,7 @@ def test_masks_may_be_called_and_written_differently(tmp_path, key, form):
     source = Drawn()
     expected = score_file(
         write(tmp_path / "plain.jsonl", keyed_by("index", source)),
-        InRecords(source),
+        TruthInRecords(source),
         protocols=MASK_LEVEL,
     )
     lines = []
@@ -103,7 +103,7 @@ def test_masks_may_be_called_and_written_differently(tmp_path, key, form):
         runs = line.pop("mask")
         lines.append({**line, key: runs if form == "text" else plain(runs)})
     path = write(tmp_path / "other.jsonl", lines)
-    assert score_file(path, InRecords(source), protocols=MASK_LEVEL) == expected
+    assert score_file(path, TruthInRecords(source), protocols=MASK_LEVEL) == expected
 
 
 def plain(runs: dict) -> dict:
@@ -124,8 +124,8 @@ def test_missing_expressions_are_listed_and_counted_where_wanted(tmp_path):
         r" index 9 \(drawn 3, 'four dog left'\) \(--partial"
     )
     with pytest.raises(ValueError, match=sentence):
-        score_file(path, InRecords(source), protocols=["lisa"])
-    scores = score_file(path, InRecords(source), protocols=["lisa"], partial=True)
+        score_file(path, TruthInRecords(source), protocols=["lisa"])
+    scores = score_file(path, TruthInRecords(source), protocols=["lisa"], partial=True)
     assert scores["lisa"]["n"] == 11
     assert scores["lisa"]["remarks"] == {"partial": "2 expressions are missing"}
 
@@ -134,7 +134,9 @@ def test_lavt_compares_in_its_square(tmp_path):
     source, square = Drawn(), np.zeros((480, 480), bool)
     square[100:300, 80:400] = True
     lines = [{"index": i, "mask": encoded(square)} for i in range(sum(COUNTS))]
-    scores = score_file(write(tmp_path / "l.jsonl", lines), InRecords(source), protocols=["lavt"])
+    scores = score_file(
+        write(tmp_path / "l.jsonl", lines), TruthInRecords(source), protocols=["lavt"]
+    )
     truths = [source.truth(which).mask for which in REFERENTS]
     pairs = [PROTOCOLS["lavt"].compare(square, truth, None) for truth in truths]
     i, u = (
@@ -173,7 +175,7 @@ def test_what_cannot_be_scored_is_named_with_file_and_line(tmp_path, sentence):
     path = tmp_path / "theirs.jsonl"
     path.write_text("\n" + (line if isinstance(line, str) else json.dumps(line)) + "\n")
     with pytest.raises(ValueError, match=f"theirs.jsonl line 2.*{sentence}"):
-        score_file(path, InRecords(Drawn()), protocols=["lisa"])
+        score_file(path, TruthInRecords(Drawn()), protocols=["lisa"])
 
 
 def test_an_expression_that_comes_twice_is_refused(tmp_path):
@@ -182,11 +184,11 @@ def test_an_expression_that_comes_twice_is_refused(tmp_path):
         lines = keyed_by(key, source)
         path = write(tmp_path / "twice.jsonl", [*lines, lines[3]])
         with pytest.raises(ValueError, match="line 14 has the same expression as .* line 4"):
-            score_file(path, InRecords(source), protocols=["lisa"])
+            score_file(path, TruthInRecords(source), protocols=["lisa"])
     lines = [line | {"index": 7} for line in keyed_by("truth", source)[:2]]
     path = write(tmp_path / "inline.jsonl", lines)
     with pytest.raises(ValueError, match="line 2 has the same expression as .* line 1"):
-        score_file(path, InLine(), protocols=["lisa"])
+        score_file(path, TruthInLines(), protocols=["lisa"])
 
 
 @pytest.mark.parametrize("key", ["truth", "image_id", "text"])
@@ -195,13 +197,13 @@ def test_lines_without_records_need_their_own_truth(tmp_path, key):
     del line[key]
     path = write(tmp_path / "alone.jsonl", [line])
     with pytest.raises(ValueError, match=f"alone.jsonl line 1 has no '{key}'"):
-        score_file(path, InLine(), protocols=["lisa"])
+        score_file(path, TruthInLines(), protocols=["lisa"])
 
 
 def test_an_empty_file_is_refused(tmp_path):
     path = write(tmp_path / "none.jsonl", [])
     with pytest.raises(ValueError, match="none.jsonl holds no prediction"):
-        score_file(path, InLine(), protocols=["lisa"])
+        score_file(path, TruthInLines(), protocols=["lisa"])
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):

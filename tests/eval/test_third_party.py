@@ -15,7 +15,7 @@ from dit_jax.eval.metrics import iou
 from dit_jax.eval.prediction_files import encoded
 from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.eval.score import score_file
-from dit_jax.eval.truths import InLine
+from dit_jax.eval.truths import TruthInLines
 
 XS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -63,7 +63,7 @@ def test_each_published_iou_comes_out_of_the_scorer(predictions, tmp_path):
     """One file a prediction: what the command line would print for it."""
     for record, predicted, truth in predictions:
         path = lines_of([(record, predicted, truth)], tmp_path / "one.jsonl")
-        scores = score_file(path, InLine(), protocols=["original"])["original"]
+        scores = score_file(path, TruthInLines(), protocols=["original"])["original"]
         assert scores["oIoU"] == pytest.approx(100 * record["iou"], abs=1e-4)
         assert scores["oIoU"] == pytest.approx(100 * record["published_iou_2dec"], abs=1.2)
 
@@ -72,7 +72,7 @@ def test_each_published_iou_comes_out_of_the_scorer(predictions, tmp_path):
 def test_scores_of_published_predictions(predictions, tmp_path, model):
     path = lines_of(predictions, tmp_path / "p.jsonl", model=model)
     names = [name for name in PROTOCOLS if name != "lavt"]  # whose masks are square
-    found = score_file(path, InLine(), protocols=names, bootstrap=200)
+    found = score_file(path, TruthInLines(), protocols=names, bootstrap=200)
     stored = np.array([record["iou"] for record, _, _ in predictions if record["model"] == model])
     for scores in found.values():
         assert scores["n"] == 104

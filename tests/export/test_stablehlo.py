@@ -200,7 +200,7 @@ def test_long_attention_for_any_platform(monkeypatch, text):
         )
         for x in (q, k, v, rel, key_mask)
     ]
-    with dispatch.computed_by("anywhere"):
+    with dispatch.use_back_end("anywhere"):
         program = jax_export.export(jax.jit(attend), platforms=stablehlo.PLATFORMS)(*symbolic)
     found = jax.jit(program.call)(q, k, v, rel, key_mask)
     expected = attend(*map(jnp.asarray, (q, k, v, rel, key_mask)))

@@ -92,8 +92,8 @@ def test_layer_norm():
     shapes, definition = (rows, rows, rows, scale), dict(definition=norm._by_definition)
     assert kernel_check.kernel_fault(CPU, norm._by_kernel, *shapes, **definition) is None
 
-    def forgets(x, g, beside, scale):
-        return norm._by_kernel(x, g, jnp.zeros_like(beside), scale)
+    def forgets(x, g, skip, scale):
+        return norm._by_kernel(x, g, jnp.zeros_like(skip), scale)
 
     assert "off by" in kernel_check.kernel_fault(CPU, forgets, *shapes, **definition)
 

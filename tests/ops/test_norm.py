@@ -40,14 +40,14 @@ def test_half_precision_stays():
 
 @pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("width", [24, 48, 80])
-def test_beside(kernel, width, monkeypatch):
+def test_with_skip(kernel, width, monkeypatch):
     """The input and its norm, whose gradients are summed up: as if asked for apart."""
     monkeypatch.setattr(norm, "_has_kernel", lambda *about: kernel)  # interpreted here
     rng = np.random.default_rng(0)
     shape = (4, 32, 32, width)
     x, *upstream = (jnp.asarray(rng.standard_normal(shape, np.float32)) for _ in range(3))
     scale, bias = (jnp.asarray(rng.standard_normal(width, np.float32)) for _ in range(2))
-    (same, y), back = jax.vjp(lambda *a: norm.beside(*a, 1e-6), x, scale, bias)
+    (same, y), back = jax.vjp(lambda *a: norm.with_skip(*a, 1e-6), x, scale, bias)
     expected, apart = jax.vjp(lambda *a: layer_norm(*a, 1e-6), x, scale, bias)
     np.testing.assert_array_equal(same, x)
     assert_close(y, expected, "norm")
@@ -82,5 +82,5 @@ def test_programs_for_other_machines_have_no_kernel():
         assert not norm._has_kernel(768, "bfloat16", target())
         rows = jax.export.symbolic_shape("b, h, w, 48")
         x, one = jax.ShapeDtypeStruct(rows, jnp.float32), jnp.ones(48)
-        exported = jax.export.export(jax.jit(lambda x: norm.beside(x, one, one, 1e-6)))(x)
+        exported = jax.export.export(jax.jit(lambda x: norm.with_skip(x, one, one, 1e-6)))(x)
     assert "layer_norm_backward" not in exported.mlir_module()

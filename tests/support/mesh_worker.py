@@ -73,14 +73,14 @@ def three_steps(
         batch = steps.place_batch(next(run.batches), run.model.mesh)
         state, metrics = train_step(state, batch, jax.random.key(0))
         if number == 0:  # the first moment after one step is the gradient, times 1 - β₁
-            gradients = hosts.whole(named("grads", state.opt_state.mu))  # the state is donated
+            gradients = hosts.allgather(named("grads", state.opt_state.mu))  # the state is donated
     run.batches.close()
     arrays = {key: metrics[key] for key in ("loss", "grad_norm", "presence_loss")}
     trees = {"params": state.trainable, "mu": state.opt_state.mu, "ema": state.ema}
     for tree, leaves in trees.items():
         arrays |= named(tree, leaves)
     shares = {key: share(value) for key, value in arrays.items()} | {"batch": share(batch["image"])}
-    return gradients | hosts.whole(arrays), shares
+    return gradients | hosts.allgather(arrays), shares
 
 
 def named(tree: str, arrays) -> dict[str, jax.Array]:

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from dit_jax.ops import norm
 from dit_jax.ops.attention.dispatch import attend_packed
-from dit_jax.ops.mesh import AXES, BATCH_AXES, laid_on
+from dit_jax.ops.mesh import AXES, BATCH_AXES, use_mesh
 
 
 def main() -> None:
@@ -38,11 +38,11 @@ def main() -> None:
 
     norm._has_kernel = lambda *about: True  # the kernel, interpreted
 
-    def beside(x, scale, bias):
-        return norm.beside(x, scale, bias, 1e-6)
+    def with_skip(x, scale, bias):
+        return norm.with_skip(x, scale, bias, 1e-6)
 
     upstream = draw(4, 32, 32, 48), draw(4, 32, 32, 48)
-    check(beside, mesh, draw(4, 32, 32, 48), draw(48), draw(48), upstream=upstream)
+    check(with_skip, mesh, draw(4, 32, 32, 48), draw(48), draw(48), upstream=upstream)
 
 
 def check(f, mesh: Mesh, *arrays, upstream) -> None:
@@ -57,7 +57,7 @@ def check(f, mesh: Mesh, *arrays, upstream) -> None:
         return jax.device_put(x, NamedSharding(mesh, split))
 
     expected = jax.jit(both)(arrays, upstream)
-    with laid_on(mesh):
+    with use_mesh(mesh):
         program = jax.jit(both).lower(*jax.tree.map(place, (arrays, upstream))).compile()
         actual = program(*jax.tree.map(place, (arrays, upstream)))
     first = jax.tree.leaves(actual)[0]

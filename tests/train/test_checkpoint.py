@@ -16,7 +16,7 @@ from dit_jax.train.checkpoint import Checkpoints
 from dit_jax.train.logs import progress
 from dit_jax.train.run import Run
 from dit_jax.train.stop import Stop
-from dit_jax.train.workdir import FORMER, check_same, claim
+from dit_jax.train.workdir import FORMER, check_same, write_settings
 from dit_jax.weights import directory
 
 # Saved at steps 3 (evaluated) and 5.
@@ -170,17 +170,17 @@ def test_latest_and_best_are_kept(tmp_path):
 
 def test_another_config_is_refused(tmp_path):
     check_same(tmp_path, flatten(config_of(optim__lr=0.1)))  # an empty folder is anybody's
-    claim(tmp_path, flatten(config_of()))
+    write_settings(tmp_path, flatten(config_of()))
     check_same(tmp_path, flatten(config_of(train__minutes=3.0)))  # changes no step
     with pytest.raises(ValueError, match=r"optim.lr: 0.001 → 0.1; optim.max_steps: 4 → 9"):
         check_same(tmp_path, flatten(config_of(optim__lr=0.1, optim__max_steps=9)))
     check_same(tmp_path, flatten(config_of(optim__lr=0.1)), only=("model.",))
-    claim(tmp_path, flatten(config_of(optim__lr=0.1)))
+    write_settings(tmp_path, flatten(config_of(optim__lr=0.1)))
     check_same(tmp_path, flatten(config_of(optim__lr=0.1)))
 
 
 def test_a_run_of_before_some_keys_continues(tmp_path):
-    claim(tmp_path, flatten(config_of()))
+    write_settings(tmp_path, flatten(config_of()))
     path = tmp_path / "config.json"
     saved = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in saved.items() if k not in FORMER}))

@@ -27,7 +27,7 @@ from dit_jax.data.records.format import (
 )
 from dit_jax.data.records.plan import check_same, plan
 from dit_jax.data.records.read import Records, verify
-from dit_jax.data.records.write import RECORDS, Written, to_disk, write_all, write_json
+from dit_jax.data.records.write import RECORDS, Written, fsync, write_all, write_json
 
 __all__ = ["Records", "build", "existing", "manifest", "verify"]
 
@@ -92,9 +92,9 @@ def _check_free(path: Path) -> None:
 def _publish(records: Path, path: Path) -> None:
     """Make complete records visible, also if the machine stops in the next moment."""
     for file in (*records.iterdir(), records):
-        to_disk(file)
+        fsync(file)
     os.rename(records, path)
-    to_disk(path.parent)
+    fsync(path.parent)
 
 
 def _describe(

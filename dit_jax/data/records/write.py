@@ -190,7 +190,7 @@ def _write(
             found["image_ids"].append(example["image_id"])
     finally:
         writer.close()
-    to_disk(partial)
+    fsync(partial)
     written = Written(
         split=shard.split, sha256=sha256(partial), bytes=size, no_target=no_target, **found
     )
@@ -203,11 +203,11 @@ def write_json(path: Path, value: Any) -> None:
     """The whole file or none, also when the machine stops."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(value, indent=1, ensure_ascii=False))
-    to_disk(partial)
+    fsync(partial)
     os.replace(partial, path)
 
 
-def to_disk(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Wait until a file, or a folder's list of files, would survive the machine's stopping."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -19,7 +19,7 @@ Values = dict[str, float]  # measure → 0 to 1, or a difference of two such; Na
 
 
 @dataclass(frozen=True)
-class Seen:
+class AnswerPair:
     """The answers to an expression and to a change of it, and what there is to find."""
 
     before: Mask
@@ -29,10 +29,10 @@ class Seen:
     mirrored: Mask  # the answer to the mirrored picture with left and right exchanged
 
 
-def compare(seen: Seen) -> Values:
+def compare(pair: AnswerPair) -> Values:
     """Whether two answers are the same object, and how well each fits the original's truth."""
-    overlap = iou(seen.before, seen.after)
-    before, after = iou(seen.before, seen.truth), iou(seen.after, seen.truth)
+    overlap = iou(pair.before, pair.after)
+    before, after = iou(pair.before, pair.truth), iou(pair.after, pair.truth)
     return {
         "consistent": float(overlap > SAME),
         "changed": float(overlap <= SAME),
@@ -43,43 +43,43 @@ def compare(seen: Seen) -> Values:
     }
 
 
-def turn(seen: Seen) -> Values:
+def turn(pair: AnswerPair) -> Values:
     """Whether the answer changes where the side words no longer fit, beyond how often it changes
     where they do: a model that any mirroring upsets does not read sides for that."""
-    after, before = (iou(seen.before, m) <= SAME for m in (seen.after, seen.mirrored))
+    after, before = (iou(pair.before, m) <= SAME for m in (pair.after, pair.mirrored))
     return {
         "changed": float(after),
         "changed by mirror": float(before),
         "gain": float(after) - float(before),
-        "overlap": iou(seen.before, seen.after),
+        "overlap": iou(pair.before, pair.after),
     }
 
 
-def follow(seen: Seen) -> Values:
+def follow(pair: AnswerPair) -> Values:
     """Whether the answer goes over to the other object.
 
     An answer that the words do not move is as near to that object after as before: "gain" is 0 for
     any model that reads no text, whatever it answers and however large the objects are.
     """
-    before, after = (iou(m, seen.other) > iou(m, seen.truth) for m in (seen.before, seen.after))
+    before, after = (iou(m, pair.other) > iou(m, pair.truth) for m in (pair.before, pair.after))
     return {
         "follows": float(after),
         "follows before": float(before),
         "gain": float(after) - float(before),
-        "overlap": iou(seen.before, seen.after),
-        "IoU after": iou(seen.after, seen.other),
+        "overlap": iou(pair.before, pair.after),
+        "IoU after": iou(pair.after, pair.other),
     }
 
 
-def refuse(seen: Seen) -> Values:
+def refuse(pair: AnswerPair) -> Values:
     """Whether the answer is nothing, beyond how often it is nothing for words that do fit."""
-    before, after = (np.count_nonzero(m) < FEW_PIXELS for m in (seen.before, seen.after))
+    before, after = (np.count_nonzero(m) < FEW_PIXELS for m in (pair.before, pair.after))
     return {
         "nothing": float(after),
         "nothing before": float(before),
         "gain": float(after) - float(before),
-        "changed": float(before != after or iou(seen.before, seen.after) <= SAME),
-        "covered": float("nan") if after else float(seen.after.mean()),
+        "changed": float(before != after or iou(pair.before, pair.after) <= SAME),
+        "covered": float("nan") if after else float(pair.after.mean()),
     }
 
 
@@ -89,7 +89,7 @@ class Probe:
 
     title: str
     expected: str  # of a model that understands what it is asked
-    measure: Callable[[Seen], Values]
+    measure: Callable[[AnswerPair], Values]
     measures: tuple[str, ...]  # that are reported
     baseline: str | None = None  # what the first measure is without reading; drawn too
     asked: bool = False  # grouped by the words that are asked, not by the original ones

@@ -19,7 +19,7 @@ from dit_jax.eval.collect import Sample, Thresholds
 from dit_jax.eval.metrics import iou
 from dit_jax.eval.predictions import Predict, Prediction, predictions
 from dit_jax.eval.probe.cases import ORIGINAL, Case, Plan, Questions, plan
-from dit_jax.eval.probe.measures import PROBES, Mask, Seen
+from dit_jax.eval.probe.measures import PROBES, AnswerPair, Mask
 from dit_jax.eval.probe.summary import Group, Outcome, by_class, by_dropped_word, verdicts
 from dit_jax.eval.protocols import PRESENCE_THRESHOLD, PROTOCOLS, THRESHOLD, Answer
 from dit_jax.eval.relations import relation_classes
@@ -47,9 +47,9 @@ class _Answered:
     truth: Truth
     other: Truth | None
 
-    def seen(self, probe: str) -> Seen:
+    def pair(self, probe: str) -> AnswerPair:
         other = None if self.other is None else self.other.mask
-        return Seen(
+        return AnswerPair(
             before=self.masks[ORIGINAL],
             after=self.masks[probe],
             truth=self.truth.mask,
@@ -141,7 +141,7 @@ def _outcomes(answered: _Answered) -> list[Outcome]:
         if name != ORIGINAL:
             row = PROBES[name]
             text = question.text if row.asked else case.questions[ORIGINAL].text
-            values = row.measure(answered.seen(name))
+            values = row.measure(answered.pair(name))
             classes = relation_classes(text)
             found.append(Outcome(name, classes, question.dropped, case.image_id, values))
     return found
@@ -151,8 +151,8 @@ def _stuckness(answered: _Answered) -> float:
     """Up to 1, where the answer was right and stayed although another object was asked for."""
     if "other" not in answered.masks:
         return 0.0
-    seen = answered.seen("other")
-    return iou(seen.before, seen.truth) * iou(seen.before, seen.after) - iou(seen.after, seen.other)
+    pair = answered.pair("other")
+    return iou(pair.before, pair.truth) * iou(pair.before, pair.after) - iou(pair.after, pair.other)
 
 
 def _most_stuck(cases: list[tuple[float, _Answered]]) -> list[tuple[float, _Answered]]:
@@ -164,12 +164,12 @@ def _most_stuck(cases: list[tuple[float, _Answered]]) -> list[tuple[float, _Answ
 
 def _sample(answered: _Answered, source: Source) -> Sample:
     """The other object's words, what they mean and what the model answered."""
-    seen = answered.seen("other")
+    pair = answered.pair("other")
     return Sample(
         image=source[answered.case.referent].image,
-        truth=seen.other,
-        predicted=seen.after,
+        truth=pair.other,
+        predicted=pair.after,
         expression=answered.case.questions["other"].text,
-        iou=iou(seen.after, seen.other),
+        iou=iou(pair.after, pair.other),
         id=answered.truth.id,
     )

@@ -11,9 +11,9 @@ from dit_jax.ops.attention.dispatch import (
     SCORES_AT_ONCE,
     attend,
     attend_packed,
-    computed_by,
     packs,
     relative_terms,
+    use_back_end,
 )
 from dit_jax.ops.attention.maps import attended
 
@@ -22,7 +22,7 @@ __all__ = [
     "attend",
     "attend_packed",
     "attended",
-    "computed_by",
     "packs",
     "relative_terms",
+    "use_back_end",
 ]

@@ -14,14 +14,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention.plain import Rel
-from dit_jax.ops.rematerialise import ATTENDED, keep
+from dit_jax.ops.rematerialise import ATTENDED
 
 SCORES_OF_A_BLOCK = 1 << 21  # 8 MiB: queries beyond that come in several blocks
-HIDDEN = -1e30  # score of a key that is hidden
+MASK_VALUE = -1e30  # score of a key that is hidden
 
 
 def attend_by_head(
@@ -39,7 +40,7 @@ def attend_by_head(
         rel = tuple(jnp.pad(x, rest) for x in rel)
     hidden = None
     if key_mask is not None:
-        hidden = jnp.where(key_mask, 0.0, HIDDEN)[:, None]
+        hidden = jnp.where(key_mask, 0.0, MASK_VALUE)[:, None]
         hidden = jnp.broadcast_to(hidden, (*k.shape[:2], k.shape[2]))
     return _attend(q, k, v, rel, hidden).astype(kind)
 
@@ -51,7 +52,7 @@ def _attend(q, k, v, rel, hidden):
 
 def _forward(q, k, v, rel, hidden):
     out, log_sum = _over_heads(_forward_head, q, k, v, rel, hidden)
-    out, log_sum = keep(out, ATTENDED), keep(log_sum, ATTENDED)
+    out, log_sum = checkpoint_name(out, ATTENDED), checkpoint_name(log_sum, ATTENDED)
     return out, (q, k, v, rel, hidden, out, log_sum)
 
 

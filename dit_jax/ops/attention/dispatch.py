@@ -30,7 +30,7 @@ from dit_jax.ops.attention.anywhere import attend_anywhere
 from dit_jax.ops.attention.by_head import attend_by_head
 from dit_jax.ops.attention.plain import Rel, attend_plain
 from dit_jax.ops.kernel_check import kernel_fault, like
-from dit_jax.ops.mesh import by_rows_and_heads
+from dit_jax.ops.mesh import shard_rows_and_heads
 from dit_jax.ops.platform import Target, target
 from dit_jax.strict import one_of
 
@@ -57,7 +57,7 @@ _CHOSEN: ContextVar[str | None] = ContextVar("attention", default=None)
 
 
 @contextlib.contextmanager
-def computed_by(name: str) -> Iterator[None]:
+def use_back_end(name: str) -> Iterator[None]:
     """Programs traced inside use this back end, not the best one for the device at hand.
 
     A program that is written for other machines needs "anywhere" or "plain".
@@ -115,7 +115,7 @@ def attend(
     if name == "plain":
         return attend_plain(q, k, v, rel, key_mask)
     arrays = q, k, v, rel, key_mask
-    return by_rows_and_heads(BACK_ENDS[name], *arrays, axes=("bk",) * 4 + ("b",), out="bk")
+    return shard_rows_and_heads(BACK_ENDS[name], *arrays, axes=("bk",) * 4 + ("b",), out="bk")
 
 
 def packs(
@@ -171,7 +171,7 @@ def attend_packed(
     bands = tuple(band(table, side) for table, side in zip(tables, grid, strict=True))
     arrays = qkv, text, bands, text_mask
     axes = ("bn3k", "bl2k", "", "b")
-    return by_rows_and_heads(packed.attend_packed, *arrays, axes=axes, out="bnk")
+    return shard_rows_and_heads(packed.attend_packed, *arrays, axes=axes, out="bnk")
 
 
 @functools.lru_cache(maxsize=256)

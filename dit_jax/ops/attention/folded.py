@@ -16,7 +16,7 @@ from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention.plain import Rel
 
 STEP = 8  # cuDNN wants widths in multiples of it
-HIDDEN = -3e4  # fits float16
+MASK_VALUE = -3e4  # fits float16
 LANES = 128  # of a TPU's registers
 
 
@@ -40,7 +40,7 @@ def fold(
     offered = [k, jnp.broadcast_to(place, (b, heads, n, h + w))]
     if key_mask is not None:
         asked.append(jnp.ones((b, heads, m, 1), q.dtype))
-        hidden = jnp.where(key_mask, 0.0, HIDDEN).astype(k.dtype)
+        hidden = jnp.where(key_mask, 0.0, MASK_VALUE).astype(k.dtype)
         offered.append(jnp.broadcast_to(hidden[:, None, :, None], (b, heads, n, 1)))
     e = width(c, (h, w), masked=key_mask is not None)
     return tuple(_widen(jnp.concatenate(parts, axis=-1), e) for parts in (asked, offered))

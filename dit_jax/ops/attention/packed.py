@@ -12,6 +12,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jaxtyping import Bool, Float
 
@@ -19,10 +20,10 @@ from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import packed_kernels as kernels
 from dit_jax.ops.attention.packed_kernels import ROWS, Tiles
 from dit_jax.ops.platform import platform
-from dit_jax.ops.rematerialise import ATTENDED, keep
+from dit_jax.ops.rematerialise import ATTENDED
 from dit_jax.ops.triton import call
 
-HIDDEN = -3e4
+MASK_VALUE = -3e4
 TEXT = 32  # text is filled up to it, or to a larger power of two
 
 Bands = tuple[Float[Array, "h h c"], Float[Array, "w w c"]]
@@ -89,7 +90,7 @@ def attend_packed(
     full = max(TEXT, pl.next_power_of_2(length)) - length
     text = jnp.pad(text, ((0, 0), (0, full), (0, 0), (0, 0), (0, 0)))
     seen = jnp.ones((b, length), bool) if text_mask is None else text_mask
-    hidden = jnp.where(jnp.pad(seen, ((0, 0), (0, full))), 0.0, HIDDEN * c**0.5)
+    hidden = jnp.where(jnp.pad(seen, ((0, 0), (0, full))), 0.0, MASK_VALUE * c**0.5)
     bands = tuple(band.astype(qkv.dtype) for band in bands)
     return _attend(qkv, text, *bands, hidden.astype(jnp.float32))
 
@@ -102,7 +103,7 @@ def _attend(qkv, text, band_h, band_w, hidden):
 def _forward(qkv, text, band_h, band_w, hidden):
     rel = _relate_rows(qkv, band_h), _relate_columns(qkv, band_w)
     out, log_sum = _run_forward(qkv, text, *rel, hidden)
-    out, log_sum = keep(out, ATTENDED), keep(log_sum, ATTENDED)
+    out, log_sum = checkpoint_name(out, ATTENDED), checkpoint_name(log_sum, ATTENDED)
     return out, (qkv, text, band_h, band_w, *rel, hidden, out, log_sum)
 
 

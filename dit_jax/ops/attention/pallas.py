@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jaxtyping import Bool, Float
 
@@ -20,9 +21,9 @@ from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import pallas_kernels as kernels
 from dit_jax.ops.attention.pallas_kernels import Tiles
 from dit_jax.ops.attention.plain import Rel
-from dit_jax.ops.rematerialise import ATTENDED, keep
+from dit_jax.ops.rematerialise import ATTENDED
 
-HIDDEN = -3e4  # fits float16; e to it is 0
+MASK_VALUE = -3e4  # fits float16; e to it is 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +74,11 @@ def attend_pallas(
     text = [_pad(x[:, :, h * w :], 2, full_text) for x in (k, v)]
     # Text asks without positions, but may not see what only fills up the grid either.
     rel_h, rel_w = (_pad(x.astype(q.dtype), 2, m - h * w) for x in rel)
-    rel_h, rel_w = _pad(rel_h, 3, full_h - h, HIDDEN), _pad(rel_w, 3, columns - w, HIDDEN)
+    rel_h, rel_w = _pad(rel_h, 3, full_h - h, MASK_VALUE), _pad(rel_w, 3, columns - w, MASK_VALUE)
     hidden = jnp.zeros((q.shape[0], n - h * w), jnp.float32)
     if key_mask is not None:
-        hidden = jnp.where(key_mask[:, h * w :], 0.0, HIDDEN)
-    hidden = _pad(hidden, 1, full_text, HIDDEN)[:, None, None]
+        hidden = jnp.where(key_mask[:, h * w :], 0.0, MASK_VALUE)
+    hidden = _pad(hidden, 1, full_text, MASK_VALUE)[:, None, None]
     q, rel_h, rel_w = (_pad(x, 2, full_m) for x in (q, rel_h, rel_w))
     return _attend((tiles, platform), q, *on_grid, *text, rel_h, rel_w, hidden)[:, :, :m, :c]
 
@@ -105,7 +106,7 @@ def _attend(how, q, k, v, tk, tv, rel_h, rel_w, hidden):
 def _forward(how, *arrays):
     out, log_sum = _run_forward(how, *arrays)
     log_sum = log_sum[..., 0]  # a last axis of 1 is 128 wide in a TPU's memory
-    out, log_sum = keep(out, ATTENDED), keep(log_sum, ATTENDED)
+    out, log_sum = checkpoint_name(out, ATTENDED), checkpoint_name(log_sum, ATTENDED)
     return out, (*arrays, out, log_sum)
 
 

@@ -10,6 +10,6 @@ from dit_jax.train.logs import provenance, report
 from dit_jax.train.logs.duplicates import drop_duplicate_errors
 from dit_jax.train.logs.nonfinite import NonFinite
 from dit_jax.train.logs.profiling import Profile
-from dit_jax.train.logs.progress import Report
+from dit_jax.train.logs.progress import MetricWriter
 
-__all__ = ["NonFinite", "Profile", "Report", "drop_duplicate_errors", "provenance", "report"]
+__all__ = ["MetricWriter", "NonFinite", "Profile", "drop_duplicate_errors", "provenance", "report"]

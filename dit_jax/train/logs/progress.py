@@ -24,7 +24,7 @@ JSONL = "metrics.jsonl"
 Metrics = dict[str, jax.Array]  # of one step, on the devices
 
 
-class Waiting(NamedTuple):
+class PendingMetrics(NamedTuple):
     """A step whose metrics are on the device, not looked at yet."""
 
     step: int
@@ -32,7 +32,7 @@ class Waiting(NamedTuple):
     index: np.ndarray  # of its records
 
 
-class Report:
+class MetricWriter:
     """Call `step` after every step; use as a context manager."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Report:
         )
         self._every, self._batch_size = every, batch_size
         self._failures, self._names = failures, names
-        self._waiting: list[Waiting] = []
+        self._waiting: list[PendingMetrics] = []
         self._skipped = 0
         if not silent:
             forget_after(workdir / JSONL, start)
@@ -62,7 +62,7 @@ class Report:
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self.restart_clock()
 
-    def __enter__(self) -> "Report":
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, kind, error, trace) -> None:
@@ -94,7 +94,7 @@ class Report:
         self._bar.update()
         if self._waiting and self._waiting[-1].step % self._every == 0:
             self.flush()
-        self._waiting.append(Waiting(step, metrics, index))
+        self._waiting.append(PendingMetrics(step, metrics, index))
 
     def flush(self) -> None:
         """Look at all metrics that are waiting; raises ValueError as `NonFinite.add` does."""
@@ -120,7 +120,7 @@ class Report:
             shown["presence"] = f"{mean['presence_accuracy']:.0%}"
         self._bar.set_postfix({**shown, "img/s": f"{images:.1f}"})
 
-    def _finite(self, one: "Waiting", values: dict[str, float]) -> bool:
+    def _finite(self, one: "PendingMetrics", values: dict[str, float]) -> bool:
         """Whether a step's values are numbers; where not, say so."""
         if not any(bad(values[key]) for key in KEYS):
             self._failures.passed()

@@ -4,21 +4,21 @@ The stream's state is that after the batches that were taken *out of the feed*: 
 devices is prepared again after a resume, so exactness does not depend on `ahead`.
 """
 
-import collections
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from dit_jax.data.pipeline import Batch, TrainBatches
 
 
-class Fed(NamedTuple):
+class DeviceBatch(NamedTuple):
     """One batch, as the host made it and as the devices hold it."""
 
     host: Batch
     placed: Any
 
 
-class Feed(Iterator[Fed]):
+class Feed(Iterator[DeviceBatch]):
     """Wraps a stream of batches; `place` copies one to the devices without waiting for it."""
 
     def __init__(self, batches: TrainBatches, place: Callable[[Batch], Any], *, ahead: int = 1):
@@ -26,12 +26,12 @@ class Feed(Iterator[Fed]):
         if ahead < 0:
             raise ValueError(f"ahead is {ahead}; expected 0 or more batches.")
         self._batches, self._place, self._ahead = batches, place, ahead
-        self._waiting: collections.deque[tuple[Fed, dict[str, Any], int]] = collections.deque()
+        self._waiting: deque[tuple[DeviceBatch, dict[str, Any], int]] = deque()
         self._failed: ValueError | None = None  # what the stream said of the batch after these
         self._state = batches.get_state()
         self.skipped_rows = batches.skipped_rows  # among the batches that were taken
 
-    def __next__(self) -> Fed:
+    def __next__(self) -> DeviceBatch:
         while len(self._waiting) <= self._ahead and self._failed is None:
             self._fetch()
         if not self._waiting:
@@ -46,7 +46,7 @@ class Feed(Iterator[Fed]):
             self._failed = error
             return
         about = (self._batches.get_state(), self._batches.skipped_rows)
-        self._waiting.append((Fed(batch, self._place(batch)), *about))
+        self._waiting.append((DeviceBatch(batch, self._place(batch)), *about))
 
     def get_state(self) -> dict[str, Any]:
         """The stream's state after the batches that were taken out."""

@@ -17,7 +17,7 @@ from jaxtyping import Int64
 
 from dit_jax.train.placement import sharding
 
-GO_ON, TIME_OVER, ASKED = 0, 1, 2  # what a process wishes; the largest wish is everybody's
+GO_ON, TIME_OVER, ASKED = 0, 1, 2  # what a process requests; the largest request is everybody's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def gather(table: Int64[np.ndarray, "n k"], *, readers: tuple[int, ...]) -> np.n
     return everything.reshape(-1, halves.shape[1]).view(np.int64)
 
 
-def whole(tree: Any) -> Any:
+def allgather(tree: Any) -> Any:
     """Every array of a tree in full, as NumPy: those whose parts lie on other hosts are fetched."""
 
     def fetch(leaf: jax.Array) -> np.ndarray:
@@ -114,7 +114,7 @@ def whole(tree: Any) -> Any:
     return jax.tree.map(fetch, tree)
 
 
-def first() -> bool:
+def is_primary() -> bool:
     """Whether this is the process that writes logs, scores and models."""
     return jax.process_index() == 0
 
@@ -130,17 +130,17 @@ def told_by_first(text: str) -> str:
     return everywhere.tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
-def wait_for_all(name: str) -> None:
+def sync(name: str) -> None:
     """Until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 class Agreement:
-    """The processes' wishes as one: what one of them wished at the call before, all learn now.
+    """The processes' requests as one: what one asked for at the call before, all learn now.
 
     Late by one call, so that nobody waits for a step that is still running. A process that is
-    alone gets its own wish at once.
+    alone gets its own request at once.
     """
 
     def __init__(self, mesh: Mesh):
@@ -148,12 +148,12 @@ class Agreement:
         self._pending: jax.Array | None = None
         self._largest = jax.jit(jax.numpy.max, out_shardings=sharding.replicated(mesh))
 
-    def __call__(self, wish: int) -> int:
+    def __call__(self, request: int) -> int:
         if jax.process_count() == 1:
-            return wish
+            return request
         before = self._pending
         everywhere = NamedSharding(self._mesh, P(sharding.AXES))
-        own = np.full(1, wish, np.int32)
-        wishes = jax.make_array_from_callback((self._mesh.size,), everywhere, lambda _: own)
-        self._pending = self._largest(wishes)
+        own = np.full(1, request, np.int32)
+        requests = jax.make_array_from_callback((self._mesh.size,), everywhere, lambda _: own)
+        self._pending = self._largest(requests)
         return GO_ON if before is None else int(before)

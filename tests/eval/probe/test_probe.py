@@ -19,7 +19,7 @@ from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.predictions import Answers
 from dit_jax.eval.probe import figure, report
 from dit_jax.eval.probe.cases import ORIGINAL, Question, Questions, plan
-from dit_jax.eval.probe.measures import MEASURES, PROBES, Seen, refuse
+from dit_jax.eval.probe.measures import MEASURES, PROBES, AnswerPair, refuse
 from dit_jax.eval.probe.run import Result, probe
 from dit_jax.eval.probe.summary import ALL, RULES, Outcome, by_class, verdicts
 from dit_jax.eval.probe.words import content_words, names_something, shortened, shuffled
@@ -336,9 +336,9 @@ def test_a_small_answer_is_nothing():
     full = np.ones((20, 20), bool)
     small = np.zeros((20, 20), bool)
     small.flat[:49] = True
-    assert refuse(Seen(full, small, full, None, full))["nothing"] == 1
+    assert refuse(AnswerPair(full, small, full, None, full))["nothing"] == 1
     small.flat[49] = True
-    found = refuse(Seen(full, small, full, None, full))
+    found = refuse(AnswerPair(full, small, full, None, full))
     assert (found["nothing"], found["covered"], found["gain"]) == (0, 50 / 400, 0)
 
 

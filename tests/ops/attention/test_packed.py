@@ -108,7 +108,7 @@ def test_who_packs(monkeypatch):
         assert packs("bfloat16")
         assert packs("bfloat16")
         assert not packs("float32")
-        with dispatch.computed_by("anywhere"):
+        with dispatch.use_back_end("anywhere"):
             assert not packs("bfloat16")
         monkeypatch.setenv(dispatch.FORCE, "cudnn")
         assert not packs("bfloat16")

@@ -9,25 +9,25 @@ from jaxtyping import Float, Int32
 
 from dit_jax.data.tokenizer import Tokenizer
 
-KEPT = 512  # expressions; 60 kB each with BERT-base
+CACHE_SIZE = 512  # expressions; 60 kB each with BERT-base
 
 Encode = Callable[[Int32[np.ndarray, "b l"], Int32[np.ndarray, "b l"]], Float[np.ndarray, "b l t"]]
 
 
 @dataclass(frozen=True)
-class Words:
+class TextFeatures:
     """One expression, as the image encoder and the decoder take it."""
 
     attention_mask: Int32[np.ndarray, " l"]
     features: Float[np.ndarray, "l t"]
 
 
-class Vocabulary:
-    """Texts to `Words`, the latest of which are kept."""
+class TextFeatureCache:
+    """Texts to `TextFeatures`, the latest of which are kept."""
 
     def __init__(self, tokenizer: Tokenizer, encode: Encode):
         self._tokenizer, self._encode = tokenizer, encode
-        self._known: OrderedDict[str, Words] = OrderedDict()
+        self._known: OrderedDict[str, TextFeatures] = OrderedDict()
 
     def check(self, texts: Iterable[str]) -> None:
         """Raise ValueError for a text without words, or without one that the model can know."""
@@ -35,7 +35,7 @@ class Vocabulary:
             if text not in self._known:
                 self._ids(text)
 
-    def look_up(self, texts: Iterable[str]) -> dict[str, Words]:
+    def look_up(self, texts: Iterable[str]) -> dict[str, TextFeatures]:
         """The words of each text; new ones are encoded together."""
         wanted = list(dict.fromkeys(texts))
         found = {text: self._known[text] for text in wanted if text in self._known}
@@ -43,11 +43,11 @@ class Vocabulary:
         if new:
             ids, masks = (np.concatenate(parts) for parts in zip(*map(self._ids, new), strict=True))
             features = self._encode(ids, masks)
-            found |= {text: Words(masks[i], features[i]) for i, text in enumerate(new)}
+            found |= {text: TextFeatures(masks[i], features[i]) for i, text in enumerate(new)}
         for text in wanted:
             self._known[text] = found[text]
             self._known.move_to_end(text)
-        while len(self._known) > max(KEPT, len(wanted)):
+        while len(self._known) > max(CACHE_SIZE, len(wanted)):
             self._known.popitem(last=False)
         return found
 
@@ -55,7 +55,7 @@ class Vocabulary:
         """Token → where it starts and ends in `text`, of all tokens that are part of it."""
         return self._tokenizer.places(text)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop all features, because the parameters that made them changed."""
         self._known.clear()
 
