@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from closeness import assert_close
+from dit_jax.convert.__main__ import main as convert
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
-from convert.__main__ import main as convert
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection, Vit
 from dit_jax.weights import directory

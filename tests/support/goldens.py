@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import torch
+from dit_jax.convert.__main__ import main as convert
 
 import dit_jax
-from convert.__main__ import main as convert
 
 VARIANTS = ["layer_wise", "e2e", "default_sam"]
 

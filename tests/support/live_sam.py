@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import torch
+from dit_jax.convert.__main__ import main as convert
 from transformers import SamConfig, SamModel
-
-from convert.__main__ import main as convert
 
 # transformers' names for what Meta's checkpoint calls otherwise
 RENAMES = [

@@ -11,9 +11,9 @@ import pytest
 import torch
 from runs import config_of, shallow
 
-from configs import base
 from dit_jax import variants
 from dit_jax.config import Config
+from dit_jax.configs import base
 from dit_jax.models import params as parameters
 from dit_jax.train import optim
 
