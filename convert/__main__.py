@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
-        prog="python -m convert", description="PyTorch checkpoints to model directories and back."
+        prog="python -m convert" if __name__ == "__main__" else "dit-jax convert",
+        description="PyTorch checkpoints to model directories and back.",
     )
     commands = root.add_subparsers(dest="command", required=True)
     for name, run, summary in (
