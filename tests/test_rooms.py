@@ -1,4 +1,4 @@
-"""Arrows point one way: ops ← models ← train, eval ← predict ← figures, demo, export ← launch.
+"""Arrows point one way: ops ← models ← train, eval ← predict ← figures, demo, export ← cli.
 
 Only `convert` knows PyTorch.
 """
@@ -8,10 +8,10 @@ import ast
 import pytest
 from places import ROOT
 
-# Those that stand on models and data, each beside the others; launch.py stands on them.
+# Those that stand on models and data, each beside the others; the command line stands on them.
 USES = (
     *("dit_jax.predict", "dit_jax.export", "dit_jax.weights.packs"),
-    *("dit_jax.figures", "dit_jax.demo", "launch"),
+    *("dit_jax.figures", "dit_jax.demo", "dit_jax.cli"),
 )
 # part of the project → what its modules never import
 FORBIDDEN = {
@@ -25,21 +25,21 @@ FORBIDDEN = {
     ),
     "dit_jax/models": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "dit_jax.config", "optax"),
     "dit_jax/data": ("dit_jax.models", "dit_jax.train", "dit_jax.eval", "jax", "flax", "optax"),
-    "dit_jax/eval": ("dit_jax.train", "dit_jax.models", "convert", "optax"),
+    "dit_jax/eval": ("dit_jax.train", "dit_jax.models", "dit_jax.convert", "optax"),
     "dit_jax/train": USES,
     "dit_jax/predict": (
-        *("launch", "convert", "dit_jax.train", "dit_jax.config"),
+        *("dit_jax.cli", "dit_jax.convert", "dit_jax.train", "dit_jax.config"),
         *("dit_jax.export", "dit_jax.figures", "dit_jax.demo", "optax"),
     ),
     "dit_jax/figures": (
-        *("launch", "convert", "dit_jax.train", "dit_jax.config"),
+        *("dit_jax.cli", "dit_jax.convert", "dit_jax.train", "dit_jax.config"),
         *("dit_jax.export", "dit_jax.demo", "optax"),
     ),
     "dit_jax/demo": (
-        *("launch", "convert", "dit_jax.train", "dit_jax.config"),
+        *("dit_jax.cli", "dit_jax.convert", "dit_jax.train", "dit_jax.config"),
         *("dit_jax.export", "dit_jax.figures", "optax"),
     ),
-    "dit_jax/export": ("launch", "convert", "dit_jax.train", "optax"),
+    "dit_jax/export": ("dit_jax.cli", "dit_jax.convert", "dit_jax.train", "optax"),
     "convert": ("dit_jax.data", "dit_jax.train", "dit_jax.eval", "optax"),
 }
 for low in ("dit_jax/ops", "dit_jax/models", "dit_jax/data", "dit_jax/eval", "convert"):
