@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from dit_jax.convert.assemble import assemble
 
 from dit_jax.convert import checkpoint, infer, names, transfer
+from dit_jax.convert.assemble import assemble
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.models.params import unflatten
 from dit_jax.strict import one_of

@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from dit_jax.convert.assemble import assemble
 from runs import config_of, shrink
 from safetensors.numpy import save_file
 
 from dit_jax import variants
 from dit_jax.convert import transfer
+from dit_jax.convert.assemble import assemble
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Injection, Vit
 from dit_jax.train import model, scoring
