@@ -19,7 +19,6 @@ import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks import synthetic

@@ -10,10 +10,10 @@ ASK = (
 
 
 def accepted(flag: str) -> bool:
-    """Whether the XLA that is installed knows a flag: of another it says so and ends the process."""
+    """Whether the XLA that is installed knows a flag: another one ends the process."""
     env = os.environ | {"XLA_FLAGS": flag}
-    asked = subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, timeout=60)
-    return asked.returncode == 0
+    how = dict(env=env, capture_output=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", ASK], **how).returncode == 0
 
 
 # A CPU's fusion emitters and LLVM's optimiser are most of the time that compiling takes. Newer XLA
