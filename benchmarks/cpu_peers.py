@@ -214,7 +214,7 @@ MAKERS: dict[str, Callable[[Setting], Step]] = {
 
 def work(name: str, setting: Setting, pipe: Connection) -> None:
     """A contestant's process: one step for every message, until told to end."""
-    from dit_jax.train.placement import keep_freed_memory
+    from dit_jax.allocator import keep_freed_memory
 
     if setting.kept and not keep_freed_memory():
         raise OSError("this C library is not glibc; use --allocator=default.")

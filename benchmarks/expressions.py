@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from benchmarks import synthetic
 from benchmarks.page import Page
+from dit_jax.allocator import keep_freed_memory
 from dit_jax.models import params as parameters
-from dit_jax.train.placement import keep_freed_memory
 
 ROWS = ("ldit_vit_b", "default_vit_b")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from absl import logging
 
-from configs import base
 from dit_jax import plan
 from dit_jax.config import Config
+from dit_jax.configs import base
 from dit_jax.ops import rematerialise
 
 RESULTS = Path(__file__).parent / "results"

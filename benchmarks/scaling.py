@@ -12,8 +12,8 @@ import argparse
 
 from benchmarks import synthetic
 from benchmarks.page import Page
+from dit_jax.allocator import keep_freed_memory
 from dit_jax.models import flops
-from dit_jax.train.placement import keep_freed_memory
 
 BASE = dict(batch=1, size=512, tokens=20, depth=2)
 SWEEPS = {

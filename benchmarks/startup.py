@@ -24,7 +24,7 @@ import jax
 
 from benchmarks import synthetic
 from benchmarks.page import Page
-from dit_jax.train.placement import keep_freed_memory
+from dit_jax.allocator import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,8 +75,8 @@ class Ready:
 
 def loop_and_step(folder: Path, *, steps: int, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds a step of the loop and of the bare step, of every round."""
-    from configs import quickstart
     from dit_jax.config import Config
+    from dit_jax.configs import quickstart
     from dit_jax.train import loop
     from dit_jax.train import step as train_steps
     from dit_jax.train.checkpoint import Checkpoints

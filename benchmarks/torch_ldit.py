@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convert import layout
+from dit_jax.convert import layout
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import PATCH, Architecture
 

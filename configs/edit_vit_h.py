@@ -10,7 +10,7 @@ Hardware: as `ldit_vit_h`.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from dit_jax.configs import base
 
 
 def get_config(recipe: str = "paper") -> ConfigDict:

@@ -10,7 +10,7 @@ Hardware: as `ldit_vit_b`.
 
 from ml_collections import ConfigDict
 
-from configs import base, paper
+from dit_jax.configs import base, paper
 
 
 def get_config(arguments: str = "ldit_vit_b,official") -> ConfigDict:

@@ -11,7 +11,7 @@ Hardware, counted in docs/memory.md: a step at batch 64 takes 27 GB in bfloat16
 
 from ml_collections import ConfigDict
 
-from configs import base
+from dit_jax.configs import base
 
 
 def get_config(recipe: str = "paper") -> ConfigDict:

@@ -11,7 +11,7 @@ eight of 16 GB with `--config.mesh.fsdp=8` (4.4 GB each), by H100's compiler; se
 
 from ml_collections import ConfigDict
 
-from configs import base
+from dit_jax.configs import base
 
 
 def get_config(recipe: str = "paper") -> ConfigDict:

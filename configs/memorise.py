@@ -10,7 +10,7 @@ in a few minutes.
 
 from ml_collections import ConfigDict
 
-from configs import base, quickstart
+from dit_jax.configs import base, quickstart
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ those. The paper trains one model a data set: its scores are not comparable with
 
 from ml_collections import ConfigDict
 
-from configs import base, paper
+from dit_jax.configs import base, paper
 
 PARTS = ("refcoco(unc)", "refcoco+(unc)", "refcocog(umd)")
 SPLITS = {"refcocog(umd)": ("val", "test")}

@@ -14,8 +14,8 @@ From scratch, with data for thousands of steps: `--config.optim.lr=7e-4` and
 
 from ml_collections import ConfigDict
 
-from configs import base, quickstart
 from dit_jax import variants
+from dit_jax.configs import base, quickstart
 from dit_jax.strict import one_of
 
 

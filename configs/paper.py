@@ -9,8 +9,8 @@ The rows and the oIoU that the paper reports for each are in `dit_jax/variants.p
 
 from ml_collections import ConfigDict
 
-from configs import base
 from dit_jax import variants
+from dit_jax.configs import base
 from dit_jax.strict import one_of
 
 ROWS = tuple(row for row in variants.VARIANTS if row != "tiny")  # that one is quickstart's

@@ -8,7 +8,7 @@ Under ten minutes on two CPU cores. Compare another way of injecting text under 
 
 from ml_collections import ConfigDict
 
-from configs import base
+from dit_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convert import checkpoint, infer, names, transfer
-from convert.assemble import assemble
+from dit_jax.convert import checkpoint, infer, names, transfer
+from dit_jax.convert.assemble import assemble
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.models.params import unflatten
 from dit_jax.strict import one_of
@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
-        prog="python -m convert", description="PyTorch checkpoints to model directories and back."
+        prog="python -m convert" if __name__ == "__main__" else "dit-jax convert",
+        description="PyTorch checkpoints to model directories and back.",
     )
     commands = root.add_subparsers(dest="command", required=True)
     for name, run, summary in (

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from convert import checkpoint, infer, names, transfer
+from dit_jax.convert import checkpoint, infer, names, transfer
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params

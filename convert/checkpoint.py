@@ -105,7 +105,7 @@ def _torch():
         import torch
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "PyTorch checkpoints need PyTorch: install requirements-dev.txt."
+            "PyTorch checkpoints need PyTorch: pip install 'dit_jax[convert]'."
         ) from error
     return torch
 

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from convert import layout, names
+from dit_jax.convert import layout, names
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 

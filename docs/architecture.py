@@ -2,8 +2,8 @@
 
     python -m docs.architecture
 
-A room is a folder with an `__init__.py`, or a file at the top; an arrow says who imports whom. An
-arrow that follows from others (train → weights → models) is left out of the drawing.
+A room is a folder of dit_jax, or a file at its top; an arrow says who imports whom. An arrow that
+follows from others (train → weights → models) is left out of the drawing.
 """
 
 import ast
@@ -16,7 +16,7 @@ SVG = ROOT / "docs" / "architecture.svg"
 
 # From the top: who stands in which row, and what each says of itself.
 ROWS = (
-    {"launch": "the command"},
+    {"cli": "the command line"},
     {"plan": "what fits where", "demo": "the page", "figures": "pictures"},
     {"train": "step, loop, checkpoints", "predict": "Segmenter"},
     {"config": "a run as data", "export": "handed on", "convert": "PyTorch files"},
@@ -57,11 +57,11 @@ def room_of(name: str, folders: set[str]) -> str:
 def arrows(root: Path = ROOT) -> dict[str, set[str]]:
     """Room → rooms of dit_jax that its files import, both without "dit_jax."."""
     folders, found = packages(root), {}
-    for path in sorted(
-        [*root.glob("dit_jax/**/*.py"), *root.glob("convert/*.py"), root / "launch.py"]
-    ):
+    for path in sorted([*root.glob("dit_jax/**/*.py"), *root.glob("convert/*.py")]):
         module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        own = room_of(module, folders) if module.startswith("dit_jax") else module.split(".")[0]
+        own = (
+            "dit_jax.convert" if path.is_relative_to(root / "convert") else room_of(module, folders)
+        )
         for name, item in imports(path):
             if name != "dit_jax" and not name.startswith("dit_jax."):
                 continue

@@ -6,9 +6,9 @@ import importlib
 import pytest
 from runs import config_of
 
-from configs import base, grefcoco, mix, paper, quickstart
 from dit_jax import variants
 from dit_jax.config import Config
+from dit_jax.configs import base, grefcoco, mix, paper, quickstart
 from dit_jax.models.architecture import Injection
 from dit_jax.strict import flatten
 

@@ -11,7 +11,7 @@ from compiler import COMPILES_FASTER
 from PIL import Image
 from places import ROOT
 
-import launch as command
+from dit_jax import cli as command
 
 SMALL = [
     "--config=configs/quickstart.py",

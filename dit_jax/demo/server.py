@@ -46,8 +46,7 @@ def make_server(segmenter: Segmenter, *, name: str, host: str, port: int) -> Any
         from dit_jax.demo.app import LARGEST_UPLOAD, make_app
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"the demo needs {error.name}; expected the packages of requirements-demo.txt, which"
-            " pip install 'dit_jax[demo]' brings."
+            f"the demo needs {error.name}: pip install 'dit_jax[demo]'."
         ) from error
     if not 0 <= port <= 65535:
         raise ValueError(f"--port is {port}; expected 1 to 65535, or 0 for any free one.")

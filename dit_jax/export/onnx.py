@@ -244,7 +244,9 @@ def _packages() -> tuple[Any, Any]:
         import onnx.parser
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"ONNX needs packages that are not here ({error.name}): make an environment of"
-            " requirements-onnx.txt, e.g. by `make onnx`."
+            f"ONNX needs packages that are not here ({error.name}), which want an older Orbax than"
+            " training does. In an environment of its own: pip install jax2onnx onnx ml_collections"
+            " opencv-python-headless pycocotools tokenizers safetensors jaxtyping tqdm pillow; then"
+            " pip install --no-deps dit_jax, or, in a checkout, `make onnx` instead of both."
         ) from error
     return onnx, jax2onnx

@@ -5,17 +5,21 @@ compared numbers. So before the first program uses a kernel, this process's devi
 beside the definition.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import SingleDeviceSharding
 
 from dit_jax.ops.platform import Target
 
 # Of the largest number of an array. Sixteen bits are off by up to 0.01; a wrong kernel by about 1.
 TOLERANCE = 0.05
+# How the fault of a kernel begins that needs what a release of JAX does not have.
+GONE = f"JAX {jax.__version__} does not offer it: "
 
 
 def like(target: Target, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -41,11 +45,28 @@ def kernel_fault(
             return None
         drawn = _draw(arguments)
         found = jax.block_until_ready(compiled(*drawn))
+    except Warning:  # no fault: somebody asked for warnings to be errors
+        raise
+    except (ImportError, AttributeError) as error:
+        return f"{GONE}{error}"
     except Exception as error:  # whatever a compiler or a device says: something else may do
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
     with jax.default_matmul_precision("highest"):
         expected = jax.jit(definition).lower(*drawn).compile()(*drawn)
     return _difference(found, expected)
+
+
+def warn(kernel: str, sizes: object, fault: str) -> None:
+    """Say that a kernel is not used: once for such sizes, or once for all where it is `GONE`."""
+    if fault.startswith(GONE):
+        _warn_once(f"{kernel} is not used. {fault}")
+    else:
+        logging.warning("%s is not used for %s (%s)", kernel, sizes, fault)
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    logging.warning("%s", sentence)
 
 
 def _draw(arguments: Any) -> Any:

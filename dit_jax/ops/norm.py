@@ -9,12 +9,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from jaxtyping import Float
 
 from dit_jax.ops import norm_kernel
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.kernel_check import kernel_fault, like
+from dit_jax.ops.kernel_check import kernel_fault, like, warn
 from dit_jax.ops.mesh import shard_rows_and_heads
 from dit_jax.ops.platform import Target, platform, target
 
@@ -80,7 +79,7 @@ def _has_kernel(width: int, dtype: str, target: Target) -> bool:
     )
     reason = kernel_fault(target, _by_kernel, rows, rows, rows, scale, definition=_by_definition)
     if reason:
-        logging.warning("layer norm: XLA's slower backward pass, %d channels (%s)", width, reason)
+        warn("layer norm: the kernel of its backward pass", f"{width} channels", reason)
     return reason is None
 
 

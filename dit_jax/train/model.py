@@ -91,7 +91,7 @@ def first_params(init: configs.Init, arch: Architecture, *, seed: int) -> Params
     if init.model:
         return _from_directory(init.model, arch, seed=seed)
     if init.sam or init.bert:
-        from convert.assemble import assemble  # knows PyTorch, which training does not need
+        from dit_jax.convert.assemble import assemble  # knows PyTorch, which training does not need
 
         return assemble(arch, sam=init.sam or None, bert=init.bert or None, seed=seed)
     return parameters.init(arch, seed=seed)

@@ -7,13 +7,13 @@ import pickle
 import numpy as np
 import pytest
 import reference_names
-import torch
+from peers import torch
 from places import TREES
 
-from convert import checkpoint, layout, names, transfer
-from convert.__main__ import main as convert
-from convert.assemble import assemble
 from dit_jax import variants
+from dit_jax.convert import checkpoint, layout, names, transfer
+from dit_jax.convert.__main__ import main as convert
+from dit_jax.convert.assemble import assemble
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
 from dit_jax.weights import directory

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from configs import own_data, quickstart
 from dit_jax.config import Config
+from dit_jax.configs import own_data, quickstart
 from dit_jax.data.annotations import folder
 from dit_jax.data.pipeline.streams import eval_batches, train_batches
 from dit_jax.data.pixels.transforms import Augmentation

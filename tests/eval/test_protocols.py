@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import slow_protocols as slow
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from dit_jax.data.pixels.transforms import content_box, letterbox
@@ -230,6 +228,8 @@ def test_the_truth_of_lavt_is_resized_as_pil_does():
 
 @pytest.mark.parametrize("picture", PICTURES)
 def test_opencv_resizes_as_pytorch_does(picture):
+    from peers import torch
+
     height, width = PICTURES[picture]
     h, w = content_box(height, width, 512)[2:]
     x = np.random.default_rng(0).uniform(-1, 1, size=(h, w)).astype(np.float32)
@@ -237,7 +237,7 @@ def test_opencv_resizes_as_pytorch_does(picture):
     back = cv2.resize(x, (width, height), interpolation=cv2.INTER_LINEAR)
     for result in (ours, back):
         # In float64, because PyTorch computes the positions of samples in the tensor's own type.
-        theirs = F.interpolate(
+        theirs = torch.nn.functional.interpolate(
             torch.from_numpy(x).double()[None, None],
             size=result.shape,
             mode="bilinear",

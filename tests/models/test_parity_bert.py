@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from closeness import assert_close
-from safetensors.torch import save_file
-from transformers import BertConfig, BertModel
+from peers import torch, transformers
 
-from convert.__main__ import main as convert
+from dit_jax.convert.__main__ import main as convert
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection, Vit
 from dit_jax.weights import directory
@@ -19,7 +17,7 @@ IDS = np.array([[1, 7, 9, 11, 2, 0, 0], [1, 3, 2, 0, 0, 0, 0], [1, 4, 5, 6, 7, 8
 @pytest.fixture(scope="module")
 def theirs():
     torch.manual_seed(0)
-    config = BertConfig(
+    config = transformers.BertConfig(
         vocab_size=50,
         hidden_size=64,
         num_hidden_layers=DEPTH,
@@ -27,7 +25,7 @@ def theirs():
         intermediate_size=96,
         max_position_embeddings=32,
     )
-    model = BertModel(config).eval()
+    model = transformers.BertModel(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
@@ -54,6 +52,8 @@ STYLES = {
 
 
 def write(state, path):
+    from safetensors.torch import save_file  # needs PyTorch
+
     state = {k: v.contiguous() for k, v in state.items()}
     save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
     return str(path)

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from closeness import assert_close
 from live_sam import live_sam
+from peers import torch
 
 import dit_jax
 from dit_jax.models.architecture import Injection

@@ -1,5 +1,8 @@
 """Kernels are compared with their definition before anything uses them."""
 
+import sys
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from dit_jax.ops import kernel_check, norm
 from dit_jax.ops.attention import dispatch, packed
 from dit_jax.ops.attention.dispatch import PACKED, Problem
-from dit_jax.ops.platform import Target
+from dit_jax.ops.platform import Target, planned_for
 
 CPU = Target("cpu")  # where kernels are interpreted
 IMAGE = dict(b=2, heads=2, m=256, c=16, grid=(16, 16), dtype="float32")
@@ -108,3 +111,49 @@ def test_also_while_a_program_is_traced():
 
     np.testing.assert_array_equal(program(jnp.zeros(3)), 1)
     assert said == [None]
+
+
+@pytest.fixture
+def without_triton(monkeypatch):
+    """A release of JAX that has no Triton, and GPUs to write programs for."""
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    monkeypatch.delattr(jax.experimental.pallas, "triton", raising=False)
+    caches = (dispatch.choose, dispatch._packs, norm._has_kernel, kernel_check._warn_once)
+    for cached in caches:
+        cached.cache_clear()
+    with planned_for(Target("gpu")):
+        yield Target("gpu")
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_a_kernel_that_jax_no_longer_offers_is_one_warning(without_triton, monkeypatch, caplog):
+    """It is named once for all sizes, and the next back end takes its place."""
+    monkeypatch.setitem(dispatch.BACK_ENDS, "cudnn", dispatch.attend_plain)
+    sizes = [(32, 64), (32, 80), (64, 64)]
+    for side, channels in sizes:
+        image = dict(m=side * side, n=side * side + 20, c=channels, grid=(side, side))
+        problem = Problem(4, 12, **image, masked=False, dtype="bfloat16")
+        assert not dispatch._packs(problem, without_triton)
+        assert dispatch.choose(problem, without_triton) == "cudnn"
+        alone = Problem(4, 12, **image, masked=False, dtype="float32")
+        assert dispatch.choose(alone, without_triton) == "plain"
+    for width in (768, 1280):
+        assert not norm._has_kernel(width, "bfloat16", without_triton)
+    said = [record.getMessage() for record in caplog.records if "not offer" in record.getMessage()]
+    for kernel in ("attention: packed", "attention: pallas", "layer norm"):
+        (sentence,) = [one for one in said if one.startswith(kernel)]
+        assert f"JAX {jax.__version__} does not offer it: " in sentence and "triton" in sentence
+    assert len(said) == 3
+
+
+def test_what_is_deprecated_is_no_fault_and_not_kept_quiet(monkeypatch):
+    def going(*x):
+        warnings.warn("it is going away", DeprecationWarning, stacklevel=2)
+        return dispatch.attend_plain(*x)
+
+    monkeypatch.setitem(dispatch.BACK_ENDS, "by_head", going)
+    with pytest.warns(DeprecationWarning, match="it is going away"):
+        assert dispatch.failure("by_head", PROBLEMS["text"], CPU) is None
+    with pytest.raises(DeprecationWarning, match="it is going away"):  # as errors
+        dispatch.failure("by_head", PROBLEMS["text"], CPU)

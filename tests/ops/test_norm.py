@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from closeness import assert_close
 
 from dit_jax.ops import norm, norm_kernel
@@ -15,6 +14,9 @@ from dit_jax.ops.platform import ANYWHERE, Target, planned_for, target
 @pytest.mark.parametrize("shift", [0.0, 1000.0])
 def test_layer_norm(shift):
     """Also where the mean is a thousand times the deviation."""
+
+    from peers import torch
+
     rng = np.random.default_rng(0)
     x, upstream = (rng.standard_normal((2, 3, 5, 24), np.float32) for _ in range(2))
     scale, bias = (rng.standard_normal(24, np.float32) for _ in range(2))

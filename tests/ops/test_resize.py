@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-import torch
 from closeness import assert_close
 
 from dit_jax.ops.resize import resize, resize_rows
@@ -23,6 +22,8 @@ SIZES = [
     [("linear", "bilinear", False), ("linear", "bilinear", True), ("cubic", "bicubic", False)],
 )
 def test_matches_torch(size, out, method, mode, align):
+    from peers import torch
+
     x = np.random.default_rng(0).standard_normal((2, *size, 3), np.float32)
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(x).permute(0, 3, 1, 2), size=out, mode=mode, align_corners=align
@@ -33,6 +34,8 @@ def test_matches_torch(size, out, method, mode, align):
 
 @pytest.mark.parametrize("rows, out", [(27, 63), (127, 63), (27, 15), (15, 15), (5, 127)])
 def test_rows_match_torch(rows, out):
+    from peers import torch
+
     x = np.random.default_rng(0).standard_normal((rows, 4), np.float32)
     expected = torch.nn.functional.interpolate(torch.from_numpy(x).T[None], size=out, mode="linear")
     assert_close(resize_rows(x, out), expected[0].T, "rows", tolerance=1e-5)
@@ -40,6 +43,9 @@ def test_rows_match_torch(rows, out):
 
 def test_jax_resize_differs():
     """Why this file exists: if JAX ever agrees with PyTorch, the matrices can go."""
+
+    from peers import torch
+
     x = np.random.default_rng(0).standard_normal((64, 64), np.float32)
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(x)[None, None], size=(32, 32), mode="bicubic"

@@ -16,9 +16,9 @@ from jax.sharding import AbstractMesh, AxisType
 from places import ROOT
 from runs import shallow
 
-from configs import base
 from dit_jax import variants
 from dit_jax.config import Config
+from dit_jax.configs import base
 from dit_jax.models import flops
 from dit_jax.models import params as parameters
 from dit_jax.ops.attention import dispatch

@@ -1,4 +1,4 @@
-"""`--mode=predict` and the installed `dit-jax`, as people call them."""
+"""`--mode=predict`, as people call it."""
 
 import json
 import shutil
@@ -219,11 +219,11 @@ def test_mistakes_of_pairs(tmp_path, line, sentence):
         pairs.read(file)
 
 
-def launch(programs, *arguments, cwd=ROOT, program=("launch.py",), **env):
+def launch(programs, *arguments):
     return subprocess.run(
-        [sys.executable, *program, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(programs) | env,
+        [sys.executable, "launch.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(programs),
         capture_output=True,
         text=True,
         timeout=240,
@@ -241,44 +241,3 @@ def test_launch(programs, model, photos, tmp_path):
     assert len(lines_of(tmp_path / "out")) == 4
     failed = launch(programs, "--mode=predict", f"--model={model}")
     assert failed.stderr == "error: --mode=predict expected --out; see --help.\n"
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory, programs):
-    """The project as `pip install .` leaves it, and a folder that is not the project's."""
-    copy = tmp_path_factory.mktemp("source")
-    for name in ("launch.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    for path in ROOT.glob("requirements*.txt"):
-        shutil.copy(path, copy)
-    for name in ("configs", "convert", "dit_jax"):
-        shutil.copytree(ROOT / name, copy / name)
-    target = tmp_path_factory.mktemp("target")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    pip += ["--no-index", "--disable-pip-version-check", f"--target={target}", str(copy)]
-    subprocess.run(pip, check=True, timeout=240, capture_output=True)
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    how = dict(cwd=elsewhere, program=(target / "bin" / "dit-jax",), PYTHONPATH=str(target))
-    return target, lambda *arguments: launch(programs, *arguments, **how)
-
-
-def test_installed(installed, model, photos, tmp_path):
-    target, dit_jax = installed
-    done = dit_jax(
-        *("predict", f"--model={model}", f"--images={photos}", f"--text={TEXTS[0]}"),
-        f"--out={tmp_path / 'out'}",
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(lines_of(tmp_path / "out")) == 3
-    assert dit_jax("convert", "sam", "gone.pth", "out").stderr.startswith("convert sam: no such ch")
-    unknown = dit_jax("predicd")
-    assert unknown.stderr.startswith("error: --mode is 'predicd'; expected one of train, eval,")
-    assert "(nearest: predict)" in unknown.stderr
-    no_run = dit_jax("eval", "--config=configs/quickstart.py", f"--workdir={tmp_path / 'w'}")
-    assert "holds no checkpoints; train first" in no_run.stderr  # the config was found
-    packages = {path.name for path in target.iterdir()}
-    assert {"configs", "convert", "dit_jax", "launch.py"} <= packages
-    for part in ("configs", "convert", "dit_jax"):
-        ours = {path.relative_to(ROOT) for path in (ROOT / part).rglob("*.py")}
-        there = {path.relative_to(target) for path in (target / part).rglob("*.py")}
-        assert ours == there

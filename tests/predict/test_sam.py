@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 from closeness import assert_close
 from live_sam import live_sam
+from peers import torch
 from PIL import Image
 from quickly import compiled_quickly
 

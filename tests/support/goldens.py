@@ -4,10 +4,10 @@ import importlib.util
 import json
 
 import numpy as np
-import torch
+from peers import torch
 
 import dit_jax
-from convert.__main__ import main as convert
+from dit_jax.convert.__main__ import main as convert
 
 VARIANTS = ["layer_wise", "e2e", "default_sam"]
 

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import torch
-from transformers import SamConfig, SamModel
+from peers import torch, transformers
 
-from convert.__main__ import main as convert
+from dit_jax.convert.__main__ import main as convert
 
 # transformers' names for what Meta's checkpoint calls otherwise
 RENAMES = [
@@ -56,16 +55,18 @@ def meta_names(state):
     return renamed
 
 
-def live_sam(folder: Path) -> tuple[SamModel, Path]:
+def live_sam(folder: Path) -> tuple[transformers.SamModel, Path]:
     """PyTorch's model, and the model directory that was converted from it."""
     torch.manual_seed(0)
     vision = dict(
         hidden_size=48, num_hidden_layers=3, num_attention_heads=3, image_size=128, window_size=3
     )
-    config = SamConfig(vision_config=vision | dict(global_attn_indexes=[1], mlp_dim=192))
+    config = transformers.SamConfig(
+        vision_config=vision | dict(global_attn_indexes=[1], mlp_dim=192)
+    )
     config.prompt_encoder_config.image_size = 128
     config.prompt_encoder_config.image_embedding_size = 8
-    theirs = SamModel(config).eval()
+    theirs = transformers.SamModel(config).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)

@@ -4,8 +4,7 @@ Written down from the reference's structure (Meta's SAM, Hugging Face's BERT, DI
 not from our converter, so that the two can be compared; and a bare PyTorch module that has them.
 """
 
-import torch
-from torch import nn
+from peers import torch
 
 from dit_jax.models.architecture import Architecture, Bert, Vit
 
@@ -113,15 +112,15 @@ def ldit(arch: Architecture) -> Shapes:
     )
 
 
-def module_of(shapes: Shapes) -> nn.Module:
+def module_of(shapes: Shapes) -> torch.nn.Module:
     """Nested modules with parameters of these names, and nothing to run."""
-    root = nn.Module()
+    root = torch.nn.Module()
     for name, shape in shapes.items():
         *parents, leaf = name.split(".")
         node = root
         for parent in parents:
             if not hasattr(node, parent):
-                node.add_module(parent, nn.Module())
+                node.add_module(parent, torch.nn.Module())
             node = getattr(node, parent)
-        node.register_parameter(leaf, nn.Parameter(torch.full(shape, torch.nan)))
+        node.register_parameter(leaf, torch.nn.Parameter(torch.full(shape, torch.nan)))
     return root

@@ -9,9 +9,9 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from configs import quickstart
 from dit_jax import variants
 from dit_jax.config import Config
+from dit_jax.configs import quickstart
 from dit_jax.models.architecture import Architecture, Bert, Vit
 from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState

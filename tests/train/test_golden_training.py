@@ -9,9 +9,9 @@ import pytest
 from closeness import TOLERANCE, assert_close
 from goldens import VARIANTS, Golden, channels_last
 
-from configs import quickstart
-from convert import layout
 from dit_jax.config import Config
+from dit_jax.configs import quickstart
+from dit_jax.convert import layout
 from dit_jax.models import params as params_lib
 from dit_jax.train import optim, state, step
 from dit_jax.weights import directory

@@ -8,9 +8,9 @@ import pytest
 from runs import config_of, shrink
 from safetensors.numpy import save_file
 
-from convert import transfer
-from convert.assemble import assemble
 from dit_jax import variants
+from dit_jax.convert import transfer
+from dit_jax.convert.assemble import assemble
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Injection, Vit
 from dit_jax.train import model, scoring

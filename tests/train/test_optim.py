@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from runs import config_of, shallow
 
-from configs import base
 from dit_jax import variants
 from dit_jax.config import Config
+from dit_jax.configs import base
 from dit_jax.models import params as parameters
 from dit_jax.train import optim
 
@@ -49,6 +48,8 @@ def test_unknown_parameter():
 
 @pytest.mark.parametrize("limit", [0.15, 1e6])
 def test_clip_is_torchs(limit):
+    from peers import torch
+
     rng = np.random.default_rng(0)
     grads = {"a": rng.normal(size=(5, 7)), "b": {"c": rng.normal(size=3)}}
     grads = jax.tree.map(lambda x: x.astype(np.float32), grads)
@@ -135,6 +136,8 @@ def test_average():
 
 
 def test_adam_is_torchs():
+    from peers import torch
+
     rules = Config.from_dict(base.recipe("ldit_vit_b", "official")).optim
     rng = np.random.default_rng(0)
     start = rng.normal(size=6).astype(np.float32)

@@ -29,7 +29,7 @@ from dit_jax.ops.attention import packed, pallas
 from dit_jax.ops.attention.anywhere import attend_anywhere
 from dit_jax.ops.attention.by_head import attend_by_head
 from dit_jax.ops.attention.plain import Rel, attend_plain
-from dit_jax.ops.kernel_check import kernel_fault, like
+from dit_jax.ops.kernel_check import GONE, kernel_fault, like, warn
 from dit_jax.ops.mesh import shard_rows_and_heads
 from dit_jax.ops.platform import Target, target
 from dit_jax.strict import one_of
@@ -146,7 +146,7 @@ def _packs(problem: Problem, target: Target) -> bool:
         return False
     reason = failure(PACKED, problem, target)
     if reason:
-        logging.warning("attention: not %s for %s (%s)", PACKED, problem, reason)
+        warn(f"attention: {PACKED}", problem, reason)
     else:
         logging.info("attention: %s for %s", PACKED, problem)
     return reason is None
@@ -189,7 +189,10 @@ def choose(problem: Problem, target: Target) -> str:
         if reason is None:
             logging.info("attention: %s for %s", name, problem)
             return name
-        refusals.append(f"{name}: {reason}")
+        if reason.startswith(GONE):
+            warn(f"attention: {name}", problem, reason)
+        else:
+            refusals.append(f"{name}: {reason}")
     logging.warning(
         "attention: the slow plain path, scores in memory, for %s (%s)",
         problem,

@@ -2,11 +2,10 @@
 
 `cluster` joins the other processes; `sharding` is the mesh and the table of where every parameter
 lives; `hosts` says which rows a process brings and what all have together; `feed` puts batches on
-the devices ahead of time; `compile_cache` and `allocator` are settings of this process.
+the devices ahead of time; `compile_cache` is a setting of this process.
 """
 
 from dit_jax.train.placement import cluster, compile_cache, hosts, sharding
-from dit_jax.train.placement.allocator import keep_freed_memory
 from dit_jax.train.placement.feed import Feed
 
-__all__ = ["Feed", "cluster", "compile_cache", "hosts", "keep_freed_memory", "sharding"]
+__all__ = ["Feed", "cluster", "compile_cache", "hosts", "sharding"]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from closeness import assert_close
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from dit_jax import variants
 from dit_jax.ops.attention import by_head, dispatch, folded, pallas
@@ -153,7 +154,11 @@ def test_kernels_lower_for_accelerators(monkeypatch, platform, shape):
         out, back = jax.vjp(lambda *x: run(*x, mask), *arrays)
         return out, back(upstream)
 
-    lowered = jax.jit(both).trace(*half).lower(lowering_platforms=(platform,))
+    where = AbstractDevice(
+        "NVIDIA H100" if kind == "gpu" else "TPU v5p", num_cores=1, platform=kind
+    )
+    with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=where)):
+        lowered = jax.jit(both).trace(*half).lower(lowering_platforms=(platform,))
     assert lowered.as_text().count("custom_call") >= 4
 
 

@@ -1,0 +1,288 @@
+"""Train, evaluate, probe, plan, use or export a text-guided SAM.
+
+    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
+        [--config.key=value …]
+    python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=demo [--model=DIR] [--port=8000]
+    python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
+
+The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
+run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
+`--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
+`--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
+`--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
+`--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
+`--mode=export` hands it on. Installed, `dit-jax MODE …` is the same, `dit-jax convert …` is
+`python -m convert …` and `dit-jax figures …` is `python -m dit_jax.figures …`.
+"""
+
+import dataclasses
+import importlib
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from dit_jax import configs
+from dit_jax.allocator import keep_freed_memory
+from dit_jax.config import Config
+from dit_jax.strict import one_of
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
+MODE = flags.DEFINE_string("mode", "train", "What to do.")
+MODEL = flags.DEFINE_string("model", None, "Model directory to look at, instead of the run's best.")
+OUT = flags.DEFINE_string("out", None, "Folder to write into.")
+IMAGES = flags.DEFINE_multi_string(
+    "images", [], "A picture, a folder of pictures or a pattern like 'a/*.jpg'; may be repeated."
+)
+TEXT = flags.DEFINE_multi_string("text", [], "What to look for in every picture; may be repeated.")
+PAIRS = flags.DEFINE_string(
+    "pairs", None, 'File of lines {"image": …, "text": …}, instead of --images and --text.'
+)
+SKIP_BROKEN = flags.DEFINE_bool(
+    "skip_broken", False, "Leave out pictures that cannot be read, and say which."
+)
+OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Continue a run under a config that changed; write into a full --out."
+)
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
+PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
+FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
+BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
+LICENSE = flags.DEFINE_string("license", None, "Of the exported model, e.g. Apache-2.0.")
+SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
+ALLOW_LEAK = flags.DEFINE_bool(
+    "allow_leak", False, "Train on pictures of evaluation splits where data.leaks=keep."
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0; found by itself on Cloud TPU, SLURM, Open MPI."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+HBM_GB = flags.DEFINE_float("hbm_gb", 80.0, "plan: memory of one device, in 10^9 bytes.")
+DEVICES = flags.DEFINE_integer("devices", 0, "plan: for how many devices; 0 = those that are here.")
+TARGET = flags.DEFINE_string(
+    "target", "", "plan: v5e, v5p, v6e, a100, h100 or h200, by its own compiler; none is needed."
+)
+COMPILE = flags.DEFINE_bool("compile", True, "plan: ask the compiler, or only count.")
+TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
+
+STOPPED = 75  # the run was stopped, and the same command continues (sysexits.h: EX_TEMPFAIL)
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
+HINTS = {"model": "; to train from one, use --config.model.init.model=DIR"}
+HELP = ("--help", "-help", "-h")
+PROGRAMS = {"convert": "dit_jax.convert.__main__", "figures": "dit_jax.figures.__main__"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """What `--mode` can be: the flags that it needs and those that it may be given."""
+
+    run: Callable[[], int | None]  # gives an exit status; None is 0
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+    joins: bool = False  # the other processes of a cluster, before JAX starts
+
+
+def train() -> int:
+    from dit_jax.train import (
+        logs,
+        loop,  # JAX and Orbax take seconds to import
+    )
+    from dit_jax.train.placement import compile_cache
+
+    if not TRACEBACK.value:
+        logs.drop_duplicate_errors()
+    how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
+    settings, workdir = config(), Path(WORKDIR.value)
+    compile_cache.keep_compiled(settings.compile_cache, workdir)
+    if not loop.train(settings, workdir, **how):
+        return STOPPED
+    return 0
+
+
+def evaluate() -> None:
+    from dit_jax.train import scoring
+
+    scoring.score(config(), Path(WORKDIR.value), model_dir=model_dir())
+
+
+def probe() -> None:
+    from dit_jax.train import probing
+
+    probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
+
+
+def predict() -> None:
+    from dit_jax.predict import command
+
+    command.predict(
+        Path(MODEL.value),
+        Path(OUT.value),
+        images=IMAGES.value,
+        texts=TEXT.value,
+        pairs_file=Path(PAIRS.value) if PAIRS.value else None,
+        skip_broken=SKIP_BROKEN.value,
+        overwrite=OVERWRITE.value,
+    )
+
+
+def demo() -> None:
+    from dit_jax.demo import server
+
+    server.serve(model_dir(), host=HOST.value, port=PORT.value)
+
+
+def export() -> None:
+    from dit_jax.export import formats
+
+    form, out = FORMAT.value, Path(OUT.value)
+    about = dict(base=folder(BASE), license=LICENSE.value, scored=folder(SCORES))
+    noted = formats.export(Path(MODEL.value), out, form=form, **about)
+    print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
+
+
+def plan() -> None:
+    from dit_jax import plan
+
+    how = dict(hbm_gb=HBM_GB.value, devices=DEVICES.value, target=TARGET.value)
+    plan.plan(config(), **how, compiled=COMPILE.value)
+
+
+MODES = {
+    "train": Mode(
+        train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
+    ),
+    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
+    "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+    "predict": Mode(
+        predict,
+        needs=("model", "out"),
+        takes=("images", "text", "pairs", "skip_broken", "overwrite"),
+    ),
+    "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
+    "export": Mode(export, needs=("model", "format", "out"), takes=("base", "license", "scores")),
+    # Also takes what a training command says, which may be asked about as it is.
+    "plan": Mode(
+        plan,
+        needs=("config",),
+        takes=("hbm_gb", "devices", "target", "compile", "workdir", "overwrite", "allow_leak"),
+    ),
+}
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}; every setting is a --flag=value.")
+    one_of("--mode", MODE.value, tuple(MODES))
+    mode = MODES[MODE.value]
+    check_flags(mode)
+    keep_freed_memory()
+    if mode.joins:
+        from dit_jax.train.placement import cluster
+
+        where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
+        cluster.join(**where, process_id=PROCESS_ID.value)
+    return mode.run() or 0
+
+
+def check_flags(mode: Mode) -> None:
+    """Raise ValueError where a flag is missing, or was given to a mode that does not read it."""
+    missing = [name for name in mode.needs if not flags.FLAGS[name].value]
+    if missing:
+        expected = " and ".join(f"--{name}" for name in missing)
+        raise ValueError(f"--mode={MODE.value} expected {expected}; see --help.")
+    ours = {name for other in MODES.values() for name in (*other.needs, *other.takes)}
+    for name in sorted(ours - {*mode.needs, *mode.takes}):
+        if flags.FLAGS[name].present:
+            raise ValueError(f"--mode={MODE.value} does not read --{name}{HINTS.get(name, '')}.")
+
+
+def config() -> Config:
+    """The config file with the command line's changes, checked."""
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0])
+    if not file.is_file():
+        raise FileNotFoundError(f"no such config file: {file}.")
+    return Config.from_dict(CONFIG.value)
+
+
+def model_dir() -> Path | None:
+    return folder(MODEL)
+
+
+def folder(flag: flags.FlagHolder) -> Path | None:
+    return Path(flag.value) if flag.value else None
+
+
+def console() -> int:
+    """The command `dit-jax`: `dit-jax MODE …`, or one of the `PROGRAMS`."""
+    name, *words = sys.argv
+    if words and words[0] in PROGRAMS:
+        return importlib.import_module(PROGRAMS[words[0]]).main(words[1:])
+    if words and not words[0].startswith("-"):
+        words[0] = f"--mode={words[0]}"
+    return run([name, *(words or HELP[:1])])
+
+
+def run(argv: list[str]) -> int:
+    """The exit status; a user's mistake is one sentence on standard error."""
+    logging.set_verbosity(logging.WARNING)
+    if any(word in HELP for word in argv[1:]):
+        print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
+        return 0
+    try:
+        return main(parse(argv))
+    except KeyboardInterrupt:
+        print("Interrupted; nothing that was saved is lost.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except USER_ERRORS as error:
+        if TRACEBACK.present and TRACEBACK.value:
+            traceback.print_exc()
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        return 1
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Read the flags; raises ValueError for a --config.key that the config does not have."""
+    argv = [argv[0], *map(underscored, argv[1:])]
+    argv = [re.sub(r"^(--?config=)(configs/[^:]+)", _found, word) for word in argv]
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:
+        unknown = re.search(r"'(\w+)", str(error.args[0]))[1]
+        near = re.search(r'mean "(\w+)"', str(error.args[0]))
+        named = [word for word in argv if re.match(rf"--?config\..*\b{unknown}\b", word)]
+        hint = f"; the nearest valid key is {near[1]}" if near else ""
+        raise ValueError(f"unknown key {unknown!r} in {' '.join(named)}{hint}.") from error
+
+
+def _found(named: re.Match) -> str:
+    """`--config=configs/…` names a file here or, from any folder, one of this project."""
+    flag, file = named.groups()
+    ours = Path(configs.__path__[0]) / Path(file).relative_to("configs")
+    return flag + (str(ours) if ours.is_file() and not Path(file).exists() else file)
+
+
+def underscored(word: str) -> str:
+    """`--allow-leak` for `--allow_leak`: both spellings of a flag's name are understood."""
+    name, equals, value = word.partition("=")
+    if name.startswith("-") and "." not in name:
+        name = name[:2] + name[2:].replace("-", "_")
+    return name + equals + value
+
+
+def sentence(error: Exception) -> str:
+    """The message in one line; of the config library's report around it, the last line."""
+    text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}."
+    if "parsing config file" in text or text.startswith("Configuration is not available"):
+        text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
+    return " ".join(text.splitlines())
