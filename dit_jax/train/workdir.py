@@ -58,7 +58,7 @@ def held(workdir: Path, *, purpose: str) -> Iterator[Lease]:
                 stack.enter_context(lease)
             except OSError as error:
                 trouble = str(error)
-        if trouble := hosts.told_by_first(trouble):
+        if trouble := hosts.broadcast_text(trouble):
             raise OSError(trouble)
         yield lease
 

@@ -119,7 +119,7 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def told_by_first(text: str) -> str:
+def broadcast_text(text: str) -> str:
     """The first process's text, in every process; cut to 1000 bytes."""
     if jax.process_count() == 1:
         return text
