@@ -18,7 +18,7 @@ from benchmarks.accelerator import seconds
 from benchmarks.page import Page
 from dit_jax import variants
 from dit_jax.models.architecture import PATCH
-from dit_jax.ops import attention
+from dit_jax.ops.attention import dispatch as attention
 
 ROWS = ("vit_b", "vit_h")
 WAYS = {"gpu": ("packed", "cudnn", "pallas", "plain"), "tpu": ("splash", "pallas", "plain")}

@@ -13,12 +13,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 from absl import logging
 
 from dit_jax import plan
 from dit_jax.config import Config
 from dit_jax.configs import base
 from dit_jax.ops import rematerialise
+from dit_jax.plan.targets import Devices
 
 RESULTS = Path(__file__).parent / "results"
 JSON, TABLE = RESULTS / "memory.json", RESULTS / "memory.md"
@@ -59,9 +61,9 @@ def main(compiled: str | None, target: str) -> None:
     TABLE.write_text(f"# Memory of a training step, GB a device\n\n{table(known)}")
 
 
-def counted_for(devices: int) -> plan.Devices:
+def counted_for(devices: int) -> Devices:
     """Nothing is compiled, so what the devices are does not matter, only how many."""
-    return plan.Devices([plan.jax.devices("cpu")[0]] * devices, "gpu", {}, simulated=True)
+    return Devices([jax.devices("cpu")[0]] * devices, "gpu", {}, simulated=True)
 
 
 def table(known: dict[str, dict]) -> str:
