@@ -45,9 +45,9 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         with self._named_errors("be opened"):
-            if hosts.first():
+            if hosts.is_primary():
                 _set_incomplete_aside(self._folder)
-            hosts.wait_for_all("checkpoints")
+            hosts.sync("checkpoints")
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
