@@ -3,9 +3,14 @@
 from typing import Any
 
 from dit_jax.models.dit_sam import DitSam, Prediction
+from dit_jax.version import VERSION as __version__
 from dit_jax.weights import load
 
-__all__ = ["DitSam", "Prediction", "Segmentation", "Segmenter", "load"]
+__all__ = ["DitSam", "Prediction", "Segmentation", "Segmenter", "__version__", "load"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -14,11 +14,13 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
 `--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
 `--mode=export` hands it on. Installed, `dit-jax MODE …` is the same, `dit-jax convert …` is
-`python -m convert …` and `dit-jax figures …` is `python -m dit_jax.figures …`.
+`python -m convert …`; `dit-jax figures`, `prepare` and `score` are `python -m dit_jax.figures`,
+`dit_jax.data.prepare` and `dit_jax.eval.score`.
 """
 
 import dataclasses
 import importlib
+import os
 import re
 import signal
 import sys
@@ -33,6 +35,7 @@ from dit_jax import configs
 from dit_jax.allocator import keep_freed_memory
 from dit_jax.config import Config
 from dit_jax.strict import one_of
+from dit_jax.version import VERSION
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
@@ -78,7 +81,17 @@ STOPPED = 75  # the run was stopped, and the same command continues (sysexits.h:
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, flags.Error)
 HINTS = {"model": "; to train from one, use --config.model.init.model=DIR"}
 HELP = ("--help", "-help", "-h")
-PROGRAMS = {"convert": "dit_jax.convert.__main__", "figures": "dit_jax.figures.__main__"}
+VERSIONED = ("--version", "-version")
+PROGRAMS = {
+    "convert": "dit_jax.convert.__main__",
+    "figures": "dit_jax.figures.__main__",
+    "prepare": "dit_jax.data.prepare",
+    "score": "dit_jax.eval.score",
+}
+# Flags that name files; `--flag=~/x` is not expanded by every shell.
+PATHS = ("config", "workdir", "model", "out", "images", "pairs", "base", "scores")
+# JAX_PLATFORMS → what brings that kind of device.
+PLATFORMS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +203,26 @@ def main(argv: list[str]) -> int:
 
         where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
         cluster.join(**where, process_id=PROCESS_ID.value)
+    check_devices()
     return mode.run() or 0
+
+
+def check_devices() -> None:
+    """Raise ValueError where JAX_PLATFORMS asks for devices that are not here."""
+    asked = os.environ.get("JAX_PLATFORMS")
+    if not asked:
+        return
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter of "cuda" without its plugin
+        extra = next((PLATFORMS[name] for name in asked.split(",") if name in PLATFORMS), None)
+        hint = f"; for one, pip install 'dit_jax[{extra}]'" if extra else ""
+        raise ValueError(
+            f"JAX_PLATFORMS is {asked!r}, and this Python finds no such device{hint}; without"
+            " JAX_PLATFORMS, or with JAX_PLATFORMS=cpu, this runs on the CPU."
+        ) from error
 
 
 def check_flags(mode: Mode) -> None:
@@ -225,7 +257,8 @@ def console() -> int:
     """The command `dit-jax`: `dit-jax MODE …`, or one of the `PROGRAMS`."""
     name, *words = sys.argv
     if words and words[0] in PROGRAMS:
-        return importlib.import_module(PROGRAMS[words[0]]).main(words[1:])
+        program = importlib.import_module(PROGRAMS[words[0]])
+        return _sentences(lambda: program.main(words[1:]) or 0)
     if words and not words[0].startswith("-"):
         words[0] = f"--mode={words[0]}"
     return run([name, *(words or HELP[:1])])
@@ -234,11 +267,21 @@ def console() -> int:
 def run(argv: list[str]) -> int:
     """The exit status; a user's mistake is one sentence on standard error."""
     logging.set_verbosity(logging.WARNING)
+    if len(argv) > 1 and argv[1] in MODES:
+        argv = [argv[0], f"--mode={argv[1]}", *argv[2:]]
+    if any(word in VERSIONED for word in argv[1:]):
+        print(f"dit_jax {VERSION}")
+        return 0
     if any(word in HELP for word in argv[1:]):
         print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
+    return _sentences(lambda: main(parse(argv)))
+
+
+def _sentences(program: Callable[[], int]) -> int:
+    """The program's exit status; a user's mistake is one sentence on standard error."""
     try:
-        return main(parse(argv))
+        return program()
     except KeyboardInterrupt:
         print("Interrupted; nothing that was saved is lost.", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -253,6 +296,7 @@ def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
     argv = [argv[0], *map(underscored, argv[1:])]
     argv = [re.sub(r"^(--?config=)(configs/[^:]+)", _found, word) for word in argv]
+    argv = [_expanded(word) for word in argv]
     try:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
@@ -261,6 +305,14 @@ def parse(argv: list[str]) -> list[str]:
         named = [word for word in argv if re.match(rf"--?config\..*\b{unknown}\b", word)]
         hint = f"; the nearest valid key is {near[1]}" if near else ""
         raise ValueError(f"unknown key {unknown!r} in {' '.join(named)}{hint}.") from error
+
+
+def _expanded(word: str) -> str:
+    """`--workdir=~/runs`, as a shell would have it."""
+    name, equals, value = word.partition("=")
+    if value.startswith("~") and (name.lstrip("-") in PATHS or name.startswith("--config.")):
+        return name + equals + os.path.expanduser(value)
+    return word
 
 
 def _found(named: re.Match) -> str:

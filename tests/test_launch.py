@@ -11,6 +11,7 @@ from compiler import COMPILES_FASTER
 from PIL import Image
 from places import ROOT
 
+import dit_jax
 from dit_jax import cli as command
 
 SMALL = [
@@ -126,3 +127,32 @@ def test_errors_are_one_line(monkeypatch, capsys, error, status, sentence):
     monkeypatch.setattr(command, "parse", fail)
     assert command.run(["launch.py"]) == status
     assert capsys.readouterr().err == sentence + "\n"
+
+
+def test_the_version(capsys):
+    assert command.run(["dit-jax", "--version"]) == 0
+    assert capsys.readouterr().out == f"dit_jax {dit_jax.__version__}\n"
+    assert {"Segmenter", "load", "__version__"} <= set(dir(dit_jax))
+
+
+def test_a_home_folder_and_a_bare_mode(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    words = ["--workdir=~/runs", "--config.data.source=~/photos", "--text=~ sign", "--port=1"]
+    expected = ["--workdir=/home/somebody/runs", "--config.data.source=/home/somebody/photos"]
+    assert [command._expanded(word) for word in words] == [*expected, "--text=~ sign", "--port=1"]
+    seen = []
+    monkeypatch.setattr(command, "main", lambda argv: 0)
+    monkeypatch.setattr(command, "parse", lambda argv: seen.extend(argv))
+    assert command.run(["launch.py", "predict", "--out=a"]) == 0
+    assert seen == ["launch.py", "--mode=predict", "--out=a"]
+
+
+def test_devices_that_are_not_here(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    program = "from dit_jax import cli; cli.check_devices()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(
+        "ValueError: JAX_PLATFORMS is 'cuda', and this Python finds no such device"
+    )
+    assert "pip install 'dit_jax[cuda]'" in said

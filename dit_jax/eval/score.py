@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: score_file(
             path,
             truths,
-            protocols=options.protocols.split(","),
+            protocols=[name.strip() for name in options.protocols.split(",")],
             bootstrap=options.bootstrap,
             partial=options.partial,
         )

@@ -49,10 +49,15 @@ def predict(
         for answer in tqdm(answers, total=total, unit="mask", disable=None, leave=False):
             pending = work.pending.popleft()
             written.write(answer, pending.picture, about=pending.about)
-    print(f"{written.count} masks of {len(work.numbers)} pictures are in {out}.")
+    masks, given = counted(written.count, "mask"), counted(len(work.numbers), "picture")
+    print(f"{masks} of {given} {'is' if written.count == 1 else 'are'} in {out}.")
     if work.broken:
         more = f"\n  and {len(work.broken) - SHOWN} more" if len(work.broken) > SHOWN else ""
         print(f"{len(work.broken)} left out:\n  " + "\n  ".join(work.broken[:SHOWN]) + more)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,9 @@ def _each(values: Any, count: int, what: str, *, shared: tuple[type, ...]) -> Se
     if isinstance(values, shared):
         return [values] * count
     if not isinstance(values, (list, tuple)) or len(values) != count:
-        found = f"{len(values)}" if isinstance(values, (list, tuple)) else type(values).__name__
+        several = isinstance(values, (list, tuple))
+        found = f"{what} has {len(values)}" if several else f"{what} is a {type(values).__name__}"
         raise ValueError(
-            f"{count} pictures are given and {what} is {found}; expected one entry a picture."
+            f"the list of pictures has {count} entries and {found}; expected one a picture."
         )
     return values

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from dit_jax import config as configs
 from dit_jax.data.pipeline import TrainBatches, train_batches
@@ -21,6 +22,13 @@ from dit_jax.train.sources import Datasets, Leaks
 from dit_jax.train.state import TrainState
 from dit_jax.train.step import TrainStep
 from dit_jax.train.workdir import Settings
+
+LARGE = 768  # channels of an encoder that nobody trains from nothing: ViT-B's
+RANDOM = (
+    "NO WEIGHTS WERE GIVEN: this model starts from random numbers, and will not reach any published"
+    " score. Give --config.model.init.sam=SAM.pth --config.model.init.bert=BERT, or"
+    " --config.model.init.model=DIR."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +112,8 @@ class Run:
     def first_state(self, placement: TrainState) -> TrainState:
         """The state before step 0, on the devices."""
         init, seed = self.config.model.init, self.config.seed
+        if not (init.model or init.sam or init.bert) and self.model.arch.vit.width >= LARGE:
+            logging.warning(RANDOM)
         params = models.first_params(init, self.model.arch, seed=seed)
         fresh = states.create(params, freeze=self.config.freeze(), rules=self.config.optim)
         return jax.device_put(fresh, placement)

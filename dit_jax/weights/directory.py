@@ -161,7 +161,9 @@ def read_contents(model_dir: Path | str) -> Contents:
     folder = Path(model_dir)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is no model directory: it has no {name}.")
+            inner = folder / "model"
+            hint = f" Did you mean {inner}?" if (inner / name).is_file() else ""
+            raise FileNotFoundError(f"{folder} is no model directory: it has no {name}.{hint}")
     manifest.verify(folder)
     config = _config(folder / CONFIG)
     unused = folder / UNUSED

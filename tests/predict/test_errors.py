@@ -83,7 +83,12 @@ def test_texts(segmenter):
     refused("no text is given for the picture; this model reads words", segmenter, PHOTO)
     refused("no text is given", segmenter, PHOTO, points=[(1, 1, 1)])
     refused("multimask is for points and boxes alone", segmenter, PHOTO, STAR, multimask=True)
-    refused("2 pictures are given and texts is 3; expected one", segmenter, [PHOTO] * 2, [STAR] * 3)
+    refused(
+        "the list of pictures has 2 entries and texts has 3; expected one",
+        segmenter,
+        [PHOTO] * 2,
+        [STAR] * 3,
+    )
     assert len(segmenter(PHOTO, "the ☃ star")) == 1  # one known word is enough
 
 
@@ -116,7 +121,13 @@ def test_boxes(segmenter, box):
 def test_boxes_that_are_none(segmenter):
     refused(r"a box is \(1, 2, 3\); expected numbers \(x0", segmenter, PHOTO, STAR, box=(1, 2, 3))
     refused("a box is 3; expected", segmenter, PHOTO, STAR, box=3)
-    refused("2 pictures are given and box is 4", segmenter, [PHOTO] * 2, STAR, box=(1, 2, 3, 4))
+    refused(
+        "the list of pictures has 2 entries and box has 4",
+        segmenter,
+        [PHOTO] * 2,
+        STAR,
+        box=(1, 2, 3, 4),
+    )
 
 
 def test_settings(folder, segmenter):
