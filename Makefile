@@ -27,7 +27,7 @@ test: $(VENV)/.development
 
 proof: $(VENV)/.development
 	XLA_FLAGS= $(RUN) -m pytest -m proof $(PARALLEL)
-	XLA_FLAGS= $(RUN) -m pytest -m "not proof" $(PARALLEL) tests/test_golden*.py tests/test_parity*.py
+	XLA_FLAGS= $(RUN) -m pytest -m "not proof" $(PARALLEL) tests/*/test_golden*.py tests/*/test_parity*.py
 
 onnx: $(ONNX)/.ready
 	$(ONNX)/bin/python -m pytest tests/export/test_onnx.py

@@ -282,6 +282,7 @@ def training(config):
     return train_step, jax.device_put(state, placement), predict, mesh
 
 
+@pytest.mark.proof
 def test_it_learns_what_is_not_there():
     """Answers and masks, of the averaged parameters, on the training pictures."""
     changes = dict(batch_size=16, max_steps=200, lr=2e-3, ema=0.8, presence_weight=0.5)

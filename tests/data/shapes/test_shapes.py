@@ -19,7 +19,8 @@ from dit_jax.data.shapes.draw import outline, owners, paint, stencil
 from dit_jax.data.shapes.layout import COLOURS, HELD_OUT, REACH, SHAPES
 from dit_jax.data.shapes.words import WORDINGS, vocabulary
 
-SCENES = 150
+SCENES = 40
+MANY = 400  # for `make proof`
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,17 @@ def scenes() -> dict[str, list[Scene]]:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_expression_means_its_referent_only(split, scenes):
-    for drawn in scenes[split]:
+    means_its_referent_only(scenes[split])
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_expression_of_many_means_its_referent_only(split):
+    means_its_referent_only([scene(split, i) for i in range(SCENES, MANY)])
+
+
+def means_its_referent_only(scenes):
+    for drawn in scenes:
         seen = Seen.of(drawn)
         for target in drawn.targets:
             for expression in target.expressions:
