@@ -1,6 +1,7 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
 # make demo         serve a page to try the quickstart's model on, or MODEL=DIR
 # make test         set up, run every test; JOBS=4 runs four files at once
+# make test-newest  the same on the newest Python here with the newest packages and no PyTorch
 # make proof        the longer proofs: real photos, ViT-B at full size, every method on every mesh,
 #                   thirty kills, and parity as XLA optimises for users; forty minutes on two cores
 # make onnx         set up an environment that writes ONNX, run its tests
@@ -13,8 +14,16 @@ JOBS ?= 2
 RUN = $(VENV)/bin/python
 PARALLEL = --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 ONNX ?= .venv-onnx
+NEWEST ?= .venv-newest
+# From 3.12 on, on the PATH or of pyenv; empty where there is none.
+NEWEST_PYTHON ?= $(firstword $(foreach minor,14 13 12,$(foreach python,python3.$(minor) \
+	$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.$(minor).*/bin/python),\
+	$(shell $(python) -c 'import sys; print(sys.executable)' 2>/dev/null))))
+# What the metadata asks for, without pins.
+ASKED = import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*project["dependencies"], *project["optional-dependencies"]["demo"], sep="\n")
 
-.PHONY: quickstart demo test proof onnx bench lint format
+.PHONY: quickstart demo test test-newest proof onnx bench lint format
 
 quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -24,6 +33,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.development
 	$(RUN) -m pytest -m "not proof" $(PARALLEL)
+
+test-newest: $(NEWEST)/.ready
+	$(NEWEST)/bin/python -m pytest -m "not proof" $(PARALLEL)
 
 proof: $(VENV)/.development
 	XLA_FLAGS= $(RUN) -m pytest -m proof $(PARALLEL)
@@ -68,4 +80,12 @@ $(VENV)/.development: requirements-dev.txt requirements-demo.txt requirements.tx
 $(ONNX)/.ready: requirements-onnx.txt
 	$(PYTHON) -m venv $(ONNX)
 	$(ONNX)/bin/pip install --quiet --disable-pip-version-check -r requirements-onnx.txt
+	touch $@
+
+$(NEWEST)/.ready: pyproject.toml
+	@test -n "$(NEWEST_PYTHON)" || { echo "make test-newest needs Python 3.12 or newer; none is on the PATH or of pyenv." >&2; exit 1; }
+	$(NEWEST_PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -c '$(ASKED)' > $(NEWEST)/requirements.txt
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check -r $(NEWEST)/requirements.txt \
+		beartype hypothesis pytest pytest-xdist selenium setuptools
 	touch $@

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from safetensors.numpy import save_file
 
 from dit_jax.export import program, run
 from dit_jax.export.source import Source
@@ -36,7 +35,7 @@ def write(source: Source, folder: Path) -> None:
     inside = sum(leaf.nbytes for leaf in flat.values()) <= INSIDE
     (folder / PROGRAM).write_bytes(make(source.arch, flat, inside=inside).serialize())
     if not inside:
-        save_file(flat, folder / WEIGHTS)
+        directory.write_tensors(folder / WEIGHTS, flat)
     shutil.copyfile(vocab, folder / directory.VOCAB)
     shutil.copyfile(run.__file__, folder / RUNNER)
 

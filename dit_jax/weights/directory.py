@@ -12,8 +12,8 @@ A directory is written whole or not at all, and read only if it is what its mani
 import contextlib
 import dataclasses
 import json
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,13 @@ def save_text_encoder(
 
 
 def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
-    host = {k: np.ascontiguousarray(v) for k, v in jax.device_get(tensors).items()}
+    host = jax.device_get(tensors)
     with atomic_folder(Path(out_dir), overwrite=overwrite) as folder:
         config = {"format": FORMAT, **config, "provenance": about["provenance"]}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        save_file(host, folder / WEIGHTS)
+        write_tensors(folder / WEIGHTS, host)
         if unused:
-            save_file({k: np.ascontiguousarray(v) for k, v in unused.items()}, folder / UNUSED)
+            write_tensors(folder / UNUSED, unused)
         if vocab is not None:
             shutil.copyfile(vocab, folder / VOCAB)
         manifest.write(folder, **about)
@@ -118,10 +118,10 @@ def atomic_folder(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if out_dir.is_dir() and any(out_dir.iterdir()) and not overwrite:
         raise FileExistsError(f"{out_dir} is not empty; choose another folder or remove it first.")
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
+    folder = out_dir.with_name(f".{out_dir.name}-{secrets.token_hex(4)}")
+    folder.mkdir()  # for whom the umask says; `tempfile` would make it for its owner alone
     try:
         yield folder
-        folder.chmod(0o755)
         before = _before(out_dir)
         if out_dir.exists():
             out_dir.rename(before)
@@ -290,3 +290,11 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {printed(str(error))}.") from error
+
+
+def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """A safetensors file, for whom the umask says: safetensors 0.8 makes it for its owner alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    path.chmod(mode)

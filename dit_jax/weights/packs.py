@@ -24,14 +24,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
 from dit_jax.weights import directory, manifest
-from dit_jax.weights.directory import VOCAB, Contents, atomic_folder, read_tensors
+from dit_jax.weights.directory import VOCAB, Contents, atomic_folder, read_tensors, write_tensors
 
 FORMAT = 1
 CONFIG, WEIGHTS = "pack.json", "pack.safetensors"
@@ -139,7 +138,7 @@ def write(pack: Pack, folder: Path) -> None:
         "provenance": pack.provenance,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({k: np.ascontiguousarray(v) for k, v in pack.tensors.items()}, folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, pack.tensors)
 
 
 def check_trained_from(
