@@ -42,6 +42,15 @@ class Entry:
     sent_ids: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Note:
+    """What reading annotations has to say: a kind of remark, the record or file, one sentence."""
+
+    kind: str
+    name: str
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
     """All referents of one data set, in the order of its files."""
@@ -50,3 +59,5 @@ class Annotations:
     splits: dict[str, tuple[Entry, ...]]
     sources: dict[str, Path]  # which file was read as what: "refs", "instances", …
     images: Path  # folder or zip file of the pictures
+    remarks: tuple[Note, ...] = ()  # what was understood, where it was written oddly
+    left_out: tuple[Note, ...] = ()  # records that could not be read and were to be skipped

@@ -43,7 +43,9 @@ def prepare(
     path = _existing(dataset, split_by, source=source, out_dir=out_dir)
     if path is not None:
         return path
-    annotations = datasets.open_annotations(dataset, split_by, source=source, images=images)
+    annotations = datasets.open_annotations(
+        dataset, split_by, source=source, images=images, skip=on_error == "skip"
+    )
     report = check(annotations, tokenizer=tokenizer)
     if report.problems:
         logging.warning("%s: %s", report.dataset, " | ".join(report.remarks()))
@@ -66,7 +68,8 @@ def _existing(dataset: str, split_by: str, *, source: Location, out_dir: Locatio
     if kind.files is not None:
         _check_files(path, kind.files(split_by, source))
     elif Path(source).is_dir():
-        annotations = datasets.open_annotations(dataset, split_by, source=source)
+        # Records that were built of malformed annotations, too, were built without these.
+        annotations = datasets.open_annotations(dataset, split_by, source=source, skip=True)
         records.build(annotations, out_dir=out_dir)  # builds nothing, compares everything
     return path
 
@@ -130,8 +133,9 @@ def _run(options: argparse.Namespace) -> int:
         print("The records exist already; nothing was checked (--check-only checks again).")
         _say_records(existing, options)
         return 0
+    skip = options.on_error == "skip"
     annotations = datasets.open_annotations(
-        options.dataset, options.split_by, images=options.images, **chosen
+        options.dataset, options.split_by, images=options.images, skip=skip, **chosen
     )
     tokenizer = Tokenizer(options.vocab, options.text_tokens) if options.vocab else None
     report = check(annotations, tokenizer=tokenizer)

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from dit_jax.data.entries import Annotations, Box, Entry, Segmentation
+from dit_jax.data.annotations.strict_json import UNREADABLE
+from dit_jax.data.entries import Annotations, Box, Entry, Note, Segmentation
 
 # Where a REFER folder may keep train2014, best first.
 IMAGE_PLACES = (
@@ -68,10 +69,32 @@ def find_images(source: Path, images: str | os.PathLike[str] | None) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
+class Wrong:
+    """What is wrong with records: it stops the reading, or with `skip` is collected."""
+
+    def __init__(self, *, skip: bool):
+        self._skip = skip
+        self.left_out: list[Note] = []
+
+    def add(self, found: list[Note], what: str) -> None:
+        """Raises ValueError with the first mistakes, where there are any and none is to be left
+        out."""
+        self.left_out += found
+        if found and not self._skip:
+            rest = [f"and {len(found) - SHOWN} more."] if len(found) > SHOWN else []
+            said = [f"{note.name}: {note.text}" for note in found[:SHOWN]]
+            raise ValueError("\n  ".join([f"wrong {what} ({len(found)}):", *said, *rest]))
+
+
 def parse(
-    records: Any, *, file: Path, dataset: str, targets: Callable[[dict[str, Any]], tuple[int, ...]]
+    records: Any,
+    *,
+    file: Path,
+    dataset: str,
+    targets: Callable[[dict[str, Any]], tuple[int, ...]],
+    wrong: Wrong,
 ) -> list[Ref]:
-    """The records of a file of expressions; raises one ValueError for all that are malformed.
+    """The records of a file of expressions, without the malformed ones, which go into `wrong`.
 
     Args:
       targets: which annotations a record means; raises ValueError where it does not say.
@@ -83,8 +106,8 @@ def parse(
         try:
             refs.append(_ref(record, dataset=dataset, targets=targets))
         except ValueError as error:
-            mistakes.append(f"record {place}: {error}")
-    _stop(mistakes, f"records of {file}")
+            mistakes.append(Note(UNREADABLE, f"record {place}", str(error)))
+    wrong.add(mistakes, f"records of {file}")
     return refs
 
 
@@ -118,14 +141,14 @@ def field(record: Any, key: str, kind: type | UnionType) -> Any:
 
 
 def annotations(
-    dataset: str, refs: Sequence[Ref], *, files: dict[str, Path], images: Path
+    dataset: str, refs: Sequence[Ref], *, files: dict[str, Path], images: Path, wrong: Wrong
 ) -> Annotations:
     """Expressions joined with what instances.json says; masks are unknown where it is missing.
 
-    Raises one ValueError for all pictures and objects that it lacks or describes wrongly.
+    Pictures and objects that it lacks or describes wrongly go into `wrong`.
     """
     known = files["instances"].is_file()
-    joined = _join(refs, files["instances"]) if known else map(_without_instances, refs)
+    joined = _join(refs, files["instances"], wrong) if known else map(_without_instances, refs)
     splits: dict[str, list[Entry]] = {}
     for entry in joined:
         splits.setdefault(entry.split, []).append(entry)
@@ -134,6 +157,7 @@ def annotations(
         splits={split: tuple(entries) for split, entries in splits.items()},
         sources={key: file for key, file in files.items() if file.is_file()},
         images=images,
+        left_out=tuple(wrong.left_out),
     )
 
 
@@ -143,13 +167,13 @@ def _without_instances(ref: Ref) -> Entry:
     return _entry(ref, file_name=name, size=None, segmentations=segmentations, boxes=())
 
 
-def _join(refs: Sequence[Ref], path: Path) -> list[Entry]:
-    pictures, objects = _instances(path, refs)
+def _join(refs: Sequence[Ref], path: Path, wrong: Wrong) -> list[Entry]:
+    pictures, objects = _instances(path, refs, wrong)
     entries, mistakes = [], []
     for ref in refs:
-        wrong = list(_mistakes(ref, pictures, objects))
-        mistakes += wrong
-        if not wrong:
+        found = [Note(UNREADABLE, ref.name, text) for text in _mistakes(ref, pictures, objects)]
+        mistakes += found
+        if not found:
             picture, meant = pictures[ref.image_id], [objects[number] for number in ref.ann_ids]
             entries.append(
                 _entry(
@@ -160,7 +184,7 @@ def _join(refs: Sequence[Ref], path: Path) -> list[Entry]:
                     boxes=tuple(box for thing in meant for box in thing.boxes),
                 )
             )
-    _stop(mistakes, f"references to {path}")
+    wrong.add(mistakes, f"references to {path}")
     return entries
 
 
@@ -171,25 +195,27 @@ def _entry(ref: Ref, **found: Any) -> Entry:
 
 def _mistakes(ref: Ref, pictures: dict[int, Picture], objects: dict[int, Object]) -> Iterable[str]:
     if ref.image_id not in pictures:
-        yield f"{ref.name}: there is no picture {ref.image_id}."
+        yield f"there is no picture {ref.image_id}."
         return
     for number in ref.ann_ids:
         if number not in objects:
-            yield f"{ref.name}: there is no annotation {number}."
+            yield f"there is no annotation {number}."
         elif objects[number].image_id != ref.image_id:
             yield (
-                f"{ref.name}: annotation {number} belongs to picture {objects[number].image_id},"
-                f" expected {ref.image_id}."
+                f"annotation {number} belongs to picture {objects[number].image_id}, expected"
+                f" {ref.image_id}."
             )
 
 
-def _instances(path: Path, refs: Sequence[Ref]) -> tuple[dict[int, Picture], dict[int, Object]]:
+def _instances(
+    path: Path, refs: Sequence[Ref], wrong: Wrong
+) -> tuple[dict[int, Picture], dict[int, Object]]:
     """The pictures and objects that are referred to, by their numbers."""
     try:
         document = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: not readable as JSON ({error}).") from error
-    mistakes: list[str] = []
+    mistakes: list[Note] = []
     found = []
     for key, build, wanted in (
         ("images", _picture, {ref.image_id for ref in refs}),
@@ -205,8 +231,8 @@ def _instances(path: Path, refs: Sequence[Ref]) -> tuple[dict[int, Picture], dic
                 if (number := field(record, "id", int)) in wanted:
                     found[-1][number] = build(record)
             except ValueError as error:
-                mistakes.append(f"{key}[{place}]: {error}")
-    _stop(mistakes, f"records of {path}")
+                mistakes.append(Note(UNREADABLE, f"{key}[{place}]", str(error)))
+    wrong.add(mistakes, f"records of {path}")
     return found[0], found[1]
 
 
@@ -231,14 +257,6 @@ def _box(value: Any) -> Box:
     except (TypeError, ValueError) as error:
         raise ValueError(f"'bbox' is {_shown(value)}, expected four numbers.") from error
     return x, y, width, height
-
-
-def _stop(mistakes: list[str], what: str) -> None:
-    """Raise ValueError with the first mistakes, where there are any."""
-    if mistakes:
-        rest = [f"and {len(mistakes) - SHOWN} more."] if len(mistakes) > SHOWN else []
-        lines = [f"wrong {what} ({len(mistakes)}):", *mistakes[:SHOWN], *rest]
-        raise ValueError("\n  ".join(lines))
 
 
 def _shown(value: Any) -> str:

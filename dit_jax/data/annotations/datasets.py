@@ -17,7 +17,7 @@ class Kind:
     """How one kind of data set is read."""
 
     splits_by: tuple[str, ...]  # its partitions
-    read: Callable[[str, Location, Location | None], Annotations]  # partition, source, images
+    read: Callable[[str, Location, Location | None, bool], Annotations]  # see open_annotations
     # The annotation files in a source, there or not; None where they are not all (masks).
     files: Callable[[str, Location], dict[str, Path]] | None
 
@@ -25,17 +25,19 @@ class Kind:
 def _refer(dataset: str) -> Kind:
     return Kind(
         refer.SPLITS_BY[dataset],
-        lambda split_by, source, images: refer.read(
-            dataset, split_by, source=source, images=images
+        lambda split_by, source, images, skip: refer.read(
+            dataset, split_by, source=source, images=images, skip=skip
         ),
         lambda split_by, source: refer.files(dataset, split_by, source=source),
     )
 
 
-def _read_folder(split_by: str, source: Location, images: Location | None) -> Annotations:
+def _read_folder(
+    split_by: str, source: Location, images: Location | None, skip: bool
+) -> Annotations:
     if images:
         raise ValueError(f"images is {images}; expected none: an own folder holds its pictures.")
-    found = folder.read(source)
+    found = folder.read(source, skip=skip)
     # Two folders of one name at different places are two data sets.
     return dataclasses.replace(found, dataset=label("folder", split_by, source=source))
 
@@ -44,7 +46,9 @@ KINDS: dict[str, Kind] = {
     **{dataset: _refer(dataset) for dataset in refer.SPLITS_BY},
     "grefcoco": Kind(
         grefer.SPLITS_BY["grefcoco"],
-        lambda split_by, source, images: grefer.read(split_by, source=source, images=images),
+        lambda split_by, source, images, skip: grefer.read(
+            split_by, source=source, images=images, skip=skip
+        ),
         lambda split_by, source: grefer.files(split_by, source=source),
     ),
     "folder": Kind(("",), _read_folder, None),
@@ -62,7 +66,12 @@ def kind(dataset: str, split_by: str) -> Kind:
 
 
 def open_annotations(
-    dataset: str, split_by: str, *, source: Location, images: Location | None = None
+    dataset: str,
+    split_by: str,
+    *,
+    source: Location,
+    images: Location | None = None,
+    skip: bool = False,
 ) -> Annotations:
     """All referents of a data set; ValueError for files that are missing or malformed.
 
@@ -70,8 +79,9 @@ def open_annotations(
       split_by: the partition: "unc", "google", "umd"; "" for own folders.
       source: REFER folder, or the own folder.
       images: folder or zip file of COCO's pictures; None looks inside `source`.
+      skip: leave malformed records out, and list them in `left_out`.
     """
-    return kind(dataset, split_by).read(split_by, source, images)
+    return kind(dataset, split_by).read(split_by, source, images, skip)
 
 
 def label(dataset: str, split_by: str, *, source: Location) -> str:

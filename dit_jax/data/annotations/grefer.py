@@ -28,14 +28,18 @@ def read(
     *,
     source: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
+    skip: bool = False,
 ) -> Annotations:
     """All referents, in the order of the file; `segmentations` is () where nothing is meant.
 
-    Missing files and errors are as in `refer.read`.
+    Missing files, errors and `skip` are as in `refer.read`.
     """
     found, label = files(split_by, source=source), f"grefcoco({split_by})"
-    refs = coco.parse(_records(found["refs"]), file=found["refs"], dataset=label, targets=_targets)
-    return coco.annotations(label, refs, files=found, images=coco.find_images(Path(source), images))
+    wrong = coco.Wrong(skip=skip)
+    how = dict(file=found["refs"], dataset=label, targets=_targets)
+    refs = coco.parse(_records(found["refs"]), **how, wrong=wrong)
+    places = dict(files=found, images=coco.find_images(Path(source), images))
+    return coco.annotations(label, refs, **places, wrong=wrong)
 
 
 def files(split_by: str, *, source: str | os.PathLike[str]) -> dict[str, Path]:

@@ -27,11 +27,13 @@ def read(
     *,
     source: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
+    skip: bool = False,
 ) -> Annotations:
     """All referents of one data set, in the order of its file.
 
     The masks are unknown (None) where instances.json is missing. Raises ValueError for a missing or
-    malformed file, and for referents that instances.json does not know.
+    malformed file, and for referents that instances.json does not know; with `skip`, malformed and
+    unknown records are left out.
 
     Args:
       images: folder or zip file of the pictures; None looks in `coco.IMAGE_PLACES` of `source`.
@@ -40,8 +42,11 @@ def read(
     if not found["refs"].is_file():
         raise ValueError(f"{found['refs']} is missing; expected REFER's file of expressions.")
     records = safe_pickle.load(found["refs"])
-    refs = coco.parse(records, file=found["refs"], dataset=label, targets=_target)
-    return coco.annotations(label, refs, files=found, images=coco.find_images(Path(source), images))
+    wrong = coco.Wrong(skip=skip)
+    how = dict(file=found["refs"], dataset=label, targets=_target)
+    refs = coco.parse(records, **how, wrong=wrong)
+    places = dict(files=found, images=coco.find_images(Path(source), images))
+    return coco.annotations(label, refs, **places, wrong=wrong)
 
 
 def files(dataset: str, split_by: str, *, source: str | os.PathLike[str]) -> dict[str, Path]:
