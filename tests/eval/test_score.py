@@ -262,6 +262,7 @@ def test_command_line_puts_models_in_one_table(tmp_path, two_models, capsys):
     assert list(scores["B"]) == MASK_LEVEL
     assert scores["B"]["lisa"]["oIoU"] < 60 < 90 < scores["Good Model"]["lisa"]["oIoU"]
     assert scores["B"]["lisa"]["n"] == 8
+    assert all(row["remarks"] == {"crowds": "keep"} for row in scores["B"].values())
     rows = (tmp_path / "out.md").read_text().splitlines()
     low, high = scores["B"]["original"]["intervals"]["oIoU"]
     assert (

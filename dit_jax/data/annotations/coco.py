@@ -4,6 +4,7 @@ The files of expressions name pictures and objects by COCO's numbers; instances.
 a picture is, what its file is called, and where its objects are.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from types import UnionType
 from typing import Any
 
 from dit_jax.data.annotations.strict_json import UNREADABLE
-from dit_jax.data.entries import Annotations, Box, Entry, Note, Segmentation
+from dit_jax.data.entries import Annotations, Box, Entry, Note, Reading, Segmentation
 
 # Where a REFER folder may keep train2014, best first.
 IMAGE_PLACES = (
@@ -54,6 +55,7 @@ class Object:
     image_id: int
     segmentation: Segmentation
     boxes: tuple[Box, ...]  # one, or none where instances.json claims none
+    crowd: bool
 
 
 def find_images(source: Path, images: str | os.PathLike[str] | None) -> Path:
@@ -69,14 +71,15 @@ def find_images(source: Path, images: str | os.PathLike[str] | None) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
-class Wrong:
-    """What is wrong with records: it stops the reading, or with `skip` is collected."""
+class Notes:
+    """What is odd, and what is wrong: that stops the reading, or with `skip` is collected."""
 
     def __init__(self, *, skip: bool):
         self._skip = skip
         self.left_out: list[Note] = []
+        self.remarks: list[Note] = []
 
-    def add(self, found: list[Note], what: str) -> None:
+    def wrong(self, found: list[Note], what: str) -> None:
         """Raises ValueError with the first mistakes, where there are any and none is to be left
         out."""
         self.left_out += found
@@ -92,9 +95,10 @@ def parse(
     file: Path,
     dataset: str,
     targets: Callable[[dict[str, Any]], tuple[int, ...]],
-    wrong: Wrong,
+    notes: Notes,
 ) -> list[Ref]:
-    """The records of a file of expressions, without the malformed ones, which go into `wrong`.
+    """The records of a file of expressions, without the malformed ones, which go into `notes`, and
+    without those that hold no sentence: gRefCOCO's published file has some.
 
     Args:
       targets: which annotations a record means; raises ValueError where it does not say.
@@ -107,8 +111,12 @@ def parse(
             refs.append(_ref(record, dataset=dataset, targets=targets))
         except ValueError as error:
             mistakes.append(Note(UNREADABLE, f"record {place}", str(error)))
-    wrong.add(mistakes, f"records of {file}")
-    return refs
+    notes.wrong(mistakes, f"records of {file}")
+    said = [ref for ref in refs if any(map(str.strip, ref.expressions))]
+    silent = [ref.name for ref in refs if not any(map(str.strip, ref.expressions))]
+    text = "nothing is said of it, so it is left out."
+    notes.remarks += [Note("referents without a sentence", name, text) for name in silent]
+    return said
 
 
 def _ref(record: Any, *, dataset: str, targets: Callable[..., tuple[int, ...]]) -> Ref:
@@ -141,14 +149,22 @@ def field(record: Any, key: str, kind: type | UnionType) -> Any:
 
 
 def annotations(
-    dataset: str, refs: Sequence[Ref], *, files: dict[str, Path], images: Path, wrong: Wrong
+    dataset: str,
+    refs: Sequence[Ref],
+    *,
+    files: dict[str, Path],
+    images: Path,
+    notes: Notes,
+    reading: Reading,
 ) -> Annotations:
     """Expressions joined with what instances.json says; masks are unknown where it is missing.
 
-    Pictures and objects that it lacks or describes wrongly go into `wrong`.
+    Pictures and objects that it lacks or describes wrongly go into `notes`.
     """
-    known = files["instances"].is_file()
-    joined = _join(refs, files["instances"], wrong) if known else map(_without_instances, refs)
+    if files["instances"].is_file():
+        joined = _join(refs, files["instances"], notes, drop=reading.crowds == "drop")
+    else:
+        joined = map(_without_instances, refs)
     splits: dict[str, list[Entry]] = {}
     for entry in joined:
         splits.setdefault(entry.split, []).append(entry)
@@ -157,7 +173,9 @@ def annotations(
         splits={split: tuple(entries) for split, entries in splits.items()},
         sources={key: file for key, file in files.items() if file.is_file()},
         images=images,
-        left_out=tuple(wrong.left_out),
+        reading=reading,
+        remarks=tuple(notes.remarks),
+        left_out=tuple(notes.left_out),
     )
 
 
@@ -167,25 +185,42 @@ def _without_instances(ref: Ref) -> Entry:
     return _entry(ref, file_name=name, size=None, segmentations=segmentations, boxes=())
 
 
-def _join(refs: Sequence[Ref], path: Path, wrong: Wrong) -> list[Entry]:
-    pictures, objects = _instances(path, refs, wrong)
+def _join(refs: Sequence[Ref], path: Path, notes: Notes, *, drop: bool) -> list[Entry]:
+    pictures, objects = _instances(path, refs, notes)
     entries, mistakes = [], []
     for ref in refs:
         found = [Note(UNREADABLE, ref.name, text) for text in _mistakes(ref, pictures, objects)]
         mistakes += found
-        if not found:
-            picture, meant = pictures[ref.image_id], [objects[number] for number in ref.ann_ids]
-            entries.append(
-                _entry(
-                    ref,
-                    file_name=picture.file_name,
-                    size=(picture.height, picture.width),
-                    segmentations=tuple(thing.segmentation for thing in meant),
-                    boxes=tuple(box for thing in meant for box in thing.boxes),
-                )
-            )
-    wrong.add(mistakes, f"references to {path}")
+        if found:
+            continue
+        meant = {number: objects[number] for number in ref.ann_ids}
+        kept = {number: thing for number, thing in meant.items() if not (drop and thing.crowd)}
+        if len(kept) < len(meant):
+            notes.remarks.append(without_crowds(ref.name, kept=len(kept), count=len(meant)))
+        if kept or not meant:
+            entries.append(_joined(ref, pictures[ref.image_id], kept))
+    notes.wrong(mistakes, f"references to {path}")
     return entries
+
+
+def without_crowds(name: str, *, kept: int, count: int) -> Note:
+    """The remark on a referent of `count` objects that keeps those that are no crowds."""
+    text = f"{count - kept} of its {count} objects; the rest is meant."
+    if not kept:
+        text = "nothing else is meant, so the referent is left out."
+    return Note("crowds that are left out", name, text)
+
+
+def _joined(ref: Ref, picture: Picture, meant: dict[int, Object]) -> Entry:
+    crowds = tuple(thing.crowd for thing in meant.values())
+    return _entry(
+        dataclasses.replace(ref, ann_ids=tuple(meant)),
+        file_name=picture.file_name,
+        size=(picture.height, picture.width),
+        segmentations=tuple(thing.segmentation for thing in meant.values()),
+        boxes=tuple(box for thing in meant.values() for box in thing.boxes),
+        crowds=crowds if any(crowds) else (),
+    )
 
 
 def _entry(ref: Ref, **found: Any) -> Entry:
@@ -208,7 +243,7 @@ def _mistakes(ref: Ref, pictures: dict[int, Picture], objects: dict[int, Object]
 
 
 def _instances(
-    path: Path, refs: Sequence[Ref], wrong: Wrong
+    path: Path, refs: Sequence[Ref], notes: Notes
 ) -> tuple[dict[int, Picture], dict[int, Object]]:
     """The pictures and objects that are referred to, by their numbers."""
     try:
@@ -232,7 +267,7 @@ def _instances(
                     found[-1][number] = build(record)
             except ValueError as error:
                 mistakes.append(Note(UNREADABLE, f"{key}[{place}]", str(error)))
-    wrong.add(mistakes, f"records of {path}")
+    notes.wrong(mistakes, f"records of {path}")
     return found[0], found[1]
 
 
@@ -246,7 +281,8 @@ def _picture(record: dict[str, Any]) -> Picture:
 def _object(record: dict[str, Any]) -> Object:
     segmentation = field(record, "segmentation", list | dict)
     boxes = (_box(record["bbox"]),) if "bbox" in record else ()
-    return Object(field(record, "image_id", int), segmentation, boxes)
+    crowd = record.get("iscrowd") in (1, True)
+    return Object(field(record, "image_id", int), segmentation, boxes, crowd)
 
 
 def _box(value: Any) -> Box:

@@ -5,9 +5,10 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dit_jax.data.annotations import folder, grefer, refer
-from dit_jax.data.entries import Annotations
+from dit_jax.data.entries import USUAL, Annotations, Reading
 
 Location = str | os.PathLike[str]
 
@@ -17,7 +18,7 @@ class Kind:
     """How one kind of data set is read."""
 
     splits_by: tuple[str, ...]  # its partitions
-    read: Callable[[str, Location, Location | None, bool], Annotations]  # see open_annotations
+    read: Callable[..., Annotations]  # partition, source, images; see `open_annotations`
     # The annotation files in a source, there or not; None where they are not all (masks).
     files: Callable[[str, Location], dict[str, Path]] | None
 
@@ -25,19 +26,19 @@ class Kind:
 def _refer(dataset: str) -> Kind:
     return Kind(
         refer.SPLITS_BY[dataset],
-        lambda split_by, source, images, skip: refer.read(
-            dataset, split_by, source=source, images=images, skip=skip
+        lambda split_by, source, images, **how: refer.read(
+            dataset, split_by, source=source, images=images, **how
         ),
         lambda split_by, source: refer.files(dataset, split_by, source=source),
     )
 
 
 def _read_folder(
-    split_by: str, source: Location, images: Location | None, skip: bool
+    split_by: str, source: Location, images: Location | None, **how: Any
 ) -> Annotations:
     if images:
         raise ValueError(f"images is {images}; expected none: an own folder holds its pictures.")
-    found = folder.read(source, skip=skip)
+    found = folder.read(source, **how)
     # Two folders of one name at different places are two data sets.
     return dataclasses.replace(found, dataset=label("folder", split_by, source=source))
 
@@ -46,8 +47,8 @@ KINDS: dict[str, Kind] = {
     **{dataset: _refer(dataset) for dataset in refer.SPLITS_BY},
     "grefcoco": Kind(
         grefer.SPLITS_BY["grefcoco"],
-        lambda split_by, source, images, skip: grefer.read(
-            split_by, source=source, images=images, skip=skip
+        lambda split_by, source, images, **how: grefer.read(
+            split_by, source=source, images=images, **how
         ),
         lambda split_by, source: grefer.files(split_by, source=source),
     ),
@@ -72,6 +73,7 @@ def open_annotations(
     source: Location,
     images: Location | None = None,
     skip: bool = False,
+    reading: Reading = USUAL,
 ) -> Annotations:
     """All referents of a data set; ValueError for files that are missing or malformed.
 
@@ -81,7 +83,7 @@ def open_annotations(
       images: folder or zip file of COCO's pictures; None looks inside `source`.
       skip: leave malformed records out, and list them in `left_out`.
     """
-    return kind(dataset, split_by).read(split_by, source, images, skip)
+    return kind(dataset, split_by).read(split_by, source, images, skip=skip, reading=reading)
 
 
 def label(dataset: str, split_by: str, *, source: Location) -> str:

@@ -33,6 +33,7 @@ class Item:
     boxes: tuple[Box, ...]
     expressions: tuple[str, ...]
     ann_ids: tuple[int, ...]
+    crowd: bool = False
 
 
 def check_keys(values: dict[str, Any], *, known: Collection[str]) -> None:

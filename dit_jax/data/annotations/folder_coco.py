@@ -144,6 +144,7 @@ def _annotation(
         boxes=claimed,
         expressions=fields.texts(values[caption], caption) if caption else (),
         ann_ids=(identity,) if isinstance(identity, int) else (),
+        crowd=values.get("iscrowd") in (1, True),
     )
 
 

@@ -10,6 +10,7 @@ import refer_folders
 from dit_jax.data import records
 from dit_jax.data.annotations import folder, refer
 from dit_jax.data.annotations.strict_json import UNREADABLE
+from dit_jax.data.entries import Reading
 from dit_jax.data.prepare import main, prepare
 
 SQUARE = [[10, 10, 20, 10, 20, 20, 10, 20]]
@@ -193,6 +194,17 @@ def test_a_file_that_is_left_out_altogether_is_an_error(tmp_path):
     (tmp_path / "train.json").write_text('{"images": [')
     with pytest.raises(ValueError, match="^train.json: not JSON"):
         folder.read(tmp_path, skip=True)
+
+
+def test_a_crowd_of_an_own_file_counts_or_is_left_out(tmp_path):
+    coco(tmp_path, annotation(3, iscrowd=1))
+    how = dict(source=tmp_path, out_dir=tmp_path / "out")
+    kept = folder.read(tmp_path).splits["train"]
+    assert [entry.crowds for entry in kept] == [(), (), (True,)]
+    path = prepare("folder", "", **how, reading=Reading(crowds="drop"))
+    assert len(records.Records(path, "train")) == 2
+    (remark,) = records.manifest(path)["remarks"]
+    assert remark.startswith("crowds that are left out: train.json annotation 3: nothing else is")
 
 
 def test_lines_are_left_out_likewise(tmp_path):
