@@ -118,6 +118,7 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         images="",
         cache_dir="data/records",
         weights=(),
+        crowds="keep",
         leaks="drop",
         on_error="stop",
         train_split="train",

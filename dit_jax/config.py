@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from dit_jax import variants
 from dit_jax.data import mix
+from dit_jax.data.entries import CHOICES
 from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.ops import rematerialise
@@ -120,6 +121,7 @@ class Data:
     source: str  # REFER folder with annotations; or the own folder, where "folder" names none
     images: str  # COCO's pictures, folder or zip file; "" looks for them inside `source`
     cache_dir: str  # where array records are built, once
+    crowds: str  # objects that COCO marks as iscrowd: "keep" them in a mask, or "drop"
     weights: tuple[float, ...]  # how often each data set of a mix is seen; () = once an epoch
     leaks: str  # training pictures that are also in a val or test split: "drop" or "keep"
     on_error: str  # a broken record while training: "stop" or "skip" (counted and logged)
@@ -241,6 +243,8 @@ class Config:
         data = self.data
         one_of("data.leaks", data.leaks, ("drop", "keep"))
         one_of("data.on_error", data.on_error, ("stop", "skip"))
+        for key, choices in CHOICES.items():
+            one_of(f"data.{key}", getattr(data, key), choices)
         if not data.eval_splits:
             raise ValueError("data.eval_splits is empty; expected at least one split.")
         defaults = dict(split_by=data.split_by, source=data.source)

@@ -40,6 +40,27 @@ class Entry:
     ref_id: int
     ann_ids: tuple[int, ...]
     sent_ids: tuple[int, ...]
+    crowds: tuple[bool, ...] = ()  # which of `segmentations` COCO marks as crowds; () none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How annotations are to be understood, where that is a choice and no file says it."""
+
+    crowds: str = "keep"  # objects that COCO marks as crowds: part of a mask, or "drop"
+
+
+USUAL = Reading()
+CHOICES = {"crowds": ("keep", "drop")}
+
+
+@dataclass(frozen=True)
+class Note:
+    """What reading annotations has to say: a kind of remark, the record or file, one sentence."""
+
+    kind: str
+    name: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +71,6 @@ class Annotations:
     splits: dict[str, tuple[Entry, ...]]
     sources: dict[str, Path]  # which file was read as what: "refs", "instances", …
     images: Path  # folder or zip file of the pictures
+    reading: Reading = USUAL
+    remarks: tuple[Note, ...] = ()  # what was understood, where it was written oddly
+    left_out: tuple[Note, ...] = ()  # records that could not be read and were to be skipped

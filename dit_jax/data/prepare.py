@@ -19,7 +19,7 @@ from absl import logging
 
 from dit_jax.data.annotations import Location, datasets
 from dit_jax.data.check import Report, check
-from dit_jax.data.entries import Annotations
+from dit_jax.data.entries import CHOICES, USUAL, Annotations, Reading
 from dit_jax.data.tokenizer import Tokenizer
 
 ON_ERROR = ("stop", "skip")
@@ -34,16 +34,18 @@ def prepare(
     images: Location | None = None,
     tokenizer: Tokenizer | None = None,
     on_error: str = "stop",
+    reading: Reading = USUAL,
 ) -> Path:
     """The folder of a data set's array records, for `records.Records`; built where it is missing.
 
     Says what is worth knowing in one line of the log. Raises ValueError for all that stops the
     build, and where the existing records were built from other annotation files.
     """
-    path = _existing(dataset, split_by, source=source, out_dir=out_dir)
+    path = _existing(dataset, split_by, source=source, out_dir=out_dir, reading=reading)
     if path is not None:
         return path
-    annotations = datasets.open_annotations(dataset, split_by, source=source, images=images)
+    how = dict(skip=on_error == "skip", reading=reading)
+    annotations = datasets.open_annotations(dataset, split_by, source=source, images=images, **how)
     report = check(annotations, tokenizer=tokenizer)
     if report.problems:
         logging.warning("%s: %s", report.dataset, " | ".join(report.remarks()))
@@ -52,7 +54,9 @@ def prepare(
     return _build(annotations, report, out_dir=out_dir, on_error=on_error)
 
 
-def _existing(dataset: str, split_by: str, *, source: Location, out_dir: Location) -> Path | None:
+def _existing(
+    dataset: str, split_by: str, *, source: Location, out_dir: Location, reading: Reading
+) -> Path | None:
     """The finished records; ValueError where the annotations are other ones by now.
 
     Annotations that are gone cannot differ: the records stand for themselves.
@@ -63,10 +67,13 @@ def _existing(dataset: str, split_by: str, *, source: Location, out_dir: Locatio
     path = records.existing(out_dir, datasets.label(dataset, split_by, source=source))
     if path is None:
         return None
+    records.check_reading(path, reading)
     if kind.files is not None:
         _check_files(path, kind.files(split_by, source))
     elif Path(source).is_dir():
-        annotations = datasets.open_annotations(dataset, split_by, source=source)
+        # Records that were built of malformed annotations, too, were built without these.
+        how = dict(skip=True, reading=reading)
+        annotations = datasets.open_annotations(dataset, split_by, source=source, **how)
         records.build(annotations, out_dir=out_dir)  # builds nothing, compares everything
     return path
 
@@ -122,17 +129,17 @@ def _sentence(error: Exception) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     start = time.monotonic()
-    chosen = {"source": options.source}
+    named = options.dataset, options.split_by
+    how = dict(source=options.source, reading=Reading(crowds=options.crowds))
     existing = None
     if not options.check_only:
-        existing = _existing(options.dataset, options.split_by, out_dir=options.out, **chosen)
+        existing = _existing(*named, out_dir=options.out, **how)
     if existing is not None:
         print("The records exist already; nothing was checked (--check-only checks again).")
         _say_records(existing, options)
         return 0
-    annotations = datasets.open_annotations(
-        options.dataset, options.split_by, images=options.images, **chosen
-    )
+    skip = options.on_error == "skip"
+    annotations = datasets.open_annotations(*named, images=options.images, skip=skip, **how)
     tokenizer = Tokenizer(options.vocab, options.text_tokens) if options.vocab else None
     report = check(annotations, tokenizer=tokenizer)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux
@@ -173,6 +180,7 @@ def _next_command(options: argparse.Namespace) -> str:
         "source": options.source,
         "images": options.images or "",
         "cache_dir": options.out,
+        "crowds": options.crowds if options.crowds != USUAL.crowds else "",
     }
     config = "configs/own_data.py" if own else "configs/ldit_vit_b.py:official"
     words = ["python", "launch.py", f"--config={config}", f"--workdir=runs/{options.dataset}"]
@@ -196,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--vocab", metavar="FILE", help="vocab.txt, to say which sentences are cut")
     add("--text-tokens", type=int, default=20, metavar="N", help="tokens that are read (20)")
     add("--check-only", action="store_true", help="build nothing; exit status 1 if it cannot be")
+    add("--crowds", choices=CHOICES["crowds"], default="keep", help="drop leaves iscrowd out")
     add("--on-error", choices=ON_ERROR, default="stop", help="skip leaves broken records out")
     return parser
 

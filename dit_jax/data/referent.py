@@ -73,6 +73,13 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Stated(Protocol):
+    """A Source that says what scores on it depend on, beside the protocol, like `Records`."""
+
+    def remarks(self) -> dict[str, str]: ...
+
+
 def decode_image(data: bytes, *, name: str, upright: bool = False) -> UInt8[np.ndarray, "H W 3"]:
     """Decode an encoded picture to RGB; `name` is for errors.
 

@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from tqdm import tqdm
 
 from dit_jax.data.pipeline import eval_batches
-from dit_jax.data.referent import Source
+from dit_jax.data.referent import Source, Stated
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.bootstrap import intervals
 from dit_jax.eval.breakdown import breakdown
@@ -106,6 +106,7 @@ def evaluate(
     if gather is not None:
         outcomes = _gathered(outcomes, gather, count=count, rows=-(-count // shard.count))
     remarks = {"limit": count} if count < expressions else {}
+    remarks |= source.remarks() if isinstance(source, Stated) else {}
     scores = {}
     for name, table in outcomes.items():
         more = remarks | _remarks(name, thresholds, says_nothing=collector.says_nothing)

@@ -10,6 +10,7 @@ One line an expression, with COCO's run lengths at the picture's size:
 the picture fits; null where it cannot say so. docs/protocols.md says which of the keys others need.
 """
 
+import codecs
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -114,12 +115,17 @@ class Line:
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[Line]:
-    """The lines of a file; masks are decoded when they are asked for."""
+    """The lines of a file, which may begin with a byte-order mark; masks are decoded when they are
+    asked for."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is no file; expected predictions as JSON lines.")
     with Path(path).open("rb") as file:
         for number, data in enumerate(file, start=1):
             where = f"{path} line {number}"
+            if number == 1:
+                if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise ValueError(f"{path} is UTF-16; expected UTF-8.")
+                data = data.removeprefix(codecs.BOM_UTF8)
             if not data.strip():
                 continue
             try:

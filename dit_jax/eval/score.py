@@ -61,6 +61,7 @@ def score_file(
             " (--partial scores the others)."
         )
     remarks = {"partial": f"{len(missing)} expressions are missing"} if missing else {}
+    remarks |= truths.remarks()
     return {
         name: summarise(name, join([Outcomes.of(part)]), bootstrap=bootstrap, remarks=remarks)
         for name, part in found.items()

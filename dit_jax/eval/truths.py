@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from dit_jax.data.pipeline import expression_table
-from dit_jax.data.referent import Source, Truth
+from dit_jax.data.referent import Source, Stated, Truth
 from dit_jax.eval.prediction_files import Line
 
 
@@ -68,6 +68,9 @@ class TruthInLines:
     def name(self, index: int) -> str:
         return f"expression {index}"
 
+    def remarks(self) -> dict[str, str]:
+        return {}
+
 
 class TruthInRecords:
     """A split of records; a line says which expression it is about."""
@@ -103,6 +106,10 @@ class TruthInRecords:
         """An expression in words, for messages."""
         truth, number = self._look_up(index)
         return f"index {index} ({truth.id}, {truth.expressions[number]!r})"
+
+    def remarks(self) -> dict[str, str]:
+        """What scores against these truths depend on."""
+        return self._source.remarks() if isinstance(self._source, Stated) else {}
 
     def _look_up(self, index: int) -> tuple[Truth, int]:
         referent, number = (int(n) for n in self._table[index])

@@ -35,6 +35,7 @@ FREE = (
 FORMER = {
     "model.presence": False,
     "data.images": "",
+    "data.crowds": "keep",
     "data.weights": [],
     "data.leaks": "drop",
     "data.on_error": "stop",

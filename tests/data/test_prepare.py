@@ -184,6 +184,20 @@ def test_grefcoco_keeps_what_means_nothing(tmp_path, out):
     assert records.manifest(path)["splits"]["train"]["no_target"] == 1
 
 
+def test_crowds_are_left_out_where_the_command_says_so(tmp_path, out, capsys):
+    root = refer_folders.write(tmp_path, "refcoco", "unc", {"train": (1, 1)})
+    file = root / "refcoco/instances.json"
+    instances = json.loads(file.read_text())
+    instances["annotations"][0]["iscrowd"] = 1
+    file.write_text(json.dumps(instances))
+    assert run(root, out, "--crowds=drop") == 0
+    said = capsys.readouterr().out
+    assert "crowds that are left out: 1" in said and "--config.data.crowds=drop" in said
+    assert len(records.Records(out / "refcoco_unc", "train")) == 1
+    assert run(root, out) == 1
+    assert "was built with crowds=drop, and crowds=keep is asked for" in capsys.readouterr().err
+
+
 def own_folder(path, shade):
     """One example in train and one in val, with masks as pictures."""
     path.mkdir(parents=True)

@@ -127,6 +127,18 @@ def test_limit_scores_the_first_expressions_and_says_so(tokenizer, tmp_path, bat
     assert json.loads(path.read_text())["remarks"] == {"limit": 5}
 
 
+def test_every_score_says_what_its_source_says(tokenizer):
+    """Records say whether crowds count."""
+
+    class Crowded(Drawn):
+        def remarks(self):
+            return {"crowds": "drop"}
+
+    found = run(tokenizer, source=Crowded(), protocols=ALL, limit=5).scores
+    assert {row["remarks"]["crowds"] for row in found.values()} == {"drop"}
+    assert found["lisa"]["remarks"] == {"limit": 5, "crowds": "drop"}
+
+
 @pytest.mark.parametrize("limit", [0, sum(COUNTS), 1000])
 def test_a_limit_that_cuts_nothing_is_the_whole_split(tokenizer, limit):
     scores = run(tokenizer, limit=limit).scores

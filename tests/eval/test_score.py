@@ -200,6 +200,21 @@ def test_lines_without_records_need_their_own_truth(tmp_path, key):
         score_file(path, TruthInLines(), protocols=["lisa"])
 
 
+def test_what_editors_write_before_the_first_line(tmp_path):
+    """A byte-order mark changes no score; UTF-16 is named."""
+    source = Drawn()
+    path = write(tmp_path / "p.jsonl", keyed_by("sent_id", source))
+    how = dict(protocols=MASK_LEVEL)
+    expected = score_file(path, InRecords(source), **how)
+    text = path.read_text()
+    for data in ("\ufeff" + text, "\ufeff\n" + text, ("\ufeff" + text).replace("\n", "\r\n")):
+        path.write_bytes(data.encode())
+        assert score_file(path, InRecords(source), **how) == expected
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ValueError, match=r"p.jsonl is UTF-16; expected UTF-8\."):
+        score_file(path, InRecords(source), **how)
+
+
 def test_an_empty_file_is_refused(tmp_path):
     path = write(tmp_path / "none.jsonl", [])
     with pytest.raises(ValueError, match="none.jsonl holds no prediction"):
@@ -247,6 +262,7 @@ def test_command_line_puts_models_in_one_table(tmp_path, two_models, capsys):
     assert list(scores["B"]) == MASK_LEVEL
     assert scores["B"]["lisa"]["oIoU"] < 60 < 90 < scores["Good Model"]["lisa"]["oIoU"]
     assert scores["B"]["lisa"]["n"] == 8
+    assert all(row["remarks"] == {"crowds": "keep"} for row in scores["B"].values())
     rows = (tmp_path / "out.md").read_text().splitlines()
     low, high = scores["B"]["original"]["intervals"]["oIoU"]
     assert (

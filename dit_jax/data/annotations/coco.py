@@ -4,6 +4,7 @@ The files of expressions name pictures and objects by COCO's numbers; instances.
 a picture is, what its file is called, and where its objects are.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from dit_jax.data.entries import Annotations, Box, Entry, Segmentation
+from dit_jax.data.annotations.strict_json import UNREADABLE
+from dit_jax.data.entries import Annotations, Box, Entry, Note, Reading, Segmentation
 
 # Where a REFER folder may keep train2014, best first.
 IMAGE_PLACES = (
@@ -53,6 +55,7 @@ class Object:
     image_id: int
     segmentation: Segmentation
     boxes: tuple[Box, ...]  # one, or none where instances.json claims none
+    crowd: bool
 
 
 def find_images(source: Path, images: str | os.PathLike[str] | None) -> Path:
@@ -68,10 +71,34 @@ def find_images(source: Path, images: str | os.PathLike[str] | None) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
+class Notes:
+    """What is odd, and what is wrong: that stops the reading, or with `skip` is collected."""
+
+    def __init__(self, *, skip: bool):
+        self._skip = skip
+        self.left_out: list[Note] = []
+        self.remarks: list[Note] = []
+
+    def wrong(self, found: list[Note], what: str) -> None:
+        """Raises ValueError with the first mistakes, where there are any and none is to be left
+        out."""
+        self.left_out += found
+        if found and not self._skip:
+            rest = [f"and {len(found) - SHOWN} more."] if len(found) > SHOWN else []
+            said = [f"{note.name}: {note.text}" for note in found[:SHOWN]]
+            raise ValueError("\n  ".join([f"wrong {what} ({len(found)}):", *said, *rest]))
+
+
 def parse(
-    records: Any, *, file: Path, dataset: str, targets: Callable[[dict[str, Any]], tuple[int, ...]]
+    records: Any,
+    *,
+    file: Path,
+    dataset: str,
+    targets: Callable[[dict[str, Any]], tuple[int, ...]],
+    notes: Notes,
 ) -> list[Ref]:
-    """The records of a file of expressions; raises one ValueError for all that are malformed.
+    """The records of a file of expressions, without the malformed ones, which go into `notes`, and
+    without those that hold no sentence: gRefCOCO's published file has some.
 
     Args:
       targets: which annotations a record means; raises ValueError where it does not say.
@@ -83,9 +110,13 @@ def parse(
         try:
             refs.append(_ref(record, dataset=dataset, targets=targets))
         except ValueError as error:
-            mistakes.append(f"record {place}: {error}")
-    _stop(mistakes, f"records of {file}")
-    return refs
+            mistakes.append(Note(UNREADABLE, f"record {place}", str(error)))
+    notes.wrong(mistakes, f"records of {file}")
+    said = [ref for ref in refs if any(map(str.strip, ref.expressions))]
+    silent = [ref.name for ref in refs if not any(map(str.strip, ref.expressions))]
+    text = "nothing is said of it, so it is left out."
+    notes.remarks += [Note("referents without a sentence", name, text) for name in silent]
+    return said
 
 
 def _ref(record: Any, *, dataset: str, targets: Callable[..., tuple[int, ...]]) -> Ref:
@@ -118,14 +149,22 @@ def field(record: Any, key: str, kind: type | UnionType) -> Any:
 
 
 def annotations(
-    dataset: str, refs: Sequence[Ref], *, files: dict[str, Path], images: Path
+    dataset: str,
+    refs: Sequence[Ref],
+    *,
+    files: dict[str, Path],
+    images: Path,
+    notes: Notes,
+    reading: Reading,
 ) -> Annotations:
     """Expressions joined with what instances.json says; masks are unknown where it is missing.
 
-    Raises one ValueError for all pictures and objects that it lacks or describes wrongly.
+    Pictures and objects that it lacks or describes wrongly go into `notes`.
     """
-    known = files["instances"].is_file()
-    joined = _join(refs, files["instances"]) if known else map(_without_instances, refs)
+    if files["instances"].is_file():
+        joined = _join(refs, files["instances"], notes, drop=reading.crowds == "drop")
+    else:
+        joined = map(_without_instances, refs)
     splits: dict[str, list[Entry]] = {}
     for entry in joined:
         splits.setdefault(entry.split, []).append(entry)
@@ -134,6 +173,9 @@ def annotations(
         splits={split: tuple(entries) for split, entries in splits.items()},
         sources={key: file for key, file in files.items() if file.is_file()},
         images=images,
+        reading=reading,
+        remarks=tuple(notes.remarks),
+        left_out=tuple(notes.left_out),
     )
 
 
@@ -143,25 +185,42 @@ def _without_instances(ref: Ref) -> Entry:
     return _entry(ref, file_name=name, size=None, segmentations=segmentations, boxes=())
 
 
-def _join(refs: Sequence[Ref], path: Path) -> list[Entry]:
-    pictures, objects = _instances(path, refs)
+def _join(refs: Sequence[Ref], path: Path, notes: Notes, *, drop: bool) -> list[Entry]:
+    pictures, objects = _instances(path, refs, notes)
     entries, mistakes = [], []
     for ref in refs:
-        wrong = list(_mistakes(ref, pictures, objects))
-        mistakes += wrong
-        if not wrong:
-            picture, meant = pictures[ref.image_id], [objects[number] for number in ref.ann_ids]
-            entries.append(
-                _entry(
-                    ref,
-                    file_name=picture.file_name,
-                    size=(picture.height, picture.width),
-                    segmentations=tuple(thing.segmentation for thing in meant),
-                    boxes=tuple(box for thing in meant for box in thing.boxes),
-                )
-            )
-    _stop(mistakes, f"references to {path}")
+        found = [Note(UNREADABLE, ref.name, text) for text in _mistakes(ref, pictures, objects)]
+        mistakes += found
+        if found:
+            continue
+        meant = {number: objects[number] for number in ref.ann_ids}
+        kept = {number: thing for number, thing in meant.items() if not (drop and thing.crowd)}
+        if len(kept) < len(meant):
+            notes.remarks.append(without_crowds(ref.name, kept=len(kept), count=len(meant)))
+        if kept or not meant:
+            entries.append(_joined(ref, pictures[ref.image_id], kept))
+    notes.wrong(mistakes, f"references to {path}")
     return entries
+
+
+def without_crowds(name: str, *, kept: int, count: int) -> Note:
+    """The remark on a referent of `count` objects that keeps those that are no crowds."""
+    text = f"{count - kept} of its {count} objects; the rest is meant."
+    if not kept:
+        text = "nothing else is meant, so the referent is left out."
+    return Note("crowds that are left out", name, text)
+
+
+def _joined(ref: Ref, picture: Picture, meant: dict[int, Object]) -> Entry:
+    crowds = tuple(thing.crowd for thing in meant.values())
+    return _entry(
+        dataclasses.replace(ref, ann_ids=tuple(meant)),
+        file_name=picture.file_name,
+        size=(picture.height, picture.width),
+        segmentations=tuple(thing.segmentation for thing in meant.values()),
+        boxes=tuple(box for thing in meant.values() for box in thing.boxes),
+        crowds=crowds if any(crowds) else (),
+    )
 
 
 def _entry(ref: Ref, **found: Any) -> Entry:
@@ -171,25 +230,27 @@ def _entry(ref: Ref, **found: Any) -> Entry:
 
 def _mistakes(ref: Ref, pictures: dict[int, Picture], objects: dict[int, Object]) -> Iterable[str]:
     if ref.image_id not in pictures:
-        yield f"{ref.name}: there is no picture {ref.image_id}."
+        yield f"there is no picture {ref.image_id}."
         return
     for number in ref.ann_ids:
         if number not in objects:
-            yield f"{ref.name}: there is no annotation {number}."
+            yield f"there is no annotation {number}."
         elif objects[number].image_id != ref.image_id:
             yield (
-                f"{ref.name}: annotation {number} belongs to picture {objects[number].image_id},"
-                f" expected {ref.image_id}."
+                f"annotation {number} belongs to picture {objects[number].image_id}, expected"
+                f" {ref.image_id}."
             )
 
 
-def _instances(path: Path, refs: Sequence[Ref]) -> tuple[dict[int, Picture], dict[int, Object]]:
+def _instances(
+    path: Path, refs: Sequence[Ref], notes: Notes
+) -> tuple[dict[int, Picture], dict[int, Object]]:
     """The pictures and objects that are referred to, by their numbers."""
     try:
         document = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: not readable as JSON ({error}).") from error
-    mistakes: list[str] = []
+    mistakes: list[Note] = []
     found = []
     for key, build, wanted in (
         ("images", _picture, {ref.image_id for ref in refs}),
@@ -205,8 +266,8 @@ def _instances(path: Path, refs: Sequence[Ref]) -> tuple[dict[int, Picture], dic
                 if (number := field(record, "id", int)) in wanted:
                     found[-1][number] = build(record)
             except ValueError as error:
-                mistakes.append(f"{key}[{place}]: {error}")
-    _stop(mistakes, f"records of {path}")
+                mistakes.append(Note(UNREADABLE, f"{key}[{place}]", str(error)))
+    notes.wrong(mistakes, f"records of {path}")
     return found[0], found[1]
 
 
@@ -220,7 +281,8 @@ def _picture(record: dict[str, Any]) -> Picture:
 def _object(record: dict[str, Any]) -> Object:
     segmentation = field(record, "segmentation", list | dict)
     boxes = (_box(record["bbox"]),) if "bbox" in record else ()
-    return Object(field(record, "image_id", int), segmentation, boxes)
+    crowd = record.get("iscrowd") in (1, True)
+    return Object(field(record, "image_id", int), segmentation, boxes, crowd)
 
 
 def _box(value: Any) -> Box:
@@ -231,14 +293,6 @@ def _box(value: Any) -> Box:
     except (TypeError, ValueError) as error:
         raise ValueError(f"'bbox' is {_shown(value)}, expected four numbers.") from error
     return x, y, width, height
-
-
-def _stop(mistakes: list[str], what: str) -> None:
-    """Raise ValueError with the first mistakes, where there are any."""
-    if mistakes:
-        rest = [f"and {len(mistakes) - SHOWN} more."] if len(mistakes) > SHOWN else []
-        lines = [f"wrong {what} ({len(mistakes)}):", *mistakes[:SHOWN], *rest]
-        raise ValueError("\n  ".join(lines))
 
 
 def _shown(value: Any) -> str:

@@ -5,9 +5,10 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dit_jax.data.annotations import folder, grefer, refer
-from dit_jax.data.entries import Annotations
+from dit_jax.data.entries import USUAL, Annotations, Reading
 
 Location = str | os.PathLike[str]
 
@@ -17,7 +18,7 @@ class Kind:
     """How one kind of data set is read."""
 
     splits_by: tuple[str, ...]  # its partitions
-    read: Callable[[str, Location, Location | None], Annotations]  # partition, source, images
+    read: Callable[..., Annotations]  # partition, source, images; see `open_annotations`
     # The annotation files in a source, there or not; None where they are not all (masks).
     files: Callable[[str, Location], dict[str, Path]] | None
 
@@ -25,17 +26,19 @@ class Kind:
 def _refer(dataset: str) -> Kind:
     return Kind(
         refer.SPLITS_BY[dataset],
-        lambda split_by, source, images: refer.read(
-            dataset, split_by, source=source, images=images
+        lambda split_by, source, images, **how: refer.read(
+            dataset, split_by, source=source, images=images, **how
         ),
         lambda split_by, source: refer.files(dataset, split_by, source=source),
     )
 
 
-def _read_folder(split_by: str, source: Location, images: Location | None) -> Annotations:
+def _read_folder(
+    split_by: str, source: Location, images: Location | None, **how: Any
+) -> Annotations:
     if images:
         raise ValueError(f"images is {images}; expected none: an own folder holds its pictures.")
-    found = folder.read(source)
+    found = folder.read(source, **how)
     # Two folders of one name at different places are two data sets.
     return dataclasses.replace(found, dataset=label("folder", split_by, source=source))
 
@@ -44,7 +47,9 @@ KINDS: dict[str, Kind] = {
     **{dataset: _refer(dataset) for dataset in refer.SPLITS_BY},
     "grefcoco": Kind(
         grefer.SPLITS_BY["grefcoco"],
-        lambda split_by, source, images: grefer.read(split_by, source=source, images=images),
+        lambda split_by, source, images, **how: grefer.read(
+            split_by, source=source, images=images, **how
+        ),
         lambda split_by, source: grefer.files(split_by, source=source),
     ),
     "folder": Kind(("",), _read_folder, None),
@@ -62,7 +67,13 @@ def kind(dataset: str, split_by: str) -> Kind:
 
 
 def open_annotations(
-    dataset: str, split_by: str, *, source: Location, images: Location | None = None
+    dataset: str,
+    split_by: str,
+    *,
+    source: Location,
+    images: Location | None = None,
+    skip: bool = False,
+    reading: Reading = USUAL,
 ) -> Annotations:
     """All referents of a data set; ValueError for files that are missing or malformed.
 
@@ -70,8 +81,9 @@ def open_annotations(
       split_by: the partition: "unc", "google", "umd"; "" for own folders.
       source: REFER folder, or the own folder.
       images: folder or zip file of COCO's pictures; None looks inside `source`.
+      skip: leave malformed records out, and list them in `left_out`.
     """
-    return kind(dataset, split_by).read(split_by, source, images)
+    return kind(dataset, split_by).read(split_by, source, images, skip=skip, reading=reading)
 
 
 def label(dataset: str, split_by: str, *, source: Location) -> str:

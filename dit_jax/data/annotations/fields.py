@@ -6,6 +6,7 @@ out of a large folder.
 """
 
 import difflib
+import math
 import posixpath
 import re
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dit_jax.data.annotations.strict_json import Mistake, shown
+from dit_jax.data.annotations.strict_json import Mistake, Twice, shown
 from dit_jax.data.entries import Box, MaskFile, Segmentation
 
 ALL = "annotations"  # the file that holds every split; the others' names are their splits
@@ -32,6 +33,7 @@ class Item:
     boxes: tuple[Box, ...]
     expressions: tuple[str, ...]
     ann_ids: tuple[int, ...]
+    crowd: bool = False
 
 
 def check_keys(values: dict[str, Any], *, known: Collection[str]) -> None:
@@ -43,9 +45,11 @@ def check_keys(values: dict[str, Any], *, known: Collection[str]) -> None:
 
 
 def an_object(value: Any) -> dict[str, Any]:
-    """A JSON object."""
+    """A JSON object that gives no key twice."""
     if not isinstance(value, dict):
         raise Mistake(f"found {shown(value)}; expected an object {{…}}.")
+    if isinstance(value, Twice):
+        raise Mistake(f"the key {value.twice!r} is given twice.")
     return value
 
 
@@ -75,6 +79,8 @@ def identity(value: Any, key: str) -> int | str:
         return string(value, key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise Mistake(f"{key!r} is {shown(value)}; expected a whole number or text.")
+    if not -(2**63) <= value < 2**63:
+        raise Mistake(f"{key!r} is {shown(value)}; expected a whole number of 64 bits, or text.")
     return value
 
 
@@ -121,7 +127,7 @@ def mask(value: Any, key: str, *, folder: Path) -> Segmentation:
 
 def run_lengths(value: dict[str, Any], key: str) -> dict[str, Any]:
     """COCO's run lengths, compressed or not; `masks.entry_mask` checks that they fill the size."""
-    check_keys(value, known=("size", "counts"))
+    check_keys(an_object(value), known=("size", "counts"))
     missing = [name for name in ("size", "counts") if name not in value]
     if missing:
         raise Mistake(f"{key!r} has no {missing[0]!r}; expected size and counts.")
@@ -163,6 +169,15 @@ def box(value: Any, key: str) -> Box:
     return x, y, width, height
 
 
+def whole(value: Any) -> Any:
+    """480 for 480.0 and "480"; anything else as it is."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return (
+        int(value) if isinstance(value, str) and re.fullmatch(r"0|[1-9]\d{0,17}", value) else value
+    )
+
+
 def pixels(value: Any, key: str) -> int:
     """A height or a width."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -180,4 +195,4 @@ def sole(values: dict[str, Any], keys: Collection[str], *, hint: str = "") -> st
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dit_jax.data.annotations import folder_coco, folder_lines
+from dit_jax.data.annotations.coco import without_crowds
 from dit_jax.data.annotations.fields import ALL, SPLIT, Item
-from dit_jax.data.entries import Annotations, Entry
+from dit_jax.data.annotations.strict_json import Mistakes
+from dit_jax.data.entries import USUAL, Annotations, Entry, Note, Reading
 
 READERS: dict[str, Callable[..., tuple[Item, ...]]] = {
     ".jsonl": folder_lines.read,
@@ -20,12 +22,19 @@ READERS: dict[str, Callable[..., tuple[Item, ...]]] = {
 }
 
 
-def read(source: str | os.PathLike[str], *, val_share: float = 0.1) -> Annotations:
+def read(
+    source: str | os.PathLike[str],
+    *,
+    val_share: float = 0.1,
+    skip: bool = False,
+    reading: Reading = USUAL,
+) -> Annotations:
     """All referents of a folder, in the order of its files.
 
     Where `annotations` names no splits, about `val_share` of the pictures become "val" and the
     rest "train"; a hash of the picture's path decides, so a picture stays where it is when others
-    are added. Raises ValueError that names file and line of everything that is not of the format.
+    are added. Raises ValueError that names file and line of everything that is not of the format;
+    with `skip`, such lines and annotations are left out and listed in `left_out`.
     """
     if not 0 <= val_share < 1:
         raise ValueError(f"val_share is {val_share}; expected a number from 0 to below 1.")
@@ -36,16 +45,30 @@ def read(source: str | os.PathLike[str], *, val_share: float = 0.1) -> Annotatio
     folder = Path(os.path.abspath(source))  # not resolved: a link's name is the name it was given
     files = find_files(folder)
     items: list[tuple[str, Item]] = []
+    remarks: list[Note] = []
+    left_out: list[Note] = []
     for file in files:
-        found = READERS[file.suffix](file, folder=folder)
+        mistakes = Mistakes(file)
+        found = READERS[file.suffix](file, folder=folder, mistakes=mistakes)
+        if not found or not skip:
+            mistakes.stop()
         if not found:
             raise ValueError(f"{file} is empty; expected at least one referring example.")
-        items += _divided(found, file, val_share=val_share)
+        divided = _divided(found, file, val_share=val_share)
+        drop = reading.crowds == "drop"
+        items += [(split, item) for split, item in divided if not (drop and item.crowd)]
+        crowds = [item.name for _, item in divided if drop and item.crowd]
+        remarks += mistakes.remarks
+        remarks += [without_crowds(name, kept=0, count=1) for name in crowds]
+        left_out += mistakes.found
     return Annotations(
         dataset=f"folder({folder.name})",
         splits=_entries(items),
         sources={file.stem: file for file in files},
         images=folder,
+        reading=reading,
+        remarks=tuple(remarks),
+        left_out=tuple(left_out),
     )
 
 
@@ -136,6 +159,7 @@ def _entries(items: list[tuple[str, Item]]) -> dict[str, tuple[Entry, ...]]:
             ref_id=number,
             ann_ids=item.ann_ids,
             sent_ids=tuple(range(sentences, sentences + count)),
+            crowds=(True,) if item.crowd else (),
         )
         splits.setdefault(split, []).append(entry)
         sentences += count

@@ -4,34 +4,34 @@
      "annotations": [{"id": 7, "image_id": 1, "caption": "the red cup",
                       "segmentation": [[x0, y0, x1, y1, …]], "bbox": [x, y, width, height]}]}
 
-Keys that are not needed here (category_id, area, iscrowd, …) are ignored.
+Keys that are not needed here (category_id, area, …) are ignored, whatever their values are.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from dit_jax.data.annotations import fields
 from dit_jax.data.annotations.fields import Item
-from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, parse, shown
+from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, document, shown
 from dit_jax.data.entries import Box, Segmentation
 
 CAPTIONS = ("caption", "captions", "text")  # an annotation has one of them
 PICTURES = ("", "images", "{split}", "images/{split}")  # where a file_name is looked for
+RUN_LENGTHS = ("size", "counts")
 
 
-def read(file: Path, *, folder: Path) -> tuple[Item, ...]:
-    """The items of a file, one an annotation; raises ValueError with the first mistakes of all."""
-    mistakes = Mistakes(file)
+def read(file: Path, *, folder: Path, mistakes: Mistakes) -> tuple[Item, ...]:
+    """The items of a file, one an annotation, without those that go into `mistakes`."""
     images, annotations = _document(file, mistakes)
-    pictures: dict[int | str, dict[str, Any]] = {}
+    pictures = _Pictures(file, folder, mistakes, annotations=annotations)
     for place, value in enumerate(images):
         with mistakes.at(f"images[{place}]"):
-            _picture(value, pictures, file=file, folder=folder)
+            pictures.add(value)
     items: dict[int | str, Item] = {}
     for place, value in enumerate(annotations):
         with mistakes.at(f"annotations[{place}]"):
-            _annotation(value, items, pictures, file=file)
-    mistakes.stop()
+            _annotation(value, items, pictures, file=file, mistakes=mistakes)
     if items and not any(item.expressions for item in items.values()):
         raise ValueError(
             f"{file}: none of {len(items)} annotations says which words mean it; expected the key"
@@ -41,81 +41,157 @@ def read(file: Path, *, folder: Path) -> tuple[Item, ...]:
 
 
 def _document(file: Path, mistakes: Mistakes) -> tuple[list[Any], list[Any]]:
-    """The lists `images` and `annotations`."""
+    """The lists `images` and `annotations`; ValueError where they are not there."""
     lists = []
     with mistakes.at():
-        document = fields.an_object(parse(content(file)))
+        values = fields.an_object(document(content(file)))
         for key in ("images", "annotations"):
-            if not isinstance(document.get(key), list):
+            if not isinstance(values.get(key), list):
                 raise Mistake(f"no list {key!r}; expected COCO's lists images and annotations.")
-            lists.append(document[key])
+            lists.append(values[key])
     mistakes.stop()
     return lists[0], lists[1]
 
 
-def _picture(
-    value: Any, pictures: dict[int | str, dict[str, Any]], *, file: Path, folder: Path
-) -> None:
-    """Add what the items of a picture have in common."""
-    values = _complete(value, ("id", "file_name"))
-    identity = fields.identity(values["id"], "id")
-    if identity in pictures:
-        raise Mistake(f"the id {shown(identity)} is that of another picture already.")
-    name = fields.path(values["file_name"], "file_name", folder=folder)
-    places = [folder / place.format(split=file.stem) / name for place in PICTURES]
-    found = next((place for place in places if place.is_file()), None)
-    sides = [fields.pixels(values[key], key) for key in ("height", "width") if key in values]
-    pictures[identity] = dict(
-        split=fields.split(values["split"], file=file) if "split" in values else None,
-        picture=fields.path(str(found), "file_name", folder=folder) if found else name,
-        size=tuple(sides) if len(sides) == 2 else None,
-    )
+class _Pictures:
+    """What the items of a picture have in common, by its id: 1, 1.0 and "1" are one id.
+
+    A mistake in a picture is one mistake, whatever annotations it has; in one that has none, it is
+    a remark.
+    """
+
+    def __init__(self, file: Path, folder: Path, mistakes: Mistakes, *, annotations: list[Any]):
+        self._file, self._folder, self._mistakes = file, folder, mistakes
+        meant = (value.get("image_id") for value in annotations if isinstance(value, dict))
+        self._count = Counter(map(_key, meant))
+        self._found: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._unusable: set[str] = set()
+
+    def add(self, value: Any) -> None:
+        """Read a picture; raises Mistake where annotations cannot do without it."""
+        values = _complete(value, ("id",))
+        identity = _identity(values["id"], "id")
+        key, found = _key(identity), None
+        earlier = self._found.get(key)
+        try:
+            found = identity, self._read(values)
+            if earlier or key in self._unusable:
+                raise Mistake(f"the id {shown(identity)} is that of another picture already.")
+            self._found[key] = found
+        except Mistake as mistake:
+            if not (count := self._count[key]):
+                self._mistakes.remark("pictures that no annotation mentions", str(mistake))
+                return
+            if earlier is None or found != earlier:  # nobody knows which one is meant
+                self._unusable.add(key)
+            raise Mistake(f"{mistake} ({count} annotations)") from mistake
+
+    def of(self, value: Any) -> dict[str, Any] | None:
+        """By an annotation's `image_id`; None where `add` has said already what is wrong."""
+        key = _key(_identity(value, "image_id"))
+        if key in self._unusable:
+            return None
+        if key not in self._found:
+            raise Mistake(f"no picture has the id {shown(value)}.")
+        identity, found = self._found[key]
+        if type(identity) is not type(value):
+            text = f"'image_id' is {shown(value)}; the picture of id {shown(identity)} is meant."
+            self._mistakes.remark("numbers in another form", text)
+        return found
+
+    def _read(self, values: dict[str, Any]) -> dict[str, Any]:
+        values = _complete(values, ("id", "file_name"))
+        name = fields.path(values["file_name"], "file_name", folder=self._folder)
+        split = self._file.stem
+        places = [self._folder / place.format(split=split) / name for place in PICTURES]
+        found = next((place for place in places if place.is_file()), None)
+        if found is not None:
+            name = fields.path(str(found), "file_name", folder=self._folder)
+        sides = [self._pixels(values, key) for key in ("height", "width") if key in values]
+        named = fields.split(values["split"], file=self._file) if "split" in values else None
+        size = tuple(sides) if len(sides) == 2 else None
+        return dict(split=named, picture=name, size=size)
+
+    def _pixels(self, values: dict[str, Any], key: str) -> int:
+        value, number = values[key], fields.pixels(fields.whole(values[key]), key)
+        if type(value) is not int:
+            text = f"{key!r} is {shown(value)}; read as {number}."
+            self._mistakes.remark("numbers in another form", text)
+        return number
 
 
 def _annotation(
     value: Any,
     items: dict[int | str, Item],
-    pictures: dict[int | str, dict[str, Any]],
+    pictures: _Pictures,
     *,
     file: Path,
+    mistakes: Mistakes,
 ) -> None:
     values = _complete(value, ("id", "image_id"))
-    identity = fields.identity(values["id"], "id")
+    identity = _identity(values["id"], "id")
     if identity in items:
         raise Mistake(f"the id {shown(identity)} is that of another annotation already.")
-    if (picture := fields.identity(values["image_id"], "image_id")) not in pictures:
-        raise Mistake(f"no picture has the id {shown(picture)}.")
-    said = any(key in values for key in CAPTIONS)
-    caption = fields.sole(values, CAPTIONS) if said else None
-    segmentation, claimed = _meant(values)
+    if (picture := pictures.of(values["image_id"])) is None:
+        return
+    said = {key: values[key] for key in CAPTIONS if values.get(key) is not None}
+    caption = fields.sole(said, CAPTIONS) if said else None
+    segmentation, claimed = _meant(values, mistakes)
     items[identity] = Item(
         name=f"{file.name} annotation {identity}",
-        **pictures[picture],
+        **picture,
         segmentations=() if segmentation is None else (segmentation,),
         boxes=claimed,
         expressions=fields.texts(values[caption], caption) if caption else (),
         ann_ids=(identity,) if isinstance(identity, int) else (),
+        crowd=values.get("iscrowd") in (1, True),
     )
 
 
-def _meant(values: dict[str, Any]) -> tuple[Segmentation | None, tuple[Box, ...]]:
+def _meant(
+    values: dict[str, Any], mistakes: Mistakes
+) -> tuple[Segmentation | None, tuple[Box, ...]]:
     """The object of an annotation, None where nothing is meant, and the boxes that it claims.
 
-    Detectors' annotations have a box and no segmentation, or an empty one: the box is meant.
+    Detectors' annotations have a box and no segmentation, or an empty one: the box is meant. Beside
+    a segmentation, a box is only compared with it.
     """
     shape, box = values.get("segmentation"), values.get("bbox")
-    claimed = (fields.box(box, "bbox"),) if box else ()
     if shape:
-        read = fields.run_lengths if isinstance(shape, dict) else fields.polygon
-        return read(shape, "segmentation"), claimed
-    if claimed:
-        return claimed[0], claimed
+        return _shape(shape), _claimed(box, mistakes)
+    if box:
+        box = fields.box(box, "bbox")
+        return box, (box,)
     if "segmentation" in values and shape is None:
         return None, ()
     raise Mistake(
         "neither 'segmentation' nor 'bbox' is given; expected one of them"
         ' ("segmentation": null where nothing is meant).'
     )
+
+
+def _shape(value: Any) -> Segmentation:
+    if isinstance(value, dict):
+        known = {key: value[key] for key in RUN_LENGTHS if key in fields.an_object(value)}
+        return fields.run_lengths(known, "segmentation")
+    return fields.polygon(value, "segmentation")
+
+
+def _claimed(box: Any, mistakes: Mistakes) -> tuple[Box, ...]:
+    try:
+        return (fields.box(box, "bbox"),) if box else ()
+    except Mistake as mistake:
+        mistakes.remark("boxes that are left out", f"{mistake} The segmentation is meant.")
+        return ()
+
+
+def _identity(value: Any, key: str) -> int | str:
+    """A number or a name; programs that count in fractions write 7.0 for 7."""
+    return fields.identity(fields.whole(value) if isinstance(value, float) else value, key)
+
+
+def _key(value: Any) -> str:
+    return str(fields.whole(value))
 
 
 def _complete(value: Any, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -17,13 +17,13 @@ MEANT = ("mask", "polygon", "box")  # a line has exactly one of them
 KEYS = ("image", "text", *MEANT, "split", "id")
 
 
-def read(file: Path, *, folder: Path) -> tuple[Item, ...]:
-    """The items of a file, in its order; raises ValueError with the first mistakes of all."""
+def read(file: Path, *, folder: Path, mistakes: Mistakes) -> tuple[Item, ...]:
+    """The items of a file, in its order, without the lines that go into `mistakes`."""
     lines = content(file).splitlines()
     first = next((line.strip() for line in lines if line.strip()), b"")
     if first.startswith(b"[") or first == b"{":
         raise ValueError(f"{file} is one JSON document; expected one object {{…}} in each line.")
-    mistakes, earlier, items = Mistakes(file), _Earlier(), []
+    earlier, items = _Earlier(), []
     for number, line in enumerate(lines, start=1):
         if line.strip():
             with mistakes.at(f"line {number}"):
@@ -31,7 +31,6 @@ def read(file: Path, *, folder: Path) -> tuple[Item, ...]:
                 item = _item(values, number, file=file, folder=folder)
                 earlier.check(values, number)
                 items.append(item)
-    mistakes.stop()
     return tuple(items)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_jax.data.annotations import coco, safe_pickle
-from dit_jax.data.entries import Annotations
+from dit_jax.data.entries import USUAL, Annotations, Reading
 
 SPLITS_BY = {"grefcoco": ("unc",)}  # the partition that is published
 NOTHING = (-1,)  # the `ann_id` of an expression that means nothing
@@ -28,14 +28,19 @@ def read(
     *,
     source: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
+    skip: bool = False,
+    reading: Reading = USUAL,
 ) -> Annotations:
     """All referents, in the order of the file; `segmentations` is () where nothing is meant.
 
-    Missing files and errors are as in `refer.read`.
+    Missing files, errors and `skip` are as in `refer.read`.
     """
     found, label = files(split_by, source=source), f"grefcoco({split_by})"
-    refs = coco.parse(_records(found["refs"]), file=found["refs"], dataset=label, targets=_targets)
-    return coco.annotations(label, refs, files=found, images=coco.find_images(Path(source), images))
+    notes = coco.Notes(skip=skip)
+    how = dict(file=found["refs"], dataset=label, targets=_targets)
+    refs = coco.parse(_records(found["refs"]), **how, notes=notes)
+    places = dict(files=found, images=coco.find_images(Path(source), images))
+    return coco.annotations(label, refs, **places, notes=notes, reading=reading)
 
 
 def files(split_by: str, *, source: str | os.PathLike[str]) -> dict[str, Path]:

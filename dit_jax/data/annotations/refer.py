@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_jax.data.annotations import coco, safe_pickle
-from dit_jax.data.entries import Annotations
+from dit_jax.data.entries import USUAL, Annotations, Reading
 
 SPLITS_BY = {  # the partitions that people have; REFER itself lists no "google" of RefCOCO+
     "refcoco": ("unc", "google"),
@@ -27,11 +27,14 @@ def read(
     *,
     source: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
+    skip: bool = False,
+    reading: Reading = USUAL,
 ) -> Annotations:
     """All referents of one data set, in the order of its file.
 
     The masks are unknown (None) where instances.json is missing. Raises ValueError for a missing or
-    malformed file, and for referents that instances.json does not know.
+    malformed file, and for referents that instances.json does not know; with `skip`, malformed and
+    unknown records are left out.
 
     Args:
       images: folder or zip file of the pictures; None looks in `coco.IMAGE_PLACES` of `source`.
@@ -40,8 +43,11 @@ def read(
     if not found["refs"].is_file():
         raise ValueError(f"{found['refs']} is missing; expected REFER's file of expressions.")
     records = safe_pickle.load(found["refs"])
-    refs = coco.parse(records, file=found["refs"], dataset=label, targets=_target)
-    return coco.annotations(label, refs, files=found, images=coco.find_images(Path(source), images))
+    notes = coco.Notes(skip=skip)
+    how = dict(file=found["refs"], dataset=label, targets=_target)
+    refs = coco.parse(records, **how, notes=notes)
+    places = dict(files=found, images=coco.find_images(Path(source), images))
+    return coco.annotations(label, refs, **places, notes=notes, reading=reading)
 
 
 def files(dataset: str, split_by: str, *, source: str | os.PathLike[str]) -> dict[str, Path]:

@@ -44,7 +44,9 @@ def check(
     splits = annotations.splits
     entries = [entry for split in splits.values() for entry in split]
     sizes: dict[str, Size] = {}
-    problems = [*_counts(annotations), *_numbers(annotations.dataset, entries)]
+    read = (*annotations.left_out, *annotations.remarks)
+    problems = [Problem(note.kind, False, note.name, note.text) for note in read]
+    problems += [*_counts(annotations), *_numbers(annotations.dataset, entries)]
     problems += [*_shared_pictures(annotations), *_sentences(entries)]
     if tokenizer is not None:
         problems += _tokens(entries, tokenizer, progress=progress)

@@ -16,16 +16,12 @@ def mask_problems(entry: Entry, size: Size | None) -> Iterator[Problem]:
     """All of them; of masks that depend on the size of the picture, where that is known."""
     for text in broken_parts(entry):
         yield Problem("polygon parts that are left out", False, entry.name, text)
-    if any(isinstance(s, dict) and isinstance(s.get("counts"), list) for s in _objects(entry)):
-        text = "COCO gives the mask as run lengths, its form for crowds of several objects."
+    if crowds := sum(entry.crowds):
+        text = f"COCO marks {crowds} of its {len(entry.crowds)} objects as iscrowd; they count."
         yield Problem("masks of crowds", False, entry.name, text)
     if size is not None:
         yield from _boxes(entry, size)
         yield from _mask(entry, size)
-
-
-def _objects(entry: Entry) -> tuple:
-    return entry.segmentations or ()
 
 
 def _boxes(entry: Entry, size: Size) -> Iterator[Problem]:

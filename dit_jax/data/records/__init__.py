@@ -7,6 +7,16 @@ continue, `format` is one record as bytes, `read` reads and verifies.
 
 from dit_jax.data.records.folder import build
 from dit_jax.data.records.format import existing, folder_name, manifest, sha256
+from dit_jax.data.records.plan import check_reading
 from dit_jax.data.records.read import Records, verify
 
-__all__ = ["Records", "build", "existing", "folder_name", "manifest", "sha256", "verify"]
+__all__ = [
+    "Records",
+    "build",
+    "check_reading",
+    "existing",
+    "folder_name",
+    "manifest",
+    "sha256",
+    "verify",
+]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dit_jax.data.entries import Annotations
+from dit_jax.data.entries import Annotations, Note
 from dit_jax.data.records.format import (
     INDEX,
     MANIFEST,
@@ -48,8 +48,8 @@ def build(
     Returns at once where they exist already. A build that was killed is continued by the next one;
     of several at once, one builds and the others wait for it. The records become visible when all
     of them are written and verified. A broken record raises ValueError that names it, or with
-    on_error="skip" is left out and listed in the manifest, as are `remarks`. ValueError, too,
-    where the existing records were built from other files.
+    on_error="skip" is left out and listed in the manifest, as are those that the annotations left
+    out, and `remarks`. ValueError, too, where the existing records were built from other files.
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(ON_ERROR)}.")
@@ -62,7 +62,8 @@ def build(
                 wanted = plan(annotations, shard_entries=shard_entries)
                 skip = on_error == "skip"
                 written = write_all(annotations, wanted, staging, skip=skip, progress=progress)
-                _describe(staging / RECORDS, written, wanted=wanted, remarks=remarks)
+                about = dict(wanted=wanted, left_out=annotations.left_out, remarks=remarks)
+                _describe(staging / RECORDS, written, **about)
                 verify(staging / RECORDS, progress=progress)
                 _publish(staging / RECORDS, path)
             if staging.exists():
@@ -98,14 +99,19 @@ def _publish(records: Path, path: Path) -> None:
 
 
 def _describe(
-    records: Path, written: list[Written], *, wanted: dict[str, Any], remarks: Sequence[str]
+    records: Path,
+    written: list[Written],
+    *,
+    wanted: dict[str, Any],
+    left_out: Sequence[Note],
+    remarks: Sequence[str],
 ) -> None:
-    """All files beside the shards; the manifest is the last."""
+    """All files beside the shards; the manifest is the last. `left_out` never became an entry."""
     splits: dict[str, list[Written]] = {}
     for shard in written:
         splits.setdefault(shard.split, []).append(shard)
-    left_out = [broken for shard in written for broken in shard.left_out]
-    _report(wanted["dataset"], splits, left_out=left_out)
+    broken = [one for shard in written for one in shard.left_out]
+    _report(wanted["dataset"], splits, left_out=broken)
     sizes = {
         split: [(len(shard.expressions), shard.bytes) for shard in shards]
         for split, shards in splits.items()
@@ -126,7 +132,7 @@ def _describe(
     found = {
         "splits": counts,
         "files": {file.name: sha256(file) for file in files},
-        "left_out": left_out,
+        "left_out": [{"record": note.name, "reason": note.text} for note in left_out] + broken,
         "remarks": list(remarks),
     }
     write_json(records / MANIFEST, wanted | found)

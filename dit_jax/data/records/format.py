@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-FORMAT = 1  # of records and manifest; raised when either changes
+FORMAT = 2  # of records and manifest; raised when either changes
 MANIFEST = "manifest.json"
 INDEX = "index.npz"  # arrays "<split>/expressions" and "<split>/image_ids"
 NAME = "referents"  # what TFDS calls the data set in the names of its files
@@ -40,8 +40,8 @@ def manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What the records of a folder are and what they were built from.
 
     Keys: `format`, `dataset`, `splits` (counts), `sources` (path and SHA-256), `entries` (SHA-256
-    of all annotations), `files` (SHA-256 of all files beside it), `versions`, `left_out`,
-    `remarks`.
+    of all annotations), `reading` (`entries.Reading`), `files` (SHA-256 of all files beside it),
+    `versions`, `left_out`, `remarks`.
     """
     file = Path(path, MANIFEST)
     if not file.is_file():

@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 
-from dit_jax.data.entries import Annotations, Entry, MaskFile
+from dit_jax.data.entries import Annotations, Entry, MaskFile, Reading
 from dit_jax.data.records.format import FORMAT, manifest, sha256
 
 PACKAGES = ("array_record", "tensorflow-datasets", "pycocotools", "numpy")
@@ -26,6 +26,7 @@ def plan(annotations: Annotations, *, shard_entries: int) -> dict[str, Any]:
         "dataset": annotations.dataset,
         "sources": {key: _digest(path) for key, path in annotations.sources.items()},
         "entries": entries_digest(annotations),
+        "reading": dataclasses.asdict(annotations.reading),
         "shard_entries": shard_entries,
         "versions": {name: version(name) for name in PACKAGES} | {"opencv": cv2.__version__},
     }
@@ -47,7 +48,7 @@ def check_same(path: Path, annotations: Annotations) -> None:
 
     Files that are gone by now cannot differ: the records stand for themselves.
     """
-    built = manifest(path)
+    built = check_reading(path, annotations.reading)
     for key, file in annotations.sources.items():
         if not file.is_file():
             return
@@ -64,6 +65,18 @@ def check_same(path: Path, annotations: Annotations) -> None:
             " records now (mask pictures that changed, another share of val, or another version of"
             f" dit_jax); delete {path} or choose another folder for records."
         )
+
+
+def check_reading(path: Path, reading: Reading) -> dict[str, Any]:
+    """The manifest; ValueError where annotations were to be understood otherwise."""
+    built = manifest(path)
+    for key, now in dataclasses.asdict(reading).items():
+        if (then := built["reading"][key]) != now:
+            raise ValueError(
+                f"{path} was built with {key}={then}, and {key}={now} is asked for; delete it or"
+                " choose another folder for records."
+            )
+    return built
 
 
 def _digest(path: Path) -> dict[str, str]:

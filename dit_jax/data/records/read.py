@@ -21,10 +21,10 @@ class Records:
     """A Source: the referents of one split, read from the folder that `build` returned."""
 
     def __init__(self, path: str | os.PathLike[str], split: str):
-        splits = manifest(path)["splits"]
-        if split not in splits:
+        built = manifest(path)
+        if split not in (splits := built["splits"]):
             raise ValueError(f"{path}: no split {split!r}, expected one of {', '.join(splits)}.")
-        arrays = index(path)
+        self._crowds, arrays = built["reading"]["crowds"], index(path)
         self._counts = arrays[f"{split}/expressions"]
         self._image_ids = arrays[f"{split}/image_ids"]
         self._records = tfds.builder_from_directory(path).as_data_source(split)
@@ -54,6 +54,10 @@ class Records:
     def image_ids(self) -> Int[np.ndarray, " n"]:
         """Which photograph each referent is of, from the index; reads no record."""
         return self._image_ids
+
+    def remarks(self) -> dict[str, str]:
+        """Whether crowds count in its masks: "keep" or "drop"; for whoever compares scores."""
+        return {"crowds": self._crowds}
 
     def record_ids(self, index: int) -> dict[str, Any]:
         """What the annotation files call a referent: ref_id, ann_ids, sent_ids, file_name."""

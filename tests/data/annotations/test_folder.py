@@ -350,8 +350,8 @@ def test_coco_pictures_are_divided(tmp_path):
         ({"images": [3]}, r"train.json images\[0\]: found 3; expected an object"),
         ({"images": [{"id": 1}]}, r"train.json images\[0\]: 'file_name' is missing"),
         (
-            {"images": [{"id": 1, "file_name": "a.jpg", "height": "4"}]},
-            r"train.json images\[0\]: 'height' is \"4\"; expected a whole number of pixels",
+            {"images": [{"id": 1, "file_name": "a.jpg", "height": "4.5"}]},
+            r"train.json images\[0\]: 'height' is \"4.5\"; expected a whole number of pixels",
         ),
         (
             {"images": [{"id": 1, "file_name": "a.jpg"}] * 2},

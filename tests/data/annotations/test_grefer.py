@@ -8,9 +8,12 @@ import pytest
 import refer_folders
 from refer_folders import HEIGHT, WIDTH
 
+from dit_jax.data import records
 from dit_jax.data.annotations import grefer
+from dit_jax.data.entries import Reading
 from dit_jax.data.pixels.masks import entry_mask
 from dit_jax.data.pixels.run_lengths import decode
+from dit_jax.data.prepare import prepare
 
 
 @pytest.fixture
@@ -107,6 +110,64 @@ def test_what_is_wrong_is_named(root, ann_id, changes, message):
     write(root, record(8, [100]), record(9, ann_id, **changes))
     with pytest.raises(ValueError, match=message):
         grefer.read("unc", source=root)
+
+
+@pytest.mark.parametrize("sentences", [[], [" "], [" ", "\t"]])
+@pytest.mark.parametrize("ann_id", [[100], [-1], [100, 101]])
+def test_referents_without_a_sentence_vanish_with_a_remark(root, tmp_path, sentences, ann_id):
+    """The published file has some: it is built and trained on, and says so."""
+    said = [{"sent_id": 5, "sent": text, "raw": text, "tokens": []} for text in sentences]
+    write(root, record(7, [100]), record(8, ann_id, sentences=said, sent_ids=[]))
+    found = grefer.read("unc", source=root)
+    assert [entry.ref_id for entry in found.splits["train"]] == [7]
+    (remark,) = found.remarks
+    assert remark.kind == "referents without a sentence"
+    assert remark.name == "grefcoco(unc) train ref_id 8"
+    path = prepare("grefcoco", "unc", source=root, out_dir=tmp_path / "out")
+    assert len(records.Records(path, "train")) == 1
+    assert any("referents without a sentence" in one for one in records.manifest(path)["remarks"])
+
+
+def crowded(root):
+    """The second object of picture 1 becomes a crowd, as COCO writes one."""
+    file = root / "grefcoco/instances.json"
+    instances = json.loads(file.read_text())
+    (crowd,) = (thing for thing in instances["annotations"] if thing["id"] == 101)
+    counts = [HEIGHT * (WIDTH - 4), 2 * HEIGHT, 2 * HEIGHT]
+    crowd.update(iscrowd=1, segmentation={"size": [HEIGHT, WIDTH], "counts": counts})
+    file.write_text(json.dumps(instances))
+
+
+def masks(path, split):
+    source = records.Records(path, split)
+    return {source.truth(i).id.split(" (")[0]: source.truth(i).mask for i in range(len(source))}
+
+
+def test_crowds_count_or_do_not(root, tmp_path):
+    """GSVA counts them in, ReLA leaves them out; what means only crowds is left out with them."""
+    crowded(root)
+    write(root, record(7, [100, 101]), record(8, [100]), record(9, [101]), record(10, [-1]))
+    square, crowd = np.zeros((2, HEIGHT, WIDTH), bool)
+    square[6:30, 4:24] = True
+    crowd[:, WIDTH - 4 : WIDTH - 2] = True
+    name = "grefcoco(unc) train ref_id {}".format
+    kept = {name(7): square | crowd, name(8): square, name(9): crowd, name(10): square & False}
+    dropped = {name(7): square, name(8): square, name(10): square & False}
+    for crowds, expected in (("keep", kept), ("drop", dropped)):
+        how = dict(source=root, out_dir=tmp_path / crowds)
+        path = prepare("grefcoco", "unc", **how, reading=Reading(crowds=crowds))
+        found = masks(path, "train")
+        assert found.keys() == expected.keys()
+        for one, mask in expected.items():
+            np.testing.assert_array_equal(found[one], mask, err_msg=f"{crowds} {one}")
+        assert records.Records(path, "train").remarks() == {"crowds": crowds}
+        said = [line.split(":")[0] for line in records.manifest(path)["remarks"]]
+        assert {"masks of crowds", "crowds that are left out"} & set(said) == {
+            "masks of crowds" if crowds == "keep" else "crowds that are left out"
+        }
+        other = Reading(crowds="drop" if crowds == "keep" else "keep")
+        with pytest.raises(ValueError, match=f"was built with crowds={crowds}, and crowds="):
+            prepare("grefcoco", "unc", **how, reading=other)
 
 
 def test_a_missing_or_damaged_file_is_named(root):

@@ -90,7 +90,7 @@ WARNINGS = {
     "ref_ids that repeat": dict(ref_id=0),
     "sentences that repeat for a referent": dict(expressions=("left", "left")),
     "polygon parts that are left out": dict(segmentations=([SQUARE, [1, 2, 3, 4]],)),
-    "masks of crowds": dict(segmentations=(CROWD,), boxes=()),
+    "masks of crowds": dict(segmentations=(CROWD,), boxes=(), crowds=(True,)),
     "boxes off their picture": dict(boxes=((4.0, 6.0, 20.0, 44.0),)),
     "masks of whole pictures": dict(segmentations=(EVERYTHING,), boxes=()),
     "masks elsewhere than their boxes": dict(boxes=((40.0, 6.0, 20.0, 24.0),)),
@@ -178,6 +178,11 @@ def test_sizes_come_from_pictures_where_annotations_say_none(tmp_path, pictures)
         "pictures.",
         "2 masks, because nothing says how large their pictures are.",
     )
+
+
+def test_run_lengths_alone_are_no_crowd(pictures):
+    lengths = entry(segmentations=(CROWD,), boxes=())
+    assert check(annotations(pictures, lengths)).problems == ()
 
 
 def test_nothing_meant_is_counted_and_no_problem(pictures):
