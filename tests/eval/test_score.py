@@ -205,14 +205,14 @@ def test_what_editors_write_before_the_first_line(tmp_path):
     source = Drawn()
     path = write(tmp_path / "p.jsonl", keyed_by("sent_id", source))
     how = dict(protocols=MASK_LEVEL)
-    expected = score_file(path, InRecords(source), **how)
+    expected = score_file(path, TruthInRecords(source), **how)
     text = path.read_text()
     for data in ("\ufeff" + text, "\ufeff\n" + text, ("\ufeff" + text).replace("\n", "\r\n")):
         path.write_bytes(data.encode())
-        assert score_file(path, InRecords(source), **how) == expected
+        assert score_file(path, TruthInRecords(source), **how) == expected
     path.write_bytes(text.encode("utf-16"))
     with pytest.raises(ValueError, match=r"p.jsonl is UTF-16; expected UTF-8\."):
-        score_file(path, InRecords(source), **how)
+        score_file(path, TruthInRecords(source), **how)
 
 
 def test_an_empty_file_is_refused(tmp_path):
