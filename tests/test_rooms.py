@@ -145,6 +145,12 @@ def name_of(path: Path) -> str:
     return f"dit_jax.{name}" if within(name, "convert") else name
 
 
+def test_every_room_says_what_it_is():
+    for name in architecture.packages():
+        file = Path(ROOT, *name.split("."), "__init__.py")
+        assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), file
+
+
 def exported(package: str) -> list[str]:
     tree = ast.parse(Path(ROOT, *package.split("."), "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
