@@ -49,7 +49,7 @@ ARROWS = {
     "export": {"eval", "lease", "models", "ops", "ops.attention", "strict", "weights"},
     "cli": {
         *("allocator", "config", "configs", "demo", "export", "plan", "predict", "strict"),
-        *("train", "train.logs", "train.placement"),
+        *("train", "train.logs", "train.placement", "version"),
     },
 }
 # Room → what none of its files imports; the rest of the table follows from `ARROWS`.
