@@ -7,25 +7,33 @@ follows from others (train → weights → models) is left out of the drawing.
 """
 
 import ast
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SVG = ROOT / "docs" / "architecture.svg"
 
-# From the top: who stands in which row, and what each says of itself.
+# From the top: who stands in which row, and what each says of itself; "" is an empty place. Every
+# arrow points down, so a room that needs another stands above it.
 ROWS = (
     {"cli": "the command line"},
-    {"plan": "what fits where", "demo": "the page", "figures": "pictures"},
-    {"train": "step, loop, checkpoints", "predict": "Segmenter"},
-    {"config": "a run as data", "export": "handed on", "convert": "PyTorch files"},
+    {"plan": "what fits where", "": ""},
+    {"train": "step, loop, checkpoints", "demo": "the page", "figures": "pictures"},
+    {
+        "config": "a run as data",
+        "convert": "PyTorch files",
+        "predict": "Segmenter",
+        "export": "handed on",
+    },
     {"eval": "protocols, scores", "weights": "models on disk"},
     {"data": "from files to batches", "models": "SAM, BERT, injection"},
     {"ops": "arithmetic without parameters"},
 )
-WIDTH, MARGIN, GAP = 390, 10, 12  # a phone's, in pixels
-LINE, BETWEEN = 17, 46  # of text; between rows, for arrows
+WIDTH, MARGIN, GAP = 390, 13, 12  # a phone's, in pixels
+LINE, BETWEEN, LETTER = 17, 44, 7.4  # of text; between rows, for arrows; a letter's width
+BOLD, ITALIC = 'font-weight="bold"', 'font-style="italic"'
 INK, PAPER, SHADE, ARROW = "#1f2933", "#ffffff", "#eef3f8", "#7b8794"
 
 
@@ -58,26 +66,24 @@ def arrows(root: Path = ROOT) -> dict[str, set[str]]:
     """Room → rooms of dit_jax that its files import, both without "dit_jax."."""
     folders, found = packages(root), {}
     for path in sorted([*root.glob("dit_jax/**/*.py"), *root.glob("convert/*.py")]):
-        module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        own = (
-            "dit_jax.convert" if path.is_relative_to(root / "convert") else room_of(module, folders)
-        )
+        parts = path.relative_to(root).with_suffix("").parts
+        name = ".".join(parts if parts[0] == "dit_jax" else ("dit_jax", *parts))
+        own = room_of(name.removesuffix(".__init__"), folders)
         for name, item in imports(path):
-            if name != "dit_jax" and not name.startswith("dit_jax."):
+            if name.split(".")[0] != "dit_jax":
                 continue
             whole = f"{name}.{item}"
             is_module = (root / whole.replace(".", "/")).with_suffix(".py").is_file()
             other = room_of(whole if is_module or whole in folders else name, folders)
             if other not in (own, "dit_jax"):
-                found.setdefault(own.removeprefix("dit_jax."), set()).add(
-                    other.removeprefix("dit_jax.")
-                )
+                others = found.setdefault(own.removeprefix("dit_jax."), set())
+                others.add(other.removeprefix("dit_jax."))
     return found
 
 
 def between_boxes(found: dict[str, set[str]]) -> list[tuple[str, str]]:
     """Arrows between the boxes of the drawing, without those that follow from others."""
-    boxes = [name for row in ROWS for name in row]
+    boxes = [name for row in ROWS for name in row if name]
     edges: dict[str, set[str]] = {name: set() for name in boxes}
     for room, others in found.items():
         own = room.split(".")[0]
@@ -104,78 +110,128 @@ def inside(box: str) -> list[str]:
     return sorted(name.split(".")[2] for name in packages() if name.startswith(f"dit_jax.{box}."))
 
 
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A room on the drawing; lengths in pixels, y from the top."""
+
+    name: str
+    says: list[str]  # in lines
+    rooms: list[str]  # inside it, in lines
+    row: int
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def middle(self) -> float:
+        return self.x + self.width / 2
+
+    @property
+    def foot(self) -> float:
+        return self.y + self.height
+
+
 def drawing() -> str:
     """The SVG."""
-    boxes, y = {}, MARGIN
-    for row in ROWS:
-        width = (WIDTH - 2 * MARGIN - GAP * (len(row) - 1)) / len(row)
-        height = max(LINE * (2 + len(_listed(inside(name), width))) for name in row) + 12
-        for i, (name, says) in enumerate(row.items()):
-            boxes[name] = (MARGIN + i * (width + GAP), y, width, height, says)
-        y += height + BETWEEN
-    parts = [_arrow(boxes[a], boxes[b]) for a, b in between_boxes(arrows())]
-    for name, box in boxes.items():
-        parts += _box(name, *box)
-    height = y - BETWEEN + MARGIN
+    boxes = layout()
+    height = max(box.foot for box in boxes.values()) + MARGIN
+    size = f'width="{WIDTH * 4 / 3:g}" height="{height * 4 / 3:g}"'
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" {size}'
         ' font-family="sans-serif" role="img"><title>Rooms of dit_jax, and who imports whom</title>'
         '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" '
         f'markerHeight="7" orient="auto"><path d="M0 0 10 5 0 10z" fill="{ARROW}"/></marker>'
         "</defs>"
         f'<rect width="{WIDTH}" height="{height:g}" fill="{PAPER}"/>'
     )
+    edges = [(boxes[above], boxes[below]) for above, below in between_boxes(arrows())]
+    parts = [arrow(above, below, edges, list(boxes.values())) for above, below in edges]
+    for box in boxes.values():
+        parts += drawn(box)
     return "\n".join([head, *parts, "</svg>"]) + "\n"
 
 
-def _listed(names: list[str], width: float) -> list[str]:
-    """Names as lines that fit into a box."""
+def layout() -> dict[str, Box]:
+    """Every room's place, by its name."""
+    boxes, y = {}, MARGIN
+    for number, row in enumerate(ROWS):
+        width = (WIDTH - 2 * MARGIN - GAP * (len(row) - 1)) / len(row)
+        says = {name: wrapped(row[name].split(), width, " ") for name in row}
+        rooms = {name: wrapped(inside(name), width, " · ") for name in row}
+        height = LINE * (1 + max(len(says[name] + rooms[name]) for name in row)) + 14
+        for place, name in enumerate(row):
+            x = MARGIN + place * (width + GAP)
+            boxes[name] = Box(name, says[name], rooms[name], number, x, y, width, height)
+        y += height + BETWEEN
+    boxes.pop("")
+    return boxes
+
+
+def wrapped(words: Iterable[str], width: float, between: str) -> list[str]:
+    """Words as lines that fit into a box."""
     lines: list[str] = []
-    for name in names:
-        if lines and len(lines[-1]) + len(name) + 3 <= width / 7.2:
-            lines[-1] += f" · {name}"
+    for word in words:
+        if lines and (len(lines[-1]) + len(between) + len(word)) * LETTER <= width - 8:
+            lines[-1] += between + word
         else:
-            lines.append(name)
+            lines.append(word)
     return lines
 
 
-def _box(name: str, x: float, y: float, width: float, height: float, says: str) -> list[str]:
-    middle = x + width / 2
-    lines = [
-        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="8" fill="{SHADE}"'
-        f' stroke="{INK}" stroke-width="1.2"/>',
-        _text(middle, y + LINE + 2, name, 16, bold=True),
-        _text(middle, y + 2 * LINE + 2, says, 13),
-    ]
-    for i, line in enumerate(_listed(inside(name), width)):
-        lines.append(_text(middle, y + (3 + i) * LINE + 3, line, 12.5))
-    return lines
+def drawn(box: Box) -> list[str]:
+    rectangle = (
+        f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="8"'
+        f' fill="{SHADE}" stroke="{INK}" stroke-width="1.2"/>'
+    )
+    parts = [rectangle, text(box.middle, box.y + LINE + 3, box.name, 'font-size="17" ' + BOLD)]
+    for i, line in enumerate([*box.says, *box.rooms]):
+        style = 'font-size="13"' + (f" {ITALIC}" if i >= len(box.says) else "")
+        parts.append(text(box.middle, box.y + (2 + i) * LINE + 4, line, style))
+    return parts
 
 
-def _text(x: float, y: float, text: str, size: float, *, bold: bool = False) -> str:
-    weight = ' font-weight="bold"' if bold else ""
+def text(x: float, y: float, words: str, style: str) -> str:
+    where = f'x="{x:g}" y="{y:g}" text-anchor="middle"'
+    return f'<text {where} fill="{INK}" {style}>{escape(words)}</text>'
+
+
+def arrow(above: Box, below: Box, edges: list[tuple[Box, Box]], boxes: list[Box]) -> str:
+    """From the foot of one box to the head of another, between the boxes of the rows it passes."""
+    x, y = end_at(above, below, [b for a, b in edges if a is above]), above.foot
+    goal = end_at(below, above, [a for a, b in edges if b is below])
+    path = f"M{x:g} {y:g}"
+    for row in range(above.row + 1, below.row):
+        passed = [box for box in boxes if box.row == row]
+        lane = free_place(x + (goal - x) / (below.row - row + 1), passed)
+        path += curve((x, y), (lane, passed[0].y)) + f"V{passed[0].foot:g}"
+        x, y = lane, passed[0].foot
+    path += curve((x, y), (goal, below.y - 1))
     return (
-        f'<text x="{x:g}" y="{y:g}" font-size="{size:g}"{weight} text-anchor="middle"'
-        f' fill="{INK}">{escape(text)}</text>'
+        f'<path d="{path}" fill="none" stroke="{ARROW}" stroke-width="1.6" marker-end="url(#tip)"/>'
     )
 
 
-def _arrow(above: tuple, below: tuple) -> str:
-    """From the foot of one box to the head of another; beside each other, from side to side."""
-    (x, y, w, h, _), (u, v, s, _, _) = above, below
-    if y == v:
-        start, end = (x + w, u) if x < u else (x, u + s)
-        return _path(f"M{start:g} {y + h / 2:g}L{end:g} {y + h / 2:g}")
-    # Towards each other's middle, so that several arrows of a box leave it apart.
-    a = min(max(u + s / 2, x + 14), x + w - 14)
-    b = min(max(x + w / 2, u + 14), u + s - 14)
-    a, b = (a + x + w / 2) / 2, (b + u + s / 2) / 2
-    bend = min(60, (v - y - h) / 2)
-    return _path(f"M{a:g} {y + h:g}C{a:g} {y + h + bend:g} {b:g} {v - bend:g} {b:g} {v - 1:g}")
+def end_at(box: Box, other: Box, others: list[Box]) -> float:
+    """Where on a box's edge the arrow to another ends: all of one side at equal distances."""
+    if len(others) == 1:
+        between = (box.middle + other.middle) / 2
+        return min(max(between, box.x + 16), box.x + box.width - 16)
+    order = sorted(others, key=lambda one: one.middle)
+    return box.x + box.width * (order.index(other) + 1) / (len(order) + 1)
 
 
-def _path(d: str) -> str:
-    return f'<path d="{d}" fill="none" stroke="{ARROW}" stroke-width="1.6" marker-end="url(#tip)"/>'
+def free_place(x: float, passed: list[Box]) -> float:
+    """The x nearest to the one wanted at which a line meets none of a row's boxes."""
+    edges = [0.0, *(edge for box in passed for edge in (box.x, box.x + box.width)), float(WIDTH)]
+    free = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= GAP]
+    return min((min(max(x, a + 6), b - 6) for a, b in free), key=lambda place: abs(place - x))
+
+
+def curve(start: tuple[float, float], end: tuple[float, float]) -> str:
+    """On from a start to an end, upright at both."""
+    bend = (end[1] - start[1]) / 2
+    return f"C{start[0]:g} {start[1] + bend:g} {end[0]:g} {end[1] - bend:g} {end[0]:g} {end[1]:g}"
 
 
 if __name__ == "__main__":

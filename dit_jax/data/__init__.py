@@ -1,12 +1,13 @@
 """Data: from files on disk to batches of NumPy arrays; knows no JAX model.
 
-annotation files ─▶ Annotations         refer, grefer (coco: what both share; safe_pickle…), folder…
-Annotations ─▶ what is wrong with them  check…, published, masks, images
-Annotations ─▶ array records ─▶ Source  records…; prepare: the command, datasets: the kinds
-nothing ─▶ Source                       shapes…, the embedded data set
-Sources ─▶ one Source                   mix
-Source ─▶ Batch                         pipeline: items, batches, transforms, tokenizer
+annotations/  files ─▶ Annotations: what people say, before a picture is opened
+check/        Annotations ─▶ what is wrong with them, said before anything is built
+records/      Annotations ─▶ array records, written once, read by position: a Source
+shapes/       nothing ─▶ a Source: the embedded data set
+mix           Sources ─▶ one Source
+pipeline/     Source ─▶ Batch, with `tokenizer`
+pixels/       pictures and masks, for all of them
 
 `entries` and `referent` say what passes between them: an Entry before, a Referent after its picture
-is decoded.
+is decoded. `prepare` is the command that reads, checks and builds.
 """

@@ -1,0 +1,7 @@
+"""A model handed on: `--mode=export`, docs/deploy.md.
+
+In: a model directory, or a pack on its base (`source`). Out: a folder that is written whole or not
+at all, with a manifest and a model card. `formats` is the table of forms: `stablehlo` and `onnx`
+write `program`, everything between a picture's bytes and its mask; `run` and `run_onnx` lie beside
+what they write and use it without this package.
+"""
