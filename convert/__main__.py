@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dit_jax.convert import checkpoint, infer, names, transfer
-from dit_jax.convert.assemble import assemble
-from dit_jax.models.architecture import Architecture, Injection
-from dit_jax.models.params import unflatten
+from dit_jax.convert import checkpoint, names, sources, transfer
+from dit_jax.convert.assemble import assemble, open_bert
+from dit_jax.convert.checkpoint import Checkpoint
+from dit_jax.models.architecture import Architecture, Injection, to_json
+from dit_jax.models.params import flatten, unflatten
 from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
 from dit_jax.weights import directory
-
-HINTS = {"e2e": Injection.E2E, "edit": Injection.E2E, "ldit": Injection.LAYER_WISE}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,13 +50,24 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=summary)
         command.set_defaults(run=run)
-        command.add_argument("source", type=Path, metavar="SRC", help=".pth, .bin or .safetensors")
+        command.add_argument(
+            "source", type=Path, metavar="SRC", help=".pth, .bin, .safetensors, or a folder of them"
+        )
         command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
         command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
+        command.add_argument("--key", help="which of several models in SRC: a key or prefix")
         if name != "bert":
             command.add_argument("--image-size", type=int, help="pixels a side of the canvas")
+            command.add_argument(
+                "--global-blocks",
+                type=_blocks,
+                metavar="2,5,8,11",
+                help="blocks that attend globally, where tables leave it open; or none",
+            )
         if name != "sam":
-            command.add_argument("--text-heads", type=int, help="BERT heads; default: width / 64")
+            command.add_argument(
+                "--text-heads", type=int, help="BERT heads; default: as config.json beside SRC says"
+            )
             command.add_argument("--vocab", type=Path, help="vocab.txt; default: beside SRC")
         if name == "dit":
             command.add_argument(
@@ -74,10 +84,10 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=assembled)
     command.add_argument("row", metavar="ROW", help="a row of dit_jax/variants.py")
     command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
-    command.add_argument("--sam", type=Path, required=True, metavar="FILE", dest="source")
+    command.add_argument("--sam", type=Path, required=True, metavar="FILE_OR_FOLDER", dest="source")
     command.add_argument("--bert", type=Path, required=True, metavar="FILE_OR_FOLDER")
     command.add_argument("--vocab", type=Path, help="vocab.txt; default: beside BERT")
-    command.add_argument("--text-layer", type=int, default=12, help="BERT layer that is read")
+    command.add_argument("--text-layer", type=int, help="BERT layer that is read; default: last")
     command.add_argument("--seed", type=int, default=0, help="of the fresh parameters")
     command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
     command = commands.add_parser("reverse", help="a model directory back to PyTorch")
@@ -90,28 +100,31 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sam(arguments: argparse.Namespace) -> None:
-    state = names.from_sam(checkpoint.read(arguments.source))
-    arch = infer.sam(state, image_size=arguments.image_size)
-    _finish(arguments, arch, state)
+    arch, found = sources.sam(
+        arguments.source,
+        image_size=arguments.image_size,
+        global_blocks=arguments.global_blocks,
+        key=arguments.key,
+    )
+    _finish(arguments, arch, found)
 
 
 def dit(arguments: argparse.Namespace) -> None:
-    state = names.from_dit(checkpoint.read(arguments.source))
-    arch = infer.dit(
-        state,
-        injection=choose_injection(state, arguments.variant, arguments.source),
+    arch, found = sources.dit(
+        arguments.source,
+        variant=arguments.variant,
         text_layer=arguments.text_layer,
         text_heads=arguments.text_heads,
         image_size=arguments.image_size,
+        global_blocks=arguments.global_blocks,
+        key=arguments.key,
     )
-    _finish(arguments, arch, state)
+    _finish(arguments, arch, found)
 
 
 def bert(arguments: argparse.Namespace) -> None:
-    state = names.from_bert(checkpoint.read(arguments.source))
-    config = infer.bert(state, heads=arguments.text_heads)
-    wanted = transfer.targets(infer.placeholder_architecture(config), "text_encoder.")
-    filled = transfer.fill(wanted, state, source=str(arguments.source))
+    config, found = sources.bert(arguments.source, heads=arguments.text_heads, key=arguments.key)
+    filled = transfer.fill(transfer.text_targets(config), found)
     directory.save_text_encoder(
         arguments.out,
         config,
@@ -121,18 +134,20 @@ def bert(arguments: argparse.Namespace) -> None:
         provenance={"source": arguments.source.name, "format": "bert"},
         overwrite=arguments.overwrite,
     )
-    print(f"{arguments.out}: {config}")
+    _report(arguments, config, found, filled)
 
 
 def assembled(arguments: argparse.Namespace) -> None:
     one_of("ROW", arguments.row, tuple(VARIANTS))
-    arch = architecture(VARIANTS[arguments.row], text_layer=arguments.text_layer)
-    params = assemble(arch, sam=arguments.source, bert=arguments.bert, seed=arguments.seed)
+    bert, tensors = open_bert(arguments.bert)
+    layer = bert.depth if arguments.text_layer is None else arguments.text_layer
+    arch = architecture(VARIANTS[arguments.row], bert=bert, text_layer=layer)
+    params = assemble(arch, sam=arguments.source, bert=None, seed=arguments.seed)
     sources = {"sam": arguments.source.name, "bert": arguments.bert.name}
     directory.save(
         arguments.out,
         arch,
-        params,
+        unflatten(flatten(params) | tensors),
         vocab=_vocab(arguments.vocab, arguments.bert),
         provenance={"source": sources, "format": "assembled"},
         overwrite=arguments.overwrite,
@@ -142,24 +157,27 @@ def assembled(arguments: argparse.Namespace) -> None:
 
 def reverse(arguments: argparse.Namespace) -> None:
     contents = directory.read_contents(arguments.source)
-    if contents.architecture is None:
+    arch = contents.architecture
+    if arch is None:
         raise ValueError(f"{arguments.source} holds only a text encoder; expected a whole model.")
     directory.read(arguments.source)  # refuses a directory that does not fit its architecture
     state = transfer.to_state(contents.tensors) | contents.unused
+    facts = {"architecture": to_json(arch)}
     if arguments.format == "sam":
         state, left_out = sam_state(state)
+        facts = facts if arch.bert is None else {}
         if left_out:
             print(f"left out, not part of SAM: {', '.join(left_out)}")
-    elif contents.architecture.bert is None:
+    elif arch.bert is None:
         raise ValueError(f"{arguments.source} is plain SAM; use --format=sam.")
     elif contents.provenance.get("format") != "dit":  # else it is whole already
-        state = declared(contents.architecture) | state
-    if arguments.format == "dit" and contents.architecture.presence:
+        state = declared(arch) | state
+    if arguments.format == "dit" and arch.presence:
         print(
             "mask_decoder.presence_head: the released code declares no such part and loads the"
             " rest of the file with load_state_dict(strict=False)"
         )
-    checkpoint.write(arguments.out, state, wrap=arguments.wrap)
+    checkpoint.write(arguments.out, state, wrap=arguments.wrap, facts=facts)
     print(f"{arguments.out}: {len(state)} tensors")
 
 
@@ -167,7 +185,7 @@ def sam_state(state: dict) -> tuple[dict, list[str]]:
     """SAM's own tensors under Meta's names, and the names of the others."""
     ours = re.compile(r"visual_encoder\.(prob|tokens|cross|ln)|mask_decoder\.presence_head\.")
     mine = {n: v for n, v in state.items() if n.startswith(names.SAM_PARTS) and not ours.match(n)}
-    return names.to_sam(mine), sorted(state.keys() - mine.keys())
+    return {names.META.write(n): v for n, v in mine.items()}, sorted(state.keys() - mine.keys())
 
 
 def declared(arch: Architecture) -> dict:
@@ -179,35 +197,8 @@ def declared(arch: Architecture) -> dict:
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
 
-def choose_injection(state: dict, wanted: Injection | None, source: Path) -> Injection:
-    """The method of a checkpoint. Raises ValueError where `wanted` contradicts the tensors.
-
-    E-DIT and L-DIT have the same tensors: without `wanted` the file's name may tell
-    (`e2e`, `edit`, `ldit` as a word), else it is L-DIT, the paper's best.
-    """
-    possible = infer.injection(state)
-    if wanted is not None:
-        if wanted not in possible:
-            raise ValueError(
-                f"{source} has the tensors of {' or '.join(possible)}, not of {wanted}."
-            )
-        return wanted
-    if len(possible) > 1:
-        words = re.split(r"[^a-z0-9]+", source.stem.lower())
-        hinted = [HINTS[word] for word in words if word in HINTS]
-        choice = hinted[0] if hinted else possible[0]
-        why = f"by the name of {source.name}" if hinted else "the default"
-        print(
-            f"the tensors fit {' and '.join(possible)}; taken as {choice}, {why}: "
-            f"give --variant to choose.",
-            file=sys.stderr,
-        )
-        return choice
-    return possible[0]
-
-
-def _finish(arguments: argparse.Namespace, arch: Architecture, state: dict) -> None:
-    filled = transfer.fill(transfer.targets(arch), state, source=str(arguments.source))
+def _finish(arguments: argparse.Namespace, arch: Architecture, found: Checkpoint) -> None:
+    filled = transfer.fill(transfer.targets(arch), found)
     directory.save(
         arguments.out,
         arch,
@@ -217,9 +208,18 @@ def _finish(arguments: argparse.Namespace, arch: Architecture, state: dict) -> N
         provenance={"source": arguments.source.name, "format": arguments.command},
         overwrite=arguments.overwrite,
     )
+    _report(arguments, arch, found, filled)
+
+
+def _report(arguments: argparse.Namespace, model: object, found: Checkpoint, filled) -> None:
     for name in filled.unused:
-        print(f"kept aside: {name} ({names.reason_to_ignore(name)})")
-    print(f"{arguments.out}: {arch}")
+        print(f"kept aside: {found.theirs(name)} ({names.reason_to_ignore(name)})")
+    print(f"{arguments.out}: {model}")
+
+
+def _blocks(text: str) -> tuple[int, ...]:
+    """`2,5,8,11`, or `none`."""
+    return () if text == "none" else tuple(int(word) for word in text.split(","))
 
 
 def _vocab(given: Path | None, source: Path) -> Path | None:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from dit_jax.convert import checkpoint, infer, names, transfer
+from dit_jax.convert import files, sources, transfer
 from dit_jax.models import params as params_lib
-from dit_jax.models.architecture import Architecture
+from dit_jax.models.architecture import Architecture, Bert
 from dit_jax.models.params import Params
+from dit_jax.strict import differences
 from dit_jax.weights import directory
 
 FRESH = (  # in no SAM: the paper's own parameters, and ours
@@ -14,24 +15,56 @@ FRESH = (  # in no SAM: the paper's own parameters, and ours
     "mask_decoder.presence_head.",
 )
 SAM_DECODER_DEPTH = 2
-HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")  # in a folder of theirs, best first
+TEXT = "text_encoder."
 
 
 def assemble(
     arch: Architecture, *, sam: Path | str | None, bert: Path | str | None, seed: int = 0
 ) -> Params:
-    """Parameters of `arch` from a SAM and a BERT, each a PyTorch file or a model directory.
+    """Parameters of `arch` from a SAM and a BERT: each a file or folder of other people's, or a
+    model directory.
 
-    BERT may also be a Hugging Face folder. What neither holds (injector, text projections, decoder
-    layers beyond SAM's two, presence head) is drawn from `seed`; a part that is not given is fresh
-    as a whole. Raises ValueError where one does not fit.
+    What neither holds (injector, text projections, decoder layers beyond SAM's two, presence head)
+    is drawn from `seed`; a part that is not given is fresh as a whole. Raises ValueError where one
+    does not fit, also in what no shape tells.
     """
     flat = params_lib.flatten(params_lib.init(arch, seed=seed))
     if sam:
         flat |= _sam(arch, Path(sam), flat)
+    if bert and arch.bert is None:
+        raise ValueError(f"{bert} is given for BERT, and the variant has no text encoder.")
     if bert:
-        flat |= _bert(arch, Path(bert), flat)
+        theirs, tensors = open_bert(Path(bert), like=arch.bert)
+        check_bert(theirs, arch.bert, source=bert)
+        flat |= tensors
     return params_lib.unflatten(flat)
+
+
+def open_bert(source: Path, *, like: Bert | None = None) -> tuple[Bert, dict]:
+    """The text encoder of a file, folder or model directory: what it is, and `text_encoder.*`.
+
+    See `sources.bert` for `like`.
+    """
+    if not files.is_ours(source):
+        bert, found = sources.bert(source, like=like)
+        return bert, transfer.fill(transfer.text_targets(bert), found).tensors
+    contents = directory.read_contents(source)
+    whole = contents.architecture
+    bert = contents.bert if whole is None else whole.bert
+    if bert is None:
+        raise ValueError(f"{source} is plain SAM; expected a model with a text encoder.")
+    tensors = {path: value for path, value in contents.tensors.items() if path.startswith(TEXT)}
+    directory.check(tensors, transfer.text_targets(bert), source=str(source))
+    return bert, tensors
+
+
+def check_bert(found: Bert, wanted: Bert, *, source: Path | str) -> None:
+    """Raises ValueError naming the fields that differ: equal shapes do not make equal models."""
+    if different := differences(found, wanted):
+        raise ValueError(
+            f"{source} holds another BERT than the model has (its own ≠ the model's):"
+            f" {different}; for a model around it, set model.text_encoder={source}."
+        )
 
 
 def _sam(arch: Architecture, source: Path, flat: dict) -> dict:
@@ -45,42 +78,20 @@ def _sam(arch: Architecture, source: Path, flat: dict) -> dict:
         for path, value in flat.items()
         if path.startswith(components) and not path.startswith(FRESH + extra)
     }
-    if source.is_dir():
+    ours = files.is_ours(source)
+    if ours:
         contents = directory.read_contents(source)
-        found = {p: v for p, v in contents.tensors.items() if p.startswith(components)}
-        directory.check(found, wanted, source=str(source))
-        return found
-    state = names.from_sam(checkpoint.read(source))
-    if infer.vit(state) != arch.vit:
-        raise ValueError(f"{source} is {infer.vit(state)}; the variant needs {arch.vit}.")
-    return transfer.fill(wanted, state, source=str(source)).tensors
-
-
-def _bert(arch: Architecture, source: Path, flat: dict) -> dict:
-    if arch.bert is None:
-        raise ValueError(f"{source} is given for BERT, and the variant has no text encoder.")
-    wanted = {path: value for path, value in flat.items() if path.startswith("text_encoder.")}
-    if source.is_dir() and _is_ours(source):
-        contents = directory.read_contents(source)
-        found = {p: v for p, v in contents.tensors.items() if p.startswith("text_encoder.")}
-        directory.check(found, wanted, source=str(source))
-        return found
-    source = _weights(source) if source.is_dir() else source
-    state = names.from_bert(checkpoint.read(source))
-    return transfer.fill(wanted, state, source=str(source)).tensors
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder with a `config.json` is a model directory; Hugging Face writes one too."""
-    config = folder / directory.CONFIG
-    return config.is_file() and b'"kind"' in config.read_bytes()
-
-
-def _weights(folder: Path) -> Path:
-    """The checkpoint in a Hugging Face folder."""
-    for name in HUGGING_FACE:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(
-        f"{folder} holds no BERT: expected {' or '.join(HUGGING_FACE)}, or a model directory."
-    )
+        if contents.architecture is None:
+            raise ValueError(f"{source} holds only a text encoder; expected a SAM.")
+        theirs = contents.architecture
+    else:
+        theirs, found = sources.sam(source)
+    if different := differences(theirs.vit, arch.vit):
+        raise ValueError(
+            f"{source} holds another ViT than the model has (its own ≠ the model's): {different}."
+        )
+    if not ours:
+        return transfer.fill(wanted, found).tensors
+    tensors = {p: v for p, v in contents.tensors.items() if p.startswith(components)}
+    directory.check(tensors, wanted, source=str(source))
+    return tensors

@@ -1,75 +1,136 @@
 """The architecture of a checkpoint, read off the names and shapes of its tensors.
 
-Names are the released DIT code's (`visual_encoder.…`); `names.py` brings other files to them.
+Names are the released DIT code's (`visual_encoder.…`), which `checkpoint.read` brings others to;
+messages speak the file's. What tensors cannot tell comes from `config.json` (`beside.py`), from
+what `reverse` noted, or from the command line.
 """
 
-import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from dit_jax.models.architecture import PATCH, Architecture, Bert, Injection, Vit
+from dit_jax.convert.checkpoint import Checkpoint
+from dit_jax.models.architecture import Bert, Injection, Vit
 
-State = dict[str, np.ndarray]
-RELEASED_TEXT_LAYER = 1  # what the released code reads, by a slip in an argument's position
-DIT_IMAGE_SIZE = 512
-HEAD_WIDTH = 64  # of every published BERT
-TEXT_TOKENS = 20
+SAM_TABLE = 2 * 14 - 1  # rows of a table for windows of 14, which every published SAM has
+HEAD_WIDTH = 64  # of Google's BERTs, all sizes
+HEADS = {384: 12, 312: 12}  # BERT widths of which every published model has these heads
 
 
-def vit(state: State) -> Vit:
+def vit(found: Checkpoint, *, global_blocks: tuple[int, ...] | None = None) -> Vit:
     """Depth, width, heads, grid, window and global blocks of an image encoder."""
-    _, grid, _, width = _get(state, "visual_encoder.pos_embed", ndim=4).shape
-    depth = count(state, r"visual_encoder\.blocks\.(\d+)\.")
+    name = "visual_encoder.pos_embed"
+    _, grid, across, width = _get(found, name, axes=4).shape
+    if grid != across:
+        raise ValueError(f"its {found.theirs(name)} is {grid}×{across}; expected a square.")
+    depth = count(found, "visual_encoder.blocks.")
     tables = [
-        _get(state, f"visual_encoder.blocks.{i}.attn.rel_pos_h", ndim=2).shape for i in range(depth)
+        _get(found, f"visual_encoder.blocks.{i}.attn.rel_pos_h", axes=2).shape for i in range(depth)
     ]
-    spanning = tuple(i for i, (rows, _) in enumerate(tables) if rows == 2 * grid - 1)
-    windows = {(rows + 1) // 2 for rows, _ in tables if rows != 2 * grid - 1}
-    if len(windows) > 1:
-        raise ValueError(
-            f"windowed blocks have tables for windows {sorted(windows)}; expected one."
-        )
+    rows, channels = [rows for rows, _ in tables], tables[0][1]
+    if width % channels:
+        raise ValueError(f"it is {width} wide, no multiple of its tables' {channels} channels.")
+    spanning = _global_blocks(rows, grid) if global_blocks is None else global_blocks
+    outside = [i for i in spanning if not 0 <= i < depth]
+    if outside:
+        raise ValueError(f"blocks {outside} do not exist: it has 0 … {depth - 1}.")
+    whole = _one_size(rows, spanning, "global")
+    windowed = _one_size(rows, sorted(set(range(depth)) - set(spanning)), "windowed")
     return Vit(
         depth=depth,
         width=width,
-        heads=width // tables[0][1],
+        heads=width // channels,
         global_blocks=spanning,
         grid=grid,
-        **({"window": windows.pop()} if windows else {}),
+        table_grid=whole,
+        **({"window": windowed} if windowed else {}),
     )
 
 
-def bert(state: State, *, heads: int | None, head_width: int | None = None) -> Bert:
-    """A text encoder. Heads leave no trace in the tensors: given, or 64 channels each.
+def _global_blocks(rows: list[int], grid: int) -> tuple[int, ...]:
+    """Which blocks attend globally, by the rows of all blocks' tables beside `grid`² positions.
 
-    `head_width`, the ViT's, stands in for 64 where the width is no multiple of that.
+    SAM resizes tables while it runs, so files that were fine-tuned at another size may keep those
+    of 1024 px. Raises ValueError where two readings are possible.
     """
-    prefix = "lang_encoder.bert."
-    vocab, width = _get(state, f"{prefix}embeddings.word_embeddings.weight", ndim=2).shape
+    small, large = min(rows), max(rows)
+    if len(set(rows)) > 2:
+        raise ValueError(f"its tables have {sorted(set(rows))} rows; expected two sizes at most.")
+    chosen = _global_rows(small, large, 2 * grid - 1)
+    if chosen is None:
+        raise ValueError(
+            f"its tables of {small} and {large} rows beside {grid}×{grid} positions leave open"
+            " which blocks attend globally: give --global-blocks, e.g. 2,5,8,11 for ViT-B."
+        )
+    return tuple(i for i, size in enumerate(rows) if size == chosen)
+
+
+def _global_rows(small: int, large: int, native: int) -> int | None:
+    """Rows of global blocks' tables, of two sizes; 0: no block is global. None: cannot be told.
+
+    `native` has a table that spans the grid.
+    """
+    if large == native:
+        return large
+    if small == large:
+        return 0 if small < native else None if small == SAM_TABLE else large
+    if small == SAM_TABLE:
+        return large
+    if small == native:
+        return small if large == SAM_TABLE else None
+    return None if large == SAM_TABLE else large
+
+
+def _one_size(rows: list[int], blocks: Sequence[int], which: str) -> int | None:
+    """Patches a side that the tables of some blocks span; None without blocks."""
+    sizes = sorted({rows[i] for i in blocks})
+    if len(sizes) > 1:
+        raise ValueError(f"its {which} blocks have tables of {sizes} rows; expected one size.")
+    return (sizes[0] + 1) // 2 if sizes else None
+
+
+def bert(found: Checkpoint, **known: Any) -> Bert:
+    """A text encoder; `known` are the fields that leave no trace in shapes: heads, activation …"""
+    embeddings = bert_embeddings(found)
+    vocab, width = embeddings["word"]
+    first = "lang_encoder.bert.encoder.layer.0.intermediate.dense.weight"
     return Bert(
         vocab=vocab,
-        depth=count(state, rf"{re.escape(prefix)}encoder\.layer\.(\d+)\."),
+        depth=count(found, "lang_encoder.bert.encoder.layer."),
         width=width,
-        heads=bert_heads(width, head_width) if heads is None else heads,
-        mlp_width=_get(state, f"{prefix}encoder.layer.0.intermediate.dense.weight").shape[0],
-        positions=_get(state, f"{prefix}embeddings.position_embeddings.weight").shape[0],
-        types=_get(state, f"{prefix}embeddings.token_type_embeddings.weight").shape[0],
+        mlp_width=_get(found, first, axes=2).shape[0],
+        positions=embeddings["position"][0],
+        types=embeddings["token_type"][0],
+        **known,
     )
+
+
+def bert_embeddings(found: Checkpoint) -> dict[str, tuple[int, int]]:
+    """Rows and width of BERT's three tables."""
+    name = "lang_encoder.bert.embeddings.{}_embeddings.weight"
+    tables = ("word", "position", "token_type")
+    return {table: _get(found, name.format(table), axes=2).shape for table in tables}
 
 
 def bert_heads(width: int, head_width: int | None) -> int:
-    """The usual number of heads for a width; raises ValueError where there is none."""
+    """The usual number of heads for a width; raises ValueError where there is none.
+
+    `head_width`, a ViT's, stands in for 64 where the width is no multiple of that.
+    """
+    if width in HEADS:
+        return HEADS[width]
     for channels in (HEAD_WIDTH, head_width):
         if channels and width % channels == 0:
             return width // channels
     raise ValueError(f"BERT's width {width} is no multiple of {HEAD_WIDTH}: give --text-heads.")
 
 
-def injection(state: State) -> tuple[Injection, ...]:
+def injection(found: Checkpoint) -> tuple[Injection, ...]:
     """The methods whose parameters these are. E-DIT and L-DIT have the very same ones."""
 
     def has(name: str) -> bool:
-        return any(key.startswith(f"visual_encoder.{name}") for key in state)
+        return any(key.startswith(f"visual_encoder.{name}") for key in found.tensors)
 
     if has("cross.0.mhatt"):
         return (Injection.CROSS_ATTENTION_FFN,)
@@ -79,75 +140,35 @@ def injection(state: State) -> tuple[Injection, ...]:
         return (Injection.E2E_STATIC if has("probs.") else Injection.LAYER_WISE_STATIC,)
     if not has("probs."):
         return (Injection.NONE,)
-    if count(state, r"visual_encoder\.probs\.(\d+)\.") == 1:
+    if count(found, "visual_encoder.probs.") == 1:
         return (Injection.E2E_CARRIED,)
     return Injection.LAYER_WISE, Injection.E2E
 
 
-def dit(
-    state: State,
-    *,
-    injection: Injection,
-    text_layer: int | None,
-    text_heads: int | None,
-    image_size: int | None,
-) -> Architecture:
-    """A released DIT model; the arguments say what its tensors cannot."""
-    image = vit(state)
-    tokens = state.get("visual_encoder.tokens")
-    return Architecture(
-        vit=image,
-        bert=bert(state, heads=text_heads, head_width=image.width // image.heads),
-        injection=injection,
-        **decoder(state),
-        text_layer=RELEASED_TEXT_LAYER if text_layer is None else text_layer,
-        text_projection="visual_encoder.prob_text.weight" in state,
-        presence=any(name.startswith("mask_decoder.presence_head.") for name in state),
-        text_tokens=TEXT_TOKENS if tokens is None else tokens.shape[1],
-        image_size=DIT_IMAGE_SIZE if image_size is None else image_size,
-    )
-
-
-def sam(state: State, *, image_size: int | None) -> Architecture:
-    """Meta's SAM: windowed blocks, no text."""
-    image = vit(state)
-    return Architecture(
-        vit=image,
-        bert=None,
-        injection=Injection.NONE,
-        **decoder(state),
-        image_size=image.grid * PATCH if image_size is None else image_size,
-        windowed=True,
-    )
-
-
-def placeholder_architecture(text: Bert) -> Architecture:
-    """Some model with this text encoder, for the names and shapes of the encoder's parameters."""
-    image = Vit(depth=1, width=16, heads=1, global_blocks=(0,), grid=1)
-    return Architecture(image, text, Injection.NONE, text_layer=text.depth)
-
-
-def decoder(state: State) -> dict[str, int]:
+def decoder(found: Checkpoint) -> dict[str, int]:
     """The mask decoder's fields of an `Architecture`."""
-    lin1 = _get(state, "mask_decoder.transformer.layers.0.mlp.lin1.weight", ndim=2).shape
+    first = "mask_decoder.transformer.layers.0.mlp.lin1.weight"
+    hidden, width = _get(found, first, axes=2).shape
     return {
-        "decoder_depth": count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
-        "decoder_width": lin1[1],
-        "decoder_mlp_width": lin1[0],
+        "decoder_depth": count(found, "mask_decoder.transformer.layers."),
+        "decoder_width": width,
+        "decoder_mlp_width": hidden,
     }
 
 
-def count(state: State, pattern: str) -> int:
-    """How many numbers 0, 1, … stand where the pattern's group is; raises if there are none."""
-    numbers = {int(m.group(1)) for name in state if (m := re.match(pattern, name))}
+def count(found: Checkpoint, prefix: str) -> int:
+    """How many numbers 0, 1, … stand behind a prefix; raises ValueError if there are none."""
+    rest = (name[len(prefix) :] for name in found.tensors if name.startswith(prefix))
+    numbers = [int(word) for word in (name.split(".")[0] for name in rest) if word.isdecimal()]
     if not numbers:
-        raise ValueError(f"it has no tensor named like {pattern.replace(chr(92), '')}")
+        raise ValueError(f"it has no tensor {found.theirs(f'{prefix}0')}.*")
     return max(numbers) + 1
 
 
-def _get(state: State, name: str, *, ndim: int | None = None) -> np.ndarray:
-    if name not in state:
-        raise ValueError(f"it has no tensor {name}.")
-    if ndim is not None and state[name].ndim != ndim:
-        raise ValueError(f"its {name} has shape {list(state[name].shape)}; expected {ndim} axes.")
-    return state[name]
+def _get(found: Checkpoint, name: str, *, axes: int) -> np.ndarray:
+    if name not in found.tensors:
+        raise ValueError(f"it has no tensor {found.theirs(name)}.")
+    shape = found.tensors[name].shape
+    if len(shape) != axes:
+        raise ValueError(f"its {found.theirs(name)} has shape {list(shape)}; expected {axes} axes.")
+    return found.tensors[name]

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -19,6 +19,12 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         value, path = getattr(config, field.name), prefix + field.name
         flat |= flatten(value, path + ".") if dataclasses.is_dataclass(value) else {path: value}
     return flat
+
+
+def differences(one: Any, other: Any) -> str:
+    """Fields in which two dataclasses of one class differ: "depth 2 ≠ 3, …"; "" where none does."""
+    pairs = zip(flatten(one).items(), flatten(other).values(), strict=True)
+    return few([f"{name} {mine} ≠ {theirs}" for (name, mine), theirs in pairs if mine != theirs])
 
 
 def one_of(path: str, value: Any, choices: tuple) -> None:
@@ -66,6 +72,12 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             f"{path} is {value!r} of type {type(value).__name__}; expected {kind.__name__}."
         )
     return value
+
+
+def few(words: Sequence[str], shown: int = 5) -> str:
+    """The first of many in a sentence, and how many more there are."""
+    more = f" and {len(words) - shown} more" if len(words) > shown else ""
+    return ", ".join(words[:shown]) + more
 
 
 def printed(key: Any) -> str:

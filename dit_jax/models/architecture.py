@@ -14,7 +14,13 @@ PATCH = 16  # pixels; SAM never uses another patch size
 HEAD_WIDTH = 32  # of the mask decoder: 8 heads at SAM's width of 256
 # What a damaged file must not make us allocate: no layer of any published model comes near.
 LARGEST, LARGEST_IMAGE = 1 << 20, 4096
-YOUNGER = {"presence": False}  # fields that an older config.json lacks, and what it means by that
+ACTIVATIONS = ("gelu", "gelu_new", "relu")  # of BERT; "gelu_new" is the one with a tanh
+# Fields that an older config.json lacks, by section, and what it means by that.
+YOUNGER = {
+    "": {"presence": False},
+    "vit": {"table_grid": None},
+    "bert": {"activation": "gelu", "epsilon": 1e-12},
+}
 
 
 class Injection(enum.StrEnum):
@@ -40,9 +46,14 @@ class Vit:
     global_blocks: tuple[int, ...]  # blocks whose tables span the whole grid in Meta's SAM
     window: int = 14  # patches; the other blocks' tables have 2·window − 1 rows
     grid: int = 64  # patches a side in pre-training (1024 px)
+    # Patches a side that global blocks' tables span; None = the grid. SAM resizes tables while it
+    # runs, so fine-tuned files keep 127 rows beside a `pos_embed` of 14×14 or 32×32.
+    table_grid: int | None = None
 
     def __post_init__(self):
         _check_sizes(self, "vit.")
+        if self.table_grid == self.grid:
+            object.__setattr__(self, "table_grid", None)
         if self.width % self.heads:
             raise ValueError(f"ViT width {self.width} is not a multiple of its {self.heads} heads.")
         outside = [i for i in self.global_blocks if not 0 <= i < self.depth]
@@ -51,7 +62,8 @@ class Vit:
 
     def table_rows(self, block: int) -> int:
         """Rows of block `block`'s relative-position tables, as published."""
-        return 2 * (self.grid if block in self.global_blocks else self.window) - 1
+        whole = self.table_grid or self.grid
+        return 2 * (whole if block in self.global_blocks else self.window) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +77,14 @@ class Bert:
     mlp_width: int = 3072
     positions: int = 512
     types: int = 2
+    activation: str = "gelu"  # one of `ACTIVATIONS`
+    epsilon: float = 1e-12  # of its LayerNorms
 
     def __post_init__(self):
         _check_sizes(self, "bert.")
+        one_of("bert.activation", self.activation, ACTIVATIONS)
+        if not 0 < self.epsilon < 1:
+            raise ValueError(f"bert.epsilon is {self.epsilon}; expected a number between 0 and 1.")
         if self.width % self.heads:
             raise ValueError(
                 f"BERT width {self.width} is not a multiple of its {self.heads} heads."
@@ -161,8 +178,17 @@ def from_json(values: Any) -> Architecture:
     """
     if not isinstance(values, dict):
         return build(Architecture, values, "architecture.")  # says what it is instead
-    values = YOUNGER | values
+    values = YOUNGER[""] | values
+    for part in ("vit", "bert"):
+        if isinstance(values.get(part), dict):
+            values |= {part: YOUNGER[part] | values[part]}
     if "injection" in values:
         one_of("architecture.injection", values["injection"], tuple(map(str, Injection)))
         values |= {"injection": Injection(values["injection"])}
     return build(Architecture, values, "architecture.")
+
+
+def bert_from_json(values: Any) -> Bert:
+    """As `from_json`, of a text encoder alone."""
+    values = YOUNGER["bert"] | values if isinstance(values, dict) else values
+    return build(Bert, values, "bert.")

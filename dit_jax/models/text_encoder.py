@@ -3,6 +3,8 @@
 The paper uses the last layer's output, the released DIT code the first's. There is no pooler.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -20,9 +22,13 @@ from dit_jax.models.layers import (
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.gelu import gelu
 
-EPSILON = 1e-12
 DROPOUT = 0.1
 PAD = 0
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
 
 
 class TextEncoder(nnx.Module):
@@ -57,7 +63,7 @@ class Embeddings(nnx.Module):
         self.word_embeddings = nnx.Embed(bert.vocab, bert.width, **make)
         self.position_embeddings = nnx.Embed(bert.positions, bert.width, **make)
         self.token_type_embeddings = nnx.Embed(bert.types, bert.width, **make)
-        self.norm = layer_norm(bert.width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.norm = layer_norm(bert.width, epsilon=bert.epsilon, dtype=dtype, rngs=rngs)
 
     def __call__(self, input_ids: Int[Array, "b l"], *, rngs: Rng | None) -> Float[Array, "b l t"]:
         length, limit = input_ids.shape[1], self.position_embeddings.num_embeddings
@@ -79,13 +85,14 @@ class Layer(nnx.Module):
         make = dict(dtype=dtype, rngs=rngs)
         self.intermediate = linear(bert.width, bert.mlp_width, **make)
         self.output = linear(bert.mlp_width, bert.width, **make)
-        self.norm = layer_norm(bert.width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.norm = layer_norm(bert.width, epsilon=bert.epsilon, dtype=dtype, rngs=rngs)
+        self.activation = ACTIVATIONS[bert.activation]
 
     def __call__(
         self, x: Float[Array, "b l t"], mask: Bool[Array, "b l"], *, rngs: Rng | None
     ) -> Float[Array, "b l t"]:
         x = self.attention(x, mask, rngs=rngs)
-        y = self.output(gelu(self.intermediate(x)))
+        y = self.output(self.activation(self.intermediate(x)))
         return self.norm(x + dropout(y, rate=DROPOUT, rngs=rngs))
 
 
@@ -98,7 +105,7 @@ class SelfAttention(nnx.Module):
         self.key = linear(bert.width, bert.width, **make)
         self.value = linear(bert.width, bert.width, **make)
         self.output = linear(bert.width, bert.width, **make)
-        self.norm = layer_norm(bert.width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.norm = layer_norm(bert.width, epsilon=bert.epsilon, dtype=dtype, rngs=rngs)
         self.heads = bert.heads
 
     def __call__(

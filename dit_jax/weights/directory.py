@@ -25,10 +25,16 @@ from safetensors.numpy import load_file, save_file
 
 from dit_jax.models import initial
 from dit_jax.models import params as params_lib
-from dit_jax.models.architecture import Architecture, Bert, from_json, to_json
+from dit_jax.models.architecture import (
+    Architecture,
+    Bert,
+    bert_from_json,
+    from_json,
+    to_json,
+)
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
-from dit_jax.strict import build, printed
+from dit_jax.strict import few, printed
 from dit_jax.weights import manifest
 
 FORMAT = 1
@@ -170,7 +176,7 @@ def read_contents(model_dir: Path | str) -> Contents:
     whole = config["kind"] == "dit_sam"
     return Contents(
         architecture=from_json(config["architecture"]) if whole else None,
-        bert=None if whole else build(Bert, config["bert"], "bert."),
+        bert=None if whole else bert_from_json(config["bert"]),
         tensors=read_tensors(folder / WEIGHTS),
         unused=read_tensors(unused) if unused.is_file() else {},
         provenance=config.get("provenance", {}),
@@ -266,7 +272,7 @@ def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> 
     problems = {"missing": missing, "unexpected": unexpected}
     problems |= {"of another shape": shapes, "not float32": types}
     if any(problems.values()):
-        listed = "; ".join(f"{k}: {', '.join(v)}" for k, v in problems.items() if v)
+        listed = "; ".join(f"{k}: {few(v)}" for k, v in problems.items() if v)
         raise ValueError(f"{source} does not fit the model: {listed}.")
 
 

@@ -7,49 +7,16 @@ import pickle
 import numpy as np
 import pytest
 import reference_names
+from checkpoints import BERT, VIT, dit, in_sam, random_state, run, state_of, tensors
 from peers import torch
 from places import TREES
 
 from dit_jax import variants
-from dit_jax.convert import checkpoint, layout, names, transfer
-from dit_jax.convert.__main__ import main as convert
+from dit_jax.convert import checkpoint, layout, transfer
 from dit_jax.convert.assemble import assemble
 from dit_jax.models import params as params_lib
-from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
+from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.weights import directory
-
-VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
-BERT = Bert(vocab=40, depth=2, width=64, heads=1, mlp_width=48, positions=24)
-
-
-def state_of(arch, seed=0):
-    """A reference state dict for `arch`: random values, the unused tensors included."""
-    rng = np.random.default_rng(seed)
-    flat = params_lib.flatten(params_lib.init(arch))
-    state = transfer.to_state(
-        {path: rng.standard_normal(v.shape).astype(np.float32) for path, v in flat.items()}
-    )
-    unused = {
-        "lang_encoder.bert.pooler.dense.weight": (64, 64),
-        "lang_encoder.bert.pooler.dense.bias": (64,),
-    }
-    if arch.injection != Injection.NONE:  # the released default fusion declares nothing more
-        unused |= names.DECLARED
-    state |= {n: rng.standard_normal(shape).astype(np.float32) for n, shape in unused.items()}
-    return state
-
-
-def tensors(state):
-    return {name: torch.from_numpy(value) for name, value in state.items()}
-
-
-def dit(injection, **settings):
-    return Architecture(VIT, BERT, Injection(injection), text_layer=1, **settings)
-
-
-def run(*argv):
-    return convert([str(word) for word in argv])
-
 
 WRAPPINGS = {
     "bare": lambda s: s,
@@ -148,7 +115,7 @@ def test_tensors_of_another_rank(tmp_path, capsys, name, shape, message):
 def test_sam_round_trip(tmp_path):
     arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
     flat = params_lib.flatten(params_lib.init(arch))
-    state = names.to_sam(transfer.to_state(flat))
+    state = in_sam(transfer.to_state(flat))
     torch.save(tensors(state), tmp_path / "sam.pth")
     assert run("sam", tmp_path / "sam.pth", tmp_path / "model") == 0
     assert directory.read(tmp_path / "model")[0] == arch
@@ -311,20 +278,8 @@ def test_vocabulary_travels(tmp_path):
 def parts(tmp_path):
     """A SAM and a BERT file with random weights, as published ones are named."""
     sam = Architecture(VIT, None, Injection.NONE, windowed=True)
-    rng = np.random.default_rng(3)
-
-    def random(arch, *prefixes):
-        flat = params_lib.flatten(params_lib.init(arch))
-        return transfer.to_state(
-            {
-                path: rng.standard_normal(v.shape).astype(np.float32)
-                for path, v in flat.items()
-                if path.startswith(prefixes)
-            }
-        )
-
-    torch.save(tensors(names.to_sam(random(sam, ""))), tmp_path / "sam.pth")
-    bert = random(dit("none"), "text_encoder.")
+    torch.save(tensors(in_sam(random_state(sam, seed=3))), tmp_path / "sam.pth")
+    bert = random_state(dit("none"), "text_encoder.", seed=4)
     prefix = "lang_encoder."
     torch.save(tensors({k.removeprefix(prefix): v for k, v in bert.items()}), tmp_path / "bert.bin")
     return tmp_path / "sam.pth", tmp_path / "bert.bin"
@@ -338,7 +293,7 @@ def test_assemble(parts, injection, presence):
     arch = dit(injection, decoder_depth=4, presence=presence)
     flat = params_lib.flatten(assemble(arch, sam=sam, bert=bert))
     fresh = params_lib.flatten(params_lib.init(arch))
-    loaded = names.from_sam(checkpoint.read(sam)) | names.from_bert(checkpoint.read(bert))
+    loaded = checkpoint.read(sam, "sam").tensors | checkpoint.read(bert, "bert").tensors
     for path, value in flat.items():
         name = layout.torch_name(path)
         if name in loaded:
@@ -381,10 +336,10 @@ def test_assemble_from_model_directories(parts, tmp_path):
 def test_assemble_refuses_another_size(parts):
     sam, bert = parts
     other = dataclasses.replace(dit("layer_wise"), vit=dataclasses.replace(VIT, depth=3))
-    with pytest.raises(ValueError, match="depth=2.*the variant needs.*depth=3"):
+    with pytest.raises(ValueError, match="another ViT .*: depth 2 ≠ 3"):
         assemble(other, sam=sam, bert=bert)
     wide = dataclasses.replace(dit("layer_wise"), bert=dataclasses.replace(BERT, mlp_width=50))
-    with pytest.raises(ValueError, match="of another shape"):
+    with pytest.raises(ValueError, match="another BERT .*: mlp_width 48 ≠ 50"):
         assemble(wide, sam=sam, bert=bert)
 
 

@@ -16,8 +16,12 @@ IDS = np.array([[1, 7, 9, 11, 2, 0, 0], [1, 3, 2, 0, 0, 0, 0], [1, 4, 5, 6, 7, 8
 
 @pytest.fixture(scope="module")
 def theirs():
+    return random_bert()
+
+
+def random_bert(**changes):
     torch.manual_seed(0)
-    config = transformers.BertConfig(
+    small = dict(
         vocab_size=50,
         hidden_size=64,
         num_hidden_layers=DEPTH,
@@ -25,7 +29,7 @@ def theirs():
         intermediate_size=96,
         max_position_embeddings=32,
     )
-    model = transformers.BertModel(config).eval()
+    model = transformers.BertModel(transformers.BertConfig(**(small | changes))).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
@@ -70,11 +74,40 @@ def test_names(theirs, tmp_path, style, suffix):
     np.testing.assert_array_equal(contents.tensors["text_encoder.embeddings.norm.scale"], expected)
 
 
+# What leaves no trace in the tensors, and stands in config.json.
+UNTOLD = {
+    "four heads": dict(num_attention_heads=4),
+    "relu": dict(hidden_act="relu"),
+    "gelu_new": dict(hidden_act="gelu_new", num_attention_heads=2),
+    "gelu_fast": dict(hidden_act="gelu_fast"),
+    "epsilon 1e-3": dict(layer_norm_eps=1e-3),
+    "epsilon 1e-5": dict(layer_norm_eps=1e-5, num_attention_heads=8),
+}
+
+
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("which", UNTOLD)
+def test_a_folder_of_hugging_face(tmp_path, which, safe):
+    """`convert bert FOLDER` computes what the config beside the tensors says."""
+    theirs = random_bert(**UNTOLD[which])
+    theirs.save_pretrained(tmp_path / "theirs")
+    if not safe:
+        (tmp_path / "theirs" / "model.safetensors").unlink()
+        torch.save(theirs.state_dict(), tmp_path / "theirs" / "pytorch_model.bin")
+    assert convert(["bert", str(tmp_path / "theirs"), str(tmp_path / "out")]) == 0
+    check_layer(theirs, tmp_path / "out", DEPTH)
+
+
 @pytest.mark.parametrize("layer", range(1, DEPTH + 1))
 def test_every_layer(theirs, tmp_path, layer):
     source = write(theirs.state_dict(), tmp_path / "bert.bin")
     assert convert(["bert", source, str(tmp_path / "out")]) == 0
-    contents = directory.read_contents(tmp_path / "out")
+    check_layer(theirs, tmp_path / "out", layer)
+
+
+def check_layer(theirs, folder, layer):
+    """One layer of a model directory against PyTorch's."""
+    contents = directory.read_contents(folder)
     vit = Vit(depth=1, width=16, heads=1, global_blocks=(0,), grid=1)
     arch = Architecture(vit, contents.bert, Injection.NONE, text_layer=layer)
     graph, _ = params_lib.structure(arch)

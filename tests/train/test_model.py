@@ -88,7 +88,7 @@ def test_bert_from_a_hugging_face_folder(tmp_path):
     bert = {path: value for path, value in params.items() if path.startswith("text_encoder.")}
     state = {k.removeprefix("lang_encoder."): v for k, v in transfer.to_state(bert).items()}
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(FileNotFoundError, match="holds no BERT: expected model.safetensors or"):
+    with pytest.raises(FileNotFoundError, match="holds no weights: expected model.safetensors or"):
         assemble(arch, sam=None, bert=tmp_path)
     save_file(
         {k: np.ascontiguousarray(v) for k, v in state.items()}, tmp_path / "model.safetensors"

