@@ -22,11 +22,15 @@ STALE = 60.0  # without a renewal for so long, whoever held it is gone
 SETTLE = 0.5  # seconds in which several that take over at once see who was the last
 
 
+class Taken(OSError):
+    """Another process holds the folder."""
+
+
 class Lease:
     """Held from entry to exit; `check` raises where another process took it meanwhile.
 
-    Entering raises OSError, in a sentence with host, process and time, where another process
-    holds it, or where the folder cannot be written.
+    Entering raises Taken, in a sentence with host, process and time, where another process holds
+    it, and OSError where the folder cannot be written.
     """
 
     def __init__(self, folder: Path, *, purpose: str, name: str = NAME):
@@ -83,13 +87,13 @@ class Lease:
         if other is not None and not _gone(other):
             age = _age(self.path)
             if age is not None and age < STALE:
-                raise OSError(_taken(self.path.parent, other))
+                raise Taken(_taken(self.path.parent, other))
         own = self.path.with_name(f"{self.path.name}-{self._record['token']}")
         own.write_text(json.dumps(self._record), encoding="utf-8")
         os.replace(own, self.path)
         time.sleep(SETTLE)
         if not self._mine():
-            raise OSError(_taken(self.path.parent, _read(self.path) or {}))
+            raise Taken(_taken(self.path.parent, _read(self.path) or {}))
 
     def _mine(self) -> bool:
         other = _read(self.path)

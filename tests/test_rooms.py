@@ -21,7 +21,7 @@ ARROWS = {
     "data.pixels": {"data"},
     "data.shapes": {"data"},
     "data.check": {"data", "data.annotations", "data.pixels"},
-    "data.records": {"data", "data.pixels"},
+    "data.records": {"data", "data.pixels", "lease"},
     "data.pipeline": {"data", "data.pixels"},
     "data": {"data.annotations", "data.check", "data.records"},
     "eval": {"data", "data.pipeline", "data.pixels", "data.records"},

@@ -186,11 +186,13 @@ def _resize(image: np.ndarray, content: Content) -> np.ndarray:
 
 
 # Whole words only: "bright", "upright" and "leftover" stay. The compounds are those that people
-# wrote in RefCOCO/+/g ("leftmost", "rightest", "lefty", "topleft", …); hyphens end a word anyway.
+# wrote in RefCOCO/+/g ("leftmost", "rightest", "lefty", "topleft", …). Hyphens and underscores end
+# a word.
 SIDE = re.compile(
-    r"\b(?P<before>(?:far|top|upper|bottom|lower|back|front)?)"
+    r"(?<![^\W_])(?P<before>(?:far|top|upper|bottom|lower|back|front|mid(?:dle)?|cent(?:er|re))?)"
     r"(?P<side>left|right)"
-    r"(?P<after>(?:most|i?est|e?st|ie?r|ish|y|side|front|back|top|bottom|hand(?:ed)?)?)\b",
+    r"(?P<after>(?:most|i?est|e?st|ie?r|ish|y|sides?|front|back|top|bottom|hand(?:ed)?|wards?|corner"
+    r"|half|end)?)(?![^\W_])",
     re.IGNORECASE,
 )
 

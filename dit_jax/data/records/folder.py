@@ -4,11 +4,11 @@
 a Source, `verify` proves them sound, `manifest` says what they are; see `format`.
 """
 
-import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from dit_jax.data.records.format import (
 from dit_jax.data.records.plan import check_same, plan
 from dit_jax.data.records.read import Records, verify
 from dit_jax.data.records.write import RECORDS, Written, fsync, write_all, write_json
+from dit_jax.lease import Lease, Taken
 
 __all__ = ["Records", "build", "existing", "manifest", "verify"]
 
 ON_ERROR = ("stop", "skip")
+WAIT = 0.2  # seconds between looks whether another process is done
 
 
 def build(
@@ -74,14 +76,19 @@ def build(
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock of one folder of records; the system lets go of it when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.info("Another process is building %s; waiting for it.", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    """Be the only one who builds a folder of records, on every file system; others wait."""
+    said = False
+    with ExitStack() as stack:
+        while True:
+            lease = Lease(path.parent, purpose=f"building {path.name}", name=f".{path.name}.lease")
+            try:
+                stack.enter_context(lease)
+                break
+            except Taken as taken:
+                if not said:
+                    logging.info("Waiting: %s", taken)
+                said = True
+                time.sleep(WAIT)
         yield
 
 

@@ -160,6 +160,9 @@ def test_no_jitter_leaves_the_picture():
             "bright upright leftover copyright frightened",
         ),
         ("middle", "middle"),
+        ("leftward, leftwards, rightwards", "rightward, rightwards, leftwards"),
+        ("midleft middleright centerleft", "midright middleleft centerright"),
+        ("leftcorner, left_man, the_right one", "rightcorner, right_man, the_left one"),
     ],
 )
 def test_swap_left_right(text, expected):

@@ -1,7 +1,6 @@
 """Annotations to array records and back: drawn data, killed builds, damaged folders."""
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import pickle
@@ -21,6 +20,7 @@ from dit_jax.data.entries import Annotations, Entry, MaskFile
 from dit_jax.data.records import format, write
 from dit_jax.data.records.folder import Records, build, existing, manifest, verify
 from dit_jax.data.referent import Source
+from dit_jax.lease import Lease
 
 HEIGHT, WIDTH = 24, 40
 SQUARE = [4, 4, 12, 4, 12, 12, 4, 12]
@@ -376,8 +376,8 @@ def test_a_killed_build_is_continued_to_the_same_bytes(tmp_path):
 def test_builds_at_once_are_one_build(tmp_path):
     annotations = drawn(tmp_path)
     (tmp_path / "out").mkdir()
-    with (tmp_path / "out/.drawn_unc.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # so that both find somebody else at work
+    with Lease(tmp_path / "out", purpose="building", name=".drawn_unc.lease"):
+        # So that both find somebody else at work.
         builds = start(tmp_path, annotations, [[str(tmp_path / "out"), "os.getcwd", 0]] * 2)
         assert [builds.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
         assert existing(tmp_path / "out", "drawn(unc)") is None
