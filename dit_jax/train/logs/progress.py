@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -58,8 +58,8 @@ class MetricWriter:
         self._skipped = 0
         if not silent:
             forget_after(workdir / JSONL, start)
+            self._board = board_of(workdir)
             self._lines = (workdir / JSONL).open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self.restart_clock()
 
     def __enter__(self) -> "MetricWriter":
@@ -164,6 +164,34 @@ class MetricWriter:
         """Print without breaking the progress bar."""
         if not self._silent:
             self._bar.write(text)
+
+
+def board_of(workdir: Path) -> SummaryWriter:
+    """TensorBoard's curves anew from `metrics.jsonl`, to be continued.
+
+    TensorBoard's own files lack what a killed run had not handed to the disk, and hold what a
+    resumed one makes again.
+    """
+    folder = workdir / "tensorboard"
+    for former in folder.glob("events.*"):
+        former.unlink()
+    board = SummaryWriter(str(folder))
+    for line in read_lines(workdir / JSONL):
+        for key, value in line.items():
+            if key != "step":
+                board.add_scalar(key, value, line["step"])
+    return board
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; the last may be half, where a run was killed."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
 
 
 def forget_after(path: Path, step: int) -> None:

@@ -4,7 +4,6 @@ Everything is read from the files that the run writes anyway (`run.json`, `metri
 `pictures/`), so a report can be made again at any time, of a run of any age.
 """
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from dit_jax.eval.report import SUMMARY, write_text
 from dit_jax.models import flops
 from dit_jax.models.architecture import Architecture
 from dit_jax.train.logs import curves, provenance
-from dit_jax.train.logs.progress import JSONL
+from dit_jax.train.logs.progress import JSONL, read_lines
 
 REPORT, CURVES = "report.md", "curves.png"
 
@@ -30,7 +29,7 @@ def write(
       settings: the config's values by dotted key.
       freeze: encoders that are not trained.
     """
-    lines = read(workdir)
+    lines = read_lines(workdir / JSONL)
     starts = provenance.starts(workdir)
     curves.save(lines, workdir / CURVES)
     parts = [
@@ -43,19 +42,6 @@ def write(
         _config(settings, starts),
     ]
     write_text(workdir / REPORT, "\n".join(part for part in parts if part))
-
-
-def read(workdir: Path) -> list[Line]:
-    """The lines of `metrics.jsonl`; the last may be half, where a run was killed."""
-    path, lines = workdir / JSONL, []
-    if not path.is_file():
-        return lines
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def _scores(lines: list[Line], workdir: Path) -> str:

@@ -89,7 +89,7 @@ def test_revision(tmp_path):
 
 def test_the_report(workdir):
     text = (workdir / report.REPORT).read_text()
-    lines = report.read(workdir)
+    lines = report.read_lines(workdir / report.JSONL)
     best = max(line["val-original/oIoU"] for line in lines if "val-original/oIoU" in line)
     assert f"| val | original | {best:.2f} |" in text
     assert "images/s (median of " in text
