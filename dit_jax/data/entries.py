@@ -11,11 +11,15 @@ from typing import Any
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels, as COCO writes them
 
 
+Label = int | str | tuple[int | str, ...]  # a value of a mask picture, or its colour: "#ff0000"
+
+
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask as a picture: everything above 0 belongs to the referent."""
+    """A mask as a picture, of two values; or of several, of which `label` names what is meant."""
 
     path: Path
+    label: Label | None = None
 
 
 # COCO polygons (a list of [x0, y0, x1, y1, …]), run lengths ({"size", "counts"}), a mask picture,

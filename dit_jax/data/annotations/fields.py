@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dit_jax.data.annotations.strict_json import Mistake, Twice, shown
-from dit_jax.data.entries import Box, MaskFile, Segmentation
+from dit_jax.data.entries import Box, Label, MaskFile, Segmentation
 
 ALL = "annotations"  # the file that holds every split; the others' names are their splits
+COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 SPLIT = re.compile(r"(?:train|val|test)[A-Za-z0-9_]*")
 
 
@@ -123,6 +124,21 @@ def mask(value: Any, key: str, *, folder: Path) -> Segmentation:
         f"{key!r} is {shown(value)}; expected the path of a PNG, COCO run lengths"
         ' {"size": [height, width], "counts": …}, or null where nothing is meant.'
     )
+
+
+def label(value: Any, key: str) -> Label:
+    """What is meant of a mask picture: a value, a colour, or a list of them."""
+    named = tuple(value) if isinstance(value, list) else (value,)
+    for one in named:
+        number = isinstance(one, int) and not isinstance(one, bool)
+        if not number and not (isinstance(one, str) and COLOUR.fullmatch(one)):
+            raise Mistake(
+                f"{key!r} is {shown(value)}; expected a value of the mask picture like 2, a colour"
+                ' like "#ff0000", or a list of them.'
+            )
+    if not named:
+        raise Mistake(f"{key!r} is an empty list; expected a value of the mask picture.")
+    return named if isinstance(value, list) else value
 
 
 def run_lengths(value: dict[str, Any], key: str) -> dict[str, Any]:

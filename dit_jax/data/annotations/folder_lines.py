@@ -3,6 +3,7 @@
 {"image": "images/1.jpg", "text": "the red cup", "mask": "masks/1.png"}
 """
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 from dit_jax.data.annotations import fields
 from dit_jax.data.annotations.fields import Item
 from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, parse, shown
-from dit_jax.data.entries import Box, Segmentation
+from dit_jax.data.entries import Box, MaskFile, Segmentation
 
 MEANT = ("mask", "polygon", "box")  # a line has exactly one of them
-KEYS = ("image", "text", *MEANT, "split", "id")
+KEYS = ("image", "text", *MEANT, "label", "split", "id")
 
 
 def read(file: Path, *, folder: Path, mistakes: Mistakes) -> tuple[Item, ...]:
@@ -59,12 +60,18 @@ def _meant(values: dict[str, Any], *, folder: Path) -> tuple[Segmentation | None
     """The object of a line, None where nothing is meant, and the boxes that it claims."""
     key = fields.sole(values, MEANT, hint=' ("mask": null where nothing is meant)')
     value = values[key]
+    if "label" in values and not (key == "mask" and isinstance(value, str)):
+        raise Mistake("'label' is given; expected it beside the path of a mask picture only.")
     if key == "box":
         box = fields.box(value, key)
         return box, (box,)
     if key == "polygon":
         return fields.polygon(value, key), ()
-    return None if value is None else fields.mask(value, key, folder=folder), ()
+    segmentation = None if value is None else fields.mask(value, key, folder=folder)
+    if isinstance(segmentation, MaskFile) and "label" in values:
+        label = fields.label(values["label"], "label")
+        segmentation = dataclasses.replace(segmentation, label=label)
+    return segmentation, ()
 
 
 class _Earlier:

@@ -6,7 +6,7 @@ from pycocotools import mask as rle
 
 from dit_jax.data.check.report import Problem
 from dit_jax.data.entries import Box, Entry
-from dit_jax.data.pixels import Size, broken_parts, entry_mask
+from dit_jax.data.pixels import Size, broken_parts, read_entry
 
 MARGIN = 1.0  # pixels that a box may reach beyond its picture: COCO's are rounded
 AGREEMENT = 0.5  # IoU of the claimed boxes' hull and the mask's box
@@ -39,10 +39,13 @@ def _mask(entry: Entry, size: Size) -> Iterator[Problem]:
         return
     height, width = size
     try:
-        mask = {"size": [height, width], "counts": entry_mask(entry, height=height, width=width)}
+        counts, remarks = read_entry(entry, height=height, width=width)
     except ValueError as error:
         yield Problem("masks that cannot be used", True, entry.name, str(error))
         return
+    for remark in remarks:
+        yield Problem("masks that are not evident", False, entry.name, remark)
+    mask = {"size": [height, width], "counts": counts}
     if rle.area(mask) == height * width:
         text = "every pixel of the picture belongs to it."
         yield Problem("masks of whole pictures", False, entry.name, text)

@@ -6,7 +6,7 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
-from dit_jax.data.pixels.masks import broken_parts, entry_mask
+from dit_jax.data.pixels.masks import broken_parts, entry_mask, read_entry
 from dit_jax.data.pixels.picture_size import Size, check_pixels, header, picture_size
 from dit_jax.data.pixels.stores import ImageStore, open_images
 from dit_jax.data.pixels.transforms import (
@@ -43,6 +43,7 @@ __all__ = [
     "picture_size",
     "pictures",
     "place",
+    "read_entry",
     "restore",
     "run_lengths",
     "stretch",

@@ -5,18 +5,17 @@ mask of an entry is their union: parts that overlap are merged, never summed.
 """
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from pycocotools import mask as rle
 
 from dit_jax.data.entries import Box, Entry, MaskFile, Segmentation
+from dit_jax.data.pixels.mask_pictures import read_mask
 from dit_jax.data.pixels.run_lengths import runs
 
 FARTHEST = 100_000  # pixels; pycocotools walks along every edge, so time and memory grow with it
-PNG = b"\x89PNG\r\n\x1a\n"
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": compressed}
 
 
@@ -27,20 +26,28 @@ def entry_mask(entry: Entry, *, height: int, width: int) -> bytes:
     repeat the entry's name, where a mask is unknown, cannot be read, has another size than the
     picture, or has no pixel. Polygon parts that are `broken_parts` are left out.
     """
+    return read_entry(entry, height=height, width=width)[0]
+
+
+def read_entry(entry: Entry, *, height: int, width: int) -> tuple[bytes, tuple[str, ...]]:
+    """`entry_mask`, and a sentence for each thing about it that was not evident."""
     if entry.segmentations is None:
         raise ValueError("its mask is unknown, because the file that says it is missing.")
     if not entry.segmentations:
-        return _from_runs([height * width], height=height, width=width)["counts"]
-    objects = []
+        return _from_runs([height * width], height=height, width=width)["counts"], ()
+    objects, remarks = [], []
     for number, segmentation in enumerate(entry.segmentations, start=1):
+        which = f"object {number} of {len(entry.segmentations)}: "
         try:
-            objects.append(_object_mask(segmentation, height=height, width=width))
+            mask, said = _object_mask(segmentation, height=height, width=width)
         except ValueError as error:
-            raise ValueError(f"object {number} of {len(entry.segmentations)}: {error}") from error
+            raise ValueError(f"{which}{error}") from error
+        objects.append(mask)
+        remarks += [which + one for one in said]
     union = rle.merge(objects)
     if not rle.area(union):
         raise ValueError(f"the mask is empty, but {len(objects)} object(s) are named.")
-    return union["counts"]
+    return union["counts"], tuple(remarks)
 
 
 def broken_parts(entry: Entry) -> list[str]:
@@ -53,16 +60,19 @@ def broken_parts(entry: Entry) -> list[str]:
     ]
 
 
-def _object_mask(segmentation: Segmentation, *, height: int, width: int) -> RunLengths:
+def _object_mask(
+    segmentation: Segmentation, *, height: int, width: int
+) -> tuple[RunLengths, Sequence[str]]:
+    """A mask and remarks on it."""
     match segmentation:
-        case MaskFile(path):
-            return _from_file(path, height=height, width=width)
+        case MaskFile():
+            return _from_file(segmentation, height=height, width=width)
         case dict():
-            return _from_coco(segmentation, height=height, width=width)
+            return _from_coco(segmentation, height=height, width=width), ()
         case list():
-            return _from_polygons(segmentation, height=height, width=width)
+            return _from_polygons(segmentation, height=height, width=width), ()
         case tuple():
-            return _from_box(segmentation, height=height, width=width)
+            return _from_box(segmentation, height=height, width=width), ()
     raise ValueError(
         f"a mask is given as {type(segmentation).__name__}; expected polygons, run lengths, a mask"
         " picture or a box."
@@ -136,21 +146,15 @@ def _from_runs(counts: list[Any], *, height: int, width: int) -> RunLengths:
     return rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
-def _from_file(path: Path, *, height: int, width: int) -> RunLengths:
-    if not path.is_file():
-        raise ValueError(f"the mask picture {path} is missing.")
-    data = path.read_bytes()
-    # Both keep 1 of 65535 above 0; colour also drops what is transparent.
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data.startswith(PNG) else None
-    if pixels is None:
-        raise ValueError(f"the mask picture {path} cannot be read, expected a complete PNG.")
-    if pixels.shape[:2] != (height, width):
+def _from_file(file: MaskFile, *, height: int, width: int) -> tuple[RunLengths, Sequence[str]]:
+    found = read_mask(file)
+    if found.mask.shape != (height, width):
         raise ValueError(
-            f"the mask picture {path} is {pixels.shape[0]}x{pixels.shape[1]} (height x width) but"
-            f" the picture is {height}x{width}."
+            f"the mask picture {file.path} is {found.mask.shape[0]}x{found.mask.shape[1]} (height x"
+            f" width) but the picture is {height}x{width}."
         )
-    return rle.encode(np.asfortranarray((pixels > 0).any(axis=2), np.uint8))
+    remarks = [f"the mask picture {file.path.name} {remark}" for remark in found.remarks]
+    return rle.encode(np.asfortranarray(found.mask, np.uint8)), remarks
 
 
 def _from_box(box: Box, *, height: int, width: int) -> RunLengths:

@@ -85,8 +85,8 @@ def _digest(path: Path) -> dict[str, str]:
     return {"path": str(path), "sha256": sha256(path)}
 
 
-def _plain(value: MaskFile | bytes) -> str | None:
+def _plain(value: MaskFile | bytes) -> str | list[Any]:
     """What JSON cannot say of a segmentation: a mask picture, run lengths as bytes."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
-    return sha256(value.path) if value.path.is_file() else None
+    return [sha256(value.path) if value.path.is_file() else None, value.label]

@@ -41,6 +41,13 @@ def annotation(**changes):
     ("given", "segmentations", "boxes", "size"),
     [
         ({"mask": "masks/a.png"}, (MaskFile(Path("masks/a.png")),), (), None),
+        ({"mask": "a.png", "label": 2}, (MaskFile(Path("a.png"), 2),), (), None),
+        (
+            {"mask": "a.png", "label": [1, "#ff0000"]},
+            (MaskFile(Path("a.png"), (1, "#ff0000")),),
+            (),
+            None,
+        ),
         ({"mask": RLE}, (RLE,), (), (4, 6)),
         ({"mask": {"size": [4, 6], "counts": "11g0"}}, None, (), (4, 6)),
         ({"polygon": [0, 0, 5, 0, 5, 3]}, ([[0, 0, 5, 0, 5, 3]],), (), None),
@@ -62,7 +69,8 @@ def test_ways_to_say_what_is_meant(tmp_path, given, segmentations, boxes, size):
     if segmentations is None:
         segmentations = (given["mask"],)
     elif segmentations and isinstance(segmentations[0], MaskFile):
-        segmentations = (MaskFile(tmp_path / segmentations[0].path),)
+        (file,) = segmentations
+        segmentations = (MaskFile(tmp_path / file.path, file.label),)
     assert (entry.segmentations, entry.boxes, entry.size) == (segmentations, boxes, size)
     assert (entry.name, entry.split) == ("train.jsonl line 1", "train")
     assert (entry.file_name, entry.image_id, entry.ann_ids) == ("p/a.jpg", None, ())
@@ -193,6 +201,13 @@ def test_mistakes_in_a_line(tmp_path, line, sentence):
         ({"mask": 3}, "'mask' is 3; expected the path of a PNG, COCO run lengths"),
         ({"mask": ""}, "'mask' is empty; expected the path"),
         ({"mask": "../a.png"}, "which leaves the folder"),
+        ({"mask": None, "label": 1}, "'label' is given; expected it beside the path of a mask pic"),
+        ({"mask": RLE, "label": 1}, "'label' is given; expected it beside the path of a mask pict"),
+        ({"box": [1, 2, 3, 4], "label": 1}, "'label' is given; expected it beside the path of a"),
+        ({"mask": "a.png", "label": []}, "'label' is an empty list; expected a value of the mask"),
+        ({"mask": "a.png", "label": "red"}, "'label' is \"red\"; expected a value of the mask pic"),
+        ({"mask": "a.png", "label": [1, 2.5]}, r"'label' is \[1, 2.5\]; expected a value of the"),
+        ({"mask": "a.png", "label": True}, "'label' is true; expected a value of the mask picture"),
         ({"mask": {"size": [4, 6]}}, "'mask' has no 'counts'; expected size and counts."),
         ({"mask": RLE | {"count": 1}}, "unknown key 'count'; the nearest valid key is 'counts'."),
         ({"mask": RLE | {"size": 24}}, r"'size' of 'mask' is 24; expected \[height, width\]."),

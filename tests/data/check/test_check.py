@@ -185,6 +185,16 @@ def test_run_lengths_alone_are_no_crowd(pictures):
     assert check(annotations(pictures, lengths)).problems == ()
 
 
+def test_what_was_not_evident_about_a_mask_is_said(tmp_path, pictures):
+    soft = np.zeros((HEIGHT, WIDTH), np.uint8)
+    soft[6:30, 4:24] = 255
+    cv2.imwrite(str(tmp_path / "soft.png"), cv2.GaussianBlur(soft, (5, 5), 0))
+    file = MaskFile(tmp_path / "soft.png")
+    (problem,) = check(annotations(pictures, entry(segmentations=(file,)))).problems
+    assert (problem.kind, problem.fatal) == ("masks that are not evident", False)
+    assert problem.text.startswith("object 1 of 1: the mask picture soft.png has ")
+
+
 def test_nothing_meant_is_counted_and_no_problem(pictures):
     report = check(annotations(pictures, entry(), entry(1, segmentations=(), boxes=())))
     assert report.problems == () and report.nothing == {"train": 1}

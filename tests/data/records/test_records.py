@@ -192,6 +192,9 @@ def test_a_mask_picture_is_a_mask(tmp_path):
     annotations = drawn(tmp_path, segmentations=(MaskFile(tmp_path / "mask.png"),))
     path = make(annotations, tmp_path / "out")
     np.testing.assert_array_equal(Records(path, "train")[1].mask, mask > 0)
+    other = drawn(tmp_path, segmentations=(MaskFile(tmp_path / "mask.png", label=0),))
+    with pytest.raises(ValueError, match="same files .* give other records now"):
+        make(other, tmp_path / "out")
     mask[0, 0] = 1
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     with pytest.raises(ValueError, match="same files .* give other records now .*mask pictures"):
