@@ -1,0 +1,211 @@
+"""README, CONTRIBUTING and docs/: commands parse, links and paths lead somewhere, programs run.
+
+docs/predict.md, docs/deploy.md and docs/model-card.md are run as they stand by
+tests/predict/test_docs.py and tests/export/test_docs.py.
+"""
+
+import json
+import re
+import shlex
+import sys
+import textwrap
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from places import ROOT
+from quickly import compiled_quickly
+from small_models import write_model
+
+from dit_jax import cli
+from dit_jax.convert import __main__ as convert
+from dit_jax.data import prepare
+from dit_jax.data.annotations import datasets
+from dit_jax.eval import score
+from dit_jax.figures import __main__ as figures
+
+# ml_collections 1.1, at every config file that a flag names, on Python 3.11
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += sorted(ROOT.glob("docs/*.md"))
+PARSERS = {
+    "convert": convert.parser,
+    "dit_jax.data.prepare": prepare._parser,
+    "dit_jax.eval.score": score._parser,
+    "dit_jax.figures": figures._parser,
+}
+PROGRAM = re.compile(r"\bpython[\d.]*\s+(?:-m\s+)?(launch\.py|(?<=-m )[\w.]+)(.*)")
+ENDS = re.compile(r"\s[>|<&]|'|\s#|&&")  # what a shell does with a command's output
+LEFT_OPEN = ("…", "MODE", "ROW")
+FOLDERS = ("benchmarks", "configs", "convert", "dit_jax", "docs", "examples", "tests")
+LINK = re.compile(r'(?:\]\(|src=")([^)"\s]+)')
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page):
+    """The indented blocks of a page, without their indentation."""
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text_of(page), re.MULTILINE)
+    return [textwrap.dedent(block).strip("\n") for block in found]
+
+
+def code(page):
+    """Every line of its blocks, continuations joined, and every piece of code in its prose."""
+    for line in text_of(page).replace("\\\n", " ").splitlines():
+        yield from [line] if line.startswith("    ") else re.findall("`([^`]+)`", line)
+
+
+def commands(page):
+    """(program, arguments) of every command that says all of itself."""
+    for line in code(page):
+        if (found := PROGRAM.search(line)) and not any(word in line for word in LEFT_OPEN):
+            yield found[1], shlex.split(ENDS.split(found[2])[0])
+
+
+def check_launch(arguments):
+    """A command of launch.py: flags and config, as `cli.main` reads them before anything runs."""
+    line = ["launch.py", *arguments]
+    # ml_collections looks there for the keys of a config that are changed.
+    with flagsaver.flagsaver(), mock.patch.object(sys, "argv", line):
+        assert cli.parse(line) == ["launch.py"]
+        cli.check_flags(cli.MODES[flags.FLAGS.mode])
+        if flags.FLAGS["config"].present:
+            cli.config()
+
+
+def is_program(module):
+    path = ROOT / module.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for program, arguments in commands(page):
+        if program == "launch.py":
+            check_launch(arguments)
+        elif program in PARSERS and arguments:
+            PARSERS[program]().parse_args(arguments)
+        elif program not in ("pytest", "venv"):
+            assert is_program(program), program
+
+
+def test_there_are_commands():
+    """Of every program, so that the test above looks at what it means to look at."""
+    found = [command for page in PAGES for command in commands(page)]
+    assert len(found) > 50
+    assert {"launch.py", *PARSERS, "examples.own_data", "docs.architecture"} <= dict(found).keys()
+    assert sum("launch.py" in line for page in PAGES for line in code(page)) < 45  # few left open
+
+
+@pytest.mark.parametrize("key", ["--config.optim.batchsize=4", "--mode=trian", "--modle=x"])
+def test_a_wrong_command_would_be_found(key, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises((ValueError, KeyError, flags.Error)):
+        check_launch(["--config=configs/quickstart.py", "--workdir=x", key])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_and_pins_exist(page):
+    targets = re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.MULTILINE)
+    pins = "".join(text_of(path) for path in ROOT.glob("requirements*.txt"))
+    for line in code(page):
+        if made := re.match(r"\s*make ([\w-]+)", line):
+            assert made[1] in targets
+        for name, version in re.findall(r"\b([\w-]+)(?:\[\w+\])?==([\d.]+)", line):
+            assert f"{name}=={version}" in pins
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(text_of(page)):
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", text_of(target), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    """In backticks: from the project's top, from dit_jax, or from the row's own file."""
+    changed = page.name == "CHANGELOG.md"  # speaks of what is gone, too
+    for name in [] if changed else re.findall(r"`([\w./-]+(?:\.py|/))`", text_of(page)):
+        first = name.split("/")[0]
+        if "/" in name.rstrip("/") and (first in FOLDERS or (ROOT / "dit_jax" / first).is_dir()):
+            assert (ROOT / name).exists() or (ROOT / "dit_jax" / name).exists(), name
+
+
+def test_the_readme_is_short_and_begins_with_the_three_paths():
+    lines = text_of(ROOT / "README.md").splitlines()
+    assert len(lines) <= 130
+    paths = [link for link in LINK.findall("\n".join(lines[:20])) if link.startswith("#")]
+    assert [link[1] for link in paths] == ["a", "b", "c"]
+
+
+def test_the_readmes_program_runs(tmp_path, monkeypatch, programs):
+    write_model(tmp_path / "runs/quickstart/model")
+    monkeypatch.chdir(tmp_path)
+    (program,) = [one for one in blocks(ROOT / "README.md") if one.startswith("import ")]
+    names = {}
+    with compiled_quickly(programs):
+        exec(compile(program, "README.md", "exec"), names)
+    assert names["found"].mask.shape == names["found"].probability.shape == (128, 104)
+
+
+def write_coco(folder):
+    """What an annotation tool exports: categories, no captions; two cups in the second picture."""
+    square = [[4, 4, 20, 4, 20, 20, 4, 20]]
+    objects = [(1, 1), (2, 1), (2, 1), (2, 2)]  # picture, category
+    (folder / "export.json").write_text(
+        json.dumps(
+            {
+                "images": [
+                    {"id": i, "file_name": f"{i}.jpg", "height": 32, "width": 48} for i in (1, 2)
+                ],
+                "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "saucer"}],
+                "annotations": [
+                    {"id": i, "image_id": image, "category_id": kind, "segmentation": square}
+                    for i, (image, kind) in enumerate(objects)
+                ],
+            }
+        )
+    )
+
+
+def write_labelme(folder):
+    for number, label in ((1, "the red cup"), (2, "the saucer")):
+        shape = {"label": label, "points": [[4, 4], [20, 4], [20, 20]], "shape_type": "polygon"}
+        labelled = {"imagePath": f"{number}.jpg", "shapes": [shape], "imageData": None}
+        (folder / f"photos/{number}.json").write_text(json.dumps(labelled))
+
+
+@pytest.mark.parametrize(
+    ("write", "calls", "said"),
+    [
+        (write_coco, "export.json", [("the cup",), ("the saucer",)]),
+        (write_labelme, "annotations.jsonl", [("the red cup",), ("the saucer",)]),
+    ],
+)
+def test_what_annotation_tools_write_is_read(write, calls, said, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    for number in (1, 2):
+        picture = np.zeros((32, 48, 3), np.uint8)
+        assert cv2.imwrite(str(tmp_path / f"photos/{number}.jpg"), picture)
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    programs = [block for block in blocks(ROOT / "docs/own-data.md") if block.startswith("import ")]
+    (program,) = [one for one in programs if calls in one]
+    exec(compile(program, "own-data.md", "exec"), {})
+    read = datasets.open_annotations("folder", "", source=tmp_path / "photos")
+    entries = [entry for split in read.splits.values() for entry in split]
+    assert sorted(entry.expressions for entry in entries) == said
