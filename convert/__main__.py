@@ -8,6 +8,7 @@ python -m convert reverse --format=dit models/ldit_vit_b out.pth
 """
 
 import argparse
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from dit_jax.convert import checkpoint, names, sources, transfer
 from dit_jax.convert.assemble import assemble, open_bert
 from dit_jax.convert.checkpoint import Checkpoint
-from dit_jax.models.architecture import Architecture, Injection, to_json
+from dit_jax.models.architecture import PATCH, Architecture, Injection, to_json
 from dit_jax.models.params import flatten, unflatten
 from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
@@ -162,10 +163,8 @@ def reverse(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.source} holds only a text encoder; expected a whole model.")
     directory.read(arguments.source)  # refuses a directory that does not fit its architecture
     state = transfer.to_state(contents.tensors) | contents.unused
-    facts = {"architecture": to_json(arch)}
     if arguments.format == "sam":
         state, left_out = sam_state(state)
-        facts = facts if arch.bert is None else {}
         if left_out:
             print(f"left out, not part of SAM: {', '.join(left_out)}")
     elif arch.bert is None:
@@ -177,8 +176,19 @@ def reverse(arguments: argparse.Namespace) -> None:
             "mask_decoder.presence_head: the released code declares no such part and loads the"
             " rest of the file with load_state_dict(strict=False)"
         )
+    noted = arch if arguments.format == "dit" else sam_part(arch)
+    facts = {"architecture": to_json(noted)}
     checkpoint.write(arguments.out, state, wrap=arguments.wrap, facts=facts)
     print(f"{arguments.out}: {len(state)} tensors")
+
+
+def sam_part(arch: Architecture) -> Architecture:
+    """The SAM inside a model, as Meta runs it; plain SAM as it is."""
+    if arch.bert is None:
+        return arch
+    without = dict(bert=None, injection=Injection.NONE, text_projection=None, presence=False)
+    usual = dict(image_size=arch.vit.grid * PATCH, windowed=True)
+    return dataclasses.replace(arch, **without, **usual)
 
 
 def sam_state(state: dict) -> tuple[dict, list[str]]:

@@ -34,13 +34,12 @@ def sam(
     found = checkpoint.read(source, "sam", key=key)
     config = beside.find(source) if found.convention is names.HF_SAM else None
     said = beside.vit(config) if config else {}
+    noted = _noted(found)
     if global_blocks is None:
-        global_blocks = said.get("global_blocks")
+        global_blocks = said.get("global_blocks", noted and noted.vit.global_blocks)
     image = infer.vit(found, global_blocks=global_blocks)
     beside.compare(config, said, image)
-    noted = _noted(found)
-    if image_size is None and noted is not None and noted.bert is None:
-        image_size = noted.image_size
+    usual = image.grid * PATCH if noted is None else noted.image_size
     if "medsam" in source.name.lower():
         say(
             f"{source} is read as the SAM that MedSAM is; it was trained on pictures whose values"
@@ -51,8 +50,8 @@ def sam(
         bert=None,
         injection=Injection.NONE,
         **infer.decoder(found),
-        image_size=image.grid * PATCH if image_size is None else image_size,
-        windowed=True,
+        image_size=usual if image_size is None else image_size,
+        windowed=noted is None or noted.windowed,
     )
     return arch, found
 

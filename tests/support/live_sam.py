@@ -55,17 +55,14 @@ def meta_names(state):
     return renamed
 
 
-def live_sam(folder: Path) -> tuple[transformers.SamModel, Path]:
-    """PyTorch's model, and the model directory that was converted from it."""
+def random_sam(*, image: int = 128, window: int = 3) -> transformers.SamModel:
+    """Three blocks, the second of which is global; random values everywhere."""
     torch.manual_seed(0)
-    vision = dict(
-        hidden_size=48, num_hidden_layers=3, num_attention_heads=3, image_size=128, window_size=3
-    )
+    vision = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, mlp_dim=192)
+    vision |= dict(image_size=image, window_size=window, global_attn_indexes=[1])
     config = transformers.SamConfig(
-        vision_config=vision | dict(global_attn_indexes=[1], mlp_dim=192)
+        vision_config=vision, prompt_encoder_config=dict(image_size=image)
     )
-    config.prompt_encoder_config.image_size = 128
-    config.prompt_encoder_config.image_embedding_size = 8
     theirs = transformers.SamModel(config).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -73,6 +70,12 @@ def live_sam(folder: Path) -> tuple[transformers.SamModel, Path]:
         shared = theirs.shared_image_embedding.positional_embedding
         shared.copy_(torch.randn_like(shared))
         theirs.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
+    return theirs
+
+
+def live_sam(folder: Path) -> tuple[transformers.SamModel, Path]:
+    """PyTorch's model, and the model directory that was converted from it."""
+    theirs = random_sam()
     torch.save(meta_names(theirs.state_dict()), folder / "sam.pth")
     assert convert(["sam", str(folder / "sam.pth"), str(folder / "model")]) == 0
     return theirs, folder / "model"
