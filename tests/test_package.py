@@ -184,6 +184,7 @@ def installed(built, programs, tmp_path_factory):
     return run
 
 
+@pytest.mark.proof
 def test_installed(installed, tmp_path):
     model = write_model(tmp_path / "model")
     Image.fromarray(dataset.scene("val", 1, size=64).image()).save(tmp_path / "scene.png")

@@ -19,7 +19,8 @@ from dit_jax.data.shapes.draw import outline, owners, paint, stencil
 from dit_jax.data.shapes.layout import COLOURS, HELD_OUT, REACH, SHAPES
 from dit_jax.data.shapes.words import WORDINGS, vocabulary
 
-SCENES = 40
+SCENES = 150
+READ = 40  # of them, whose every expression is understood anew
 MANY = 400  # for `make proof`
 
 
@@ -30,13 +31,13 @@ def scenes() -> dict[str, list[Scene]]:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_expression_means_its_referent_only(split, scenes):
-    means_its_referent_only(scenes[split])
+    means_its_referent_only(scenes[split][:READ])
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_expression_of_many_means_its_referent_only(split):
-    means_its_referent_only([scene(split, i) for i in range(SCENES, MANY)])
+    means_its_referent_only([scene(split, i) for i in range(READ, MANY)])
 
 
 def means_its_referent_only(scenes):
