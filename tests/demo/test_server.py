@@ -397,7 +397,9 @@ def test_ports(segmenter):
 
 def test_without_its_packages(segmenter, monkeypatch):
     monkeypatch.setitem(sys.modules, "waitress", None)
-    with pytest.raises(ModuleNotFoundError, match=r"the demo needs waitress; expected .*\[demo\]"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"the demo needs waitress: pip install 'dit_jax\[demo\]'"
+    ):
         server.make_server(segmenter, name="m", host="127.0.0.1", port=0)
 
 
