@@ -8,17 +8,14 @@ python -m convert reverse --format=dit models/ldit_vit_b out.pth
 """
 
 import argparse
-import dataclasses
-import re
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from dit_jax.convert import checkpoint, names, sources, transfer
+from dit_jax.convert import names, sources, transfer
 from dit_jax.convert.assemble import assemble, open_bert
 from dit_jax.convert.checkpoint import Checkpoint
-from dit_jax.models.architecture import PATCH, Architecture, Injection, to_json
+from dit_jax.convert.reverse import FORMATS, reverse
+from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.models.params import flatten, unflatten
 from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
@@ -92,11 +89,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="of the fresh parameters")
     command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
     command = commands.add_parser("reverse", help="a model directory back to PyTorch")
-    command.set_defaults(run=reverse)
-    command.add_argument("--format", choices=("dit", "sam"), required=True)
+    command.set_defaults(run=reversed_)
+    command.add_argument(
+        "--format",
+        choices=FORMATS,
+        required=True,
+        help="the released code's model, Meta's SAM, or a folder for Hugging Face's SamModel",
+    )
     command.add_argument("--wrap", action="store_true", help='write {"state_dict": …}')
     command.add_argument("source", type=Path, metavar="MODEL_DIR")
-    command.add_argument("out", type=Path, metavar="OUT.pth")
+    command.add_argument("out", type=Path, metavar="OUT", help="a .pth; of hf-sam a folder")
+    command.add_argument("--overwrite", action="store_true", help="replace a folder OUT")
     return root
 
 
@@ -144,67 +147,22 @@ def assembled(arguments: argparse.Namespace) -> None:
     layer = bert.depth if arguments.text_layer is None else arguments.text_layer
     arch = architecture(VARIANTS[arguments.row], bert=bert, text_layer=layer)
     params = assemble(arch, sam=arguments.source, bert=None, seed=arguments.seed)
-    sources = {"sam": arguments.source.name, "bert": arguments.bert.name}
+    noted = {"sam": arguments.source.name, "bert": arguments.bert.name}
     directory.save(
         arguments.out,
         arch,
         unflatten(flatten(params) | tensors),
         vocab=_vocab(arguments.vocab, arguments.bert),
-        provenance={"source": sources, "format": "assembled"},
+        provenance={"source": noted, "format": "assembled"},
         overwrite=arguments.overwrite,
     )
     print(f"{arguments.out}: {arch}")
 
 
-def reverse(arguments: argparse.Namespace) -> None:
-    contents = directory.read_contents(arguments.source)
-    arch = contents.architecture
-    if arch is None:
-        raise ValueError(f"{arguments.source} holds only a text encoder; expected a whole model.")
-    directory.read(arguments.source)  # refuses a directory that does not fit its architecture
-    state = transfer.to_state(contents.tensors) | contents.unused
-    if arguments.format == "sam":
-        state, left_out = sam_state(state)
-        if left_out:
-            print(f"left out, not part of SAM: {', '.join(left_out)}")
-    elif arch.bert is None:
-        raise ValueError(f"{arguments.source} is plain SAM; use --format=sam.")
-    elif contents.provenance.get("format") != "dit":  # else it is whole already
-        state = declared(arch) | state
-    if arguments.format == "dit" and arch.presence:
-        print(
-            "mask_decoder.presence_head: the released code declares no such part and loads the"
-            " rest of the file with load_state_dict(strict=False)"
-        )
-    noted = arch if arguments.format == "dit" else sam_part(arch)
-    facts = {"architecture": to_json(noted)}
-    checkpoint.write(arguments.out, state, wrap=arguments.wrap, facts=facts)
-    print(f"{arguments.out}: {len(state)} tensors")
-
-
-def sam_part(arch: Architecture) -> Architecture:
-    """The SAM inside a model, as Meta runs it; plain SAM as it is."""
-    if arch.bert is None:
-        return arch
-    without = dict(bert=None, injection=Injection.NONE, text_projection=None, presence=False)
-    usual = dict(image_size=arch.vit.grid * PATCH, windowed=True)
-    return dataclasses.replace(arch, **without, **usual)
-
-
-def sam_state(state: dict) -> tuple[dict, list[str]]:
-    """SAM's own tensors under Meta's names, and the names of the others."""
-    ours = re.compile(r"visual_encoder\.(prob|tokens|cross|ln)|mask_decoder\.presence_head\.")
-    mine = {n: v for n, v in state.items() if n.startswith(names.SAM_PARTS) and not ours.match(n)}
-    return {names.META.write(n): v for n, v in mine.items()}, sorted(state.keys() - mine.keys())
-
-
-def declared(arch: Architecture) -> dict:
-    """Zeros for what the released code declares and never reads, so that it loads strictly."""
-    pooler, width = "lang_encoder.bert.pooler.dense", arch.bert.width
-    shapes = {f"{pooler}.weight": (width, width), f"{pooler}.bias": (width,)}
-    if arch.injection != Injection.NONE:
-        shapes |= names.DECLARED
-    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+def reversed_(arguments: argparse.Namespace) -> None:
+    how = dict(form=arguments.format, wrap=arguments.wrap, overwrite=arguments.overwrite)
+    count = reverse(arguments.source, arguments.out, **how)
+    print(f"{arguments.out}: {count} tensors")
 
 
 def _finish(arguments: argparse.Namespace, arch: Architecture, found: Checkpoint) -> None:
