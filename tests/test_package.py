@@ -17,6 +17,7 @@ from places import ROOT
 from quickly import environment
 from small_models import write_model
 
+import dit_jax
 from dit_jax import Segmenter
 from dit_jax.convert import checkpoint
 from dit_jax.data.shapes import dataset
@@ -221,3 +222,10 @@ def test_the_source_distribution_tests_itself(built):
     command = [sys.executable, "-m", "pytest", "tests/test_config.py", "tests/test_rooms.py"]
     done = subprocess.run(command, cwd=built / NAME, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout
+
+
+def test_names_of_the_package():
+    assert dit_jax.Segmenter is Segmenter
+    assert dit_jax.Segmentation.__name__ == "Segmentation"
+    with pytest.raises(AttributeError, match="no attribute 'Segmentor'"):
+        dit_jax.Segmentor  # noqa: B018

@@ -13,7 +13,6 @@ from quickly import compiled_quickly
 from runs import config_of
 from small_models import architecture, random_params, write_model
 
-import dit_jax
 from dit_jax import Segmenter
 from dit_jax.data.pixels.pictures import rgb
 from dit_jax.eval.prediction_files import read
@@ -344,10 +343,3 @@ def test_answers_do_not_keep_what_was_large(segmenter):
     before = found.logits.copy()
     assert found.mask is found.mask and found.probability is not found.probability
     np.testing.assert_array_equal(found.logits, before)
-
-
-def test_names_of_the_package():
-    assert dit_jax.Segmenter is Segmenter
-    assert dit_jax.Segmentation.__name__ == "Segmentation"
-    with pytest.raises(AttributeError, match="no attribute 'Segmentor'"):
-        dit_jax.Segmentor  # noqa: B018
