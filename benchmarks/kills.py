@@ -48,11 +48,12 @@ class Command:
 
     cache: Path
     settings: tuple[str, ...] = SETTINGS
+    program: Path = ROOT / "launch.py"
 
     def start(self, workdir: Path) -> subprocess.Popen:
         env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(self.cache)}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        command = [sys.executable, "launch.py", *self.settings, f"--workdir={workdir}"]
+        command = [sys.executable, str(self.program), *self.settings, f"--workdir={workdir}"]
         quiet = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return subprocess.Popen(command, cwd=ROOT, env=env, **quiet)
 

@@ -1,21 +1,22 @@
 """The command line, as people call it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
-from compiler import COMPILES_FASTER
+from command_line import launched
 from PIL import Image
 from places import ROOT
+from quickly import SHALLOW
 
 import dit_jax
 from dit_jax import cli as command
 
 SMALL = [
     "--config=configs/quickstart.py",
+    *SHALLOW,
     "--config.model.image_size=64",
     "--config.optim.batch_size=4",
     "--config.optim.max_steps=3",
@@ -29,19 +30,11 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def launch(programs):
-    """Run the command; all calls share the programs that JAX compiled."""
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs), "XLA_FLAGS": COMPILES_FASTER}
-    how = dict(cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
-    return lambda *arguments: subprocess.run(
-        [sys.executable, "launch.py", *map(str, arguments)], **how
-    )
-
-
-@pytest.fixture(scope="module")
-def trained(launch, tmp_path_factory):
+def trained(tmp_path_factory):
+    """A run in a process of its own, as people start it."""
     workdir = tmp_path_factory.mktemp("run")
-    done = launch(*SMALL, f"--workdir={workdir}")
+    command = [sys.executable, "launch.py", *SMALL, f"--workdir={workdir}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "Trained 3 steps." in done.stdout
     return workdir, done.stdout
@@ -65,15 +58,15 @@ def test_train(trained):
     assert "oIoU" in said
 
 
-def test_eval_agrees(launch, trained, tmp_path):
+def test_eval_agrees(trained, tmp_path):
     """Of the run's folder and of its exported model: the scores that training ended with."""
     workdir, _ = trained
     before = (workdir / "eval" / "shapes-testA-original.json").read_text()
     (workdir / "eval" / "shapes-testA-original.json").unlink()
-    of_run = launch(*SMALL, f"--workdir={workdir}", "--mode=eval")
+    of_run = launched(*SMALL, f"--workdir={workdir}", "--mode=eval")
     assert of_run.returncode == 0, of_run.stderr
     assert (workdir / "eval" / "shapes-testA-original.json").read_text() == before
-    of_model = launch(
+    of_model = launched(
         *SMALL, f"--workdir={tmp_path}", "--mode=eval", f"--model={workdir / 'model'}"
     )
     assert of_model.returncode == 0, of_model.stderr
@@ -81,8 +74,8 @@ def test_eval_agrees(launch, trained, tmp_path):
     assert of_model.stdout == of_run.stdout
 
 
-def test_help(launch):
-    done = launch("--help")
+def test_help():
+    done = launched("--help")
     assert done.returncode == 0
     assert "--workdir" in done.stdout and "python launch.py --config=" in done.stdout
 
@@ -100,8 +93,8 @@ def test_help(launch):
         (["--config.data.eval_splits=val,testC"], "unknown split 'testC' of shapes"),
     ],
 )
-def test_mistakes(launch, tmp_path, arguments, sentence):
-    failed = launch("--config=configs/quickstart.py", f"--workdir={tmp_path / 'w'}", *arguments)
+def test_mistakes(tmp_path, arguments, sentence):
+    failed = launched("--config=configs/quickstart.py", f"--workdir={tmp_path / 'w'}", *arguments)
     assert failed.returncode == 1
     assert failed.stderr.count("\n") == 1
     assert re.search(sentence, failed.stderr), failed.stderr

@@ -3,15 +3,17 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
-from runs import compiling_once, config_of, shrink
+from runs import FIVE_STEPS, config_of, train_step_of
 
 from dit_jax.strict import flatten
 from dit_jax.train import loop
+from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints
 from dit_jax.train.logs import progress
 from dit_jax.train.run import Run
@@ -19,15 +21,10 @@ from dit_jax.train.stop import Stop
 from dit_jax.train.workdir import FORMER, check_same, write_settings
 from dit_jax.weights import directory
 
+pytestmark = pytest.mark.usefixtures("small")
+
 # Saved at steps 3 (evaluated) and 5.
-LENGTH = dict(optim__max_steps=5, checkpoint__every_steps=0, eval__every_steps=3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small(programs):
-    with pytest.MonkeyPatch.context() as patch, compiling_once(programs):
-        shrink(patch)
-        yield
+LENGTH = FIVE_STEPS | dict(checkpoint__every_steps=0)
 
 
 def final_params(workdir):
@@ -46,22 +43,18 @@ def die_after(monkeypatch, batches):
     monkeypatch.setattr(loop.steps, "place_batch", place_or_die)
 
 
-def test_resume_is_no_resume(tmp_path, monkeypatch, capsys):
+def test_resume_is_no_resume(trained, tmp_path, monkeypatch, capsys):
     """A run killed after step 4, whose last checkpoint is step 3's, ends bit-identical."""
     config = config_of(**LENGTH)
-    loop.train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         die_after(patch, batches=6)  # four steps, one ahead, and one of the evaluation at step 3
         with pytest.raises(InterruptedError):
-            loop.train(config, tmp_path / "broken")
-    loop.train(config, tmp_path / "broken")
+            loop.train(config, tmp_path)
+    loop.train(config, tmp_path)
     assert "Continuing from step 3 of 5." in capsys.readouterr().out
-    for a, b in zip(
-        final_params(tmp_path / "whole"), final_params(tmp_path / "broken"), strict=True
-    ):
+    for a, b in zip(final_params(trained), final_params(tmp_path), strict=True):
         np.testing.assert_array_equal(a, b)
-    lines = [records(tmp_path / name) for name in ("whole", "broken")]
-    for a, b in zip(*lines, strict=True):
+    for a, b in zip(records(trained), records(tmp_path), strict=True):
         assert {k: v for k, v in a.items() if "images" not in k} == {
             k: v for k, v in b.items() if "images" not in k
         }
@@ -69,16 +62,26 @@ def test_resume_is_no_resume(tmp_path, monkeypatch, capsys):
 
 def test_the_seed_decides_everything(tmp_path):
     """Weights, order, augmentation, dropout: equal for equal seeds, and only for those."""
-    changes = dict(optim__max_steps=2, model__dropout=True)
-    for name, seed in (("one", 3), ("other", 3), ("different", 4)):
-        config = config_of(**changes)
-        loop.train(dataclasses.replace(config, seed=seed), tmp_path / name)
-    one, other, different = (final_params(tmp_path / n) for n in ("one", "other", "different"))
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert any(np.any(a != b) for a, b in zip(one, different, strict=True))
-    losses = [[r.get("train/loss") for r in records(tmp_path / n)] for n in ("one", "other")]
-    assert losses[0] == losses[1]
+    changes = FIVE_STEPS | dict(model__dropout=True)
+    config = config_of(**changes)
+    one, other, different = (
+        two_steps(dataclasses.replace(config, seed=seed), tmp_path) for seed in (3, 3, 4)
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (one, different)), strict=True))
+
+
+def two_steps(config, workdir):
+    """Parameters and losses, as `loop.train` makes them."""
+    run, losses = Run.of(config, workdir), []
+    placement, train_step = train_step_of(run)
+    state, key = run.first_state(placement), jax.random.key(config.seed)
+    for _ in range(2):
+        batch = steps.place_batch(next(run.batches), run.model.mesh)
+        state, metrics = train_step(state, batch, key)
+        losses.append(metrics["loss"])
+    run.batches.close()
+    return jax.device_get((state.trainable, losses))
 
 
 def records(workdir):
@@ -120,14 +123,15 @@ def raise_interrupted(*arguments):
     raise InterruptedError
 
 
-def test_a_signal_ends_the_last_scores(tmp_path, monkeypatch, capsys):
-    config = config_of(**LENGTH, data__eval_splits=("val", "testA"))
+def test_a_signal_ends_the_last_scores(trained, tmp_path, monkeypatch, capsys):
+    config = config_of(**FIVE_STEPS, data__eval_splits=("val", "testA"))
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     with monkeypatch.context() as patch:
         patch.setattr(loop.directory, "save", lambda *_, **__: os.kill(os.getpid(), 15))
-        loop.train(config, tmp_path)
+        assert not loop.train(config, tmp_path, overwrite=True)
     assert "Stopped before every split was scored." in capsys.readouterr().out
     assert not (tmp_path / "eval" / "shapes-testA-dit.json").exists()
-    loop.train(config, tmp_path)
+    assert loop.train(config, tmp_path)
     assert (tmp_path / "eval" / "shapes-testA-dit.json").is_file()
     assert "testA" in capsys.readouterr().out
 

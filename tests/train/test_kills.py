@@ -3,30 +3,32 @@
 import json
 
 import pytest
-from compiler import COMPILES_FASTER
-from quickly import SHALLOW
+from places import PYTHONPATH, SUPPORT
+from runs import FIVE_STEPS, flags_of
 
 from benchmarks import kills
 
-SHORT = (*SHALLOW, "--config.optim.max_steps=12", "--config.eval.every_steps=6")
+MOMENTS = ("first save", "scoring", "save")
+
+
+@pytest.fixture
+def command(programs, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    return kills.Command(programs, tuple(flags_of(**FIVE_STEPS)), SUPPORT / "small_launch.py")
 
 
 @pytest.fixture(scope="module")
-def command(programs):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", COMPILES_FASTER)
-        yield kills.Command(programs, (*kills.SETTINGS, *SHORT))
-
-
-@pytest.fixture(scope="module")
-def expected(command, tmp_path_factory):
+def expected(trained):
     """What an undisturbed run leaves."""
-    workdir = tmp_path_factory.mktemp("whole")
-    command.finish(workdir)
-    return kills.outcome(workdir)
+    return kills.outcome(trained)
 
 
-def test_killed_in_the_first_save_in_scoring_and_in_a_save(command, expected, tmp_path):
+@pytest.mark.parametrize(
+    "moments",
+    [("save",), pytest.param(MOMENTS, marks=pytest.mark.proof)],
+    ids=" then ".join,
+)
+def test_killed_at_the_worst_moments(command, expected, tmp_path, moments):
     checkpoints, metrics = tmp_path / "checkpoints", tmp_path / "metrics.jsonl"
 
     def saved() -> bool:
@@ -38,12 +40,12 @@ def test_killed_in_the_first_save_in_scoring_and_in_a_save(command, expected, tm
     def scoring() -> bool:
         lines = metrics.read_text().splitlines() if metrics.is_file() else []
         whole = [json.loads(line) for line in lines if line.endswith("}")]
-        return bool(whole) and whole[-1]["step"] == 6 and not (tmp_path / "scores.json").is_file()
+        return bool(whole) and whole[-1]["step"] == 3 and not (tmp_path / "scores.json").is_file()
 
-    assert command.kill_when(tmp_path, saving)
-    assert not saved()
-    assert command.kill_when(tmp_path, scoring)
-    assert command.kill_when(tmp_path, lambda: saved() and saving())
+    ripe = {"first save": saving, "scoring": scoring, "save": lambda: saved() and saving()}
+    for moment in moments:
+        assert command.kill_when(tmp_path, ripe[moment]), moment
+        assert moment != "first save" or not saved()
     command.finish(tmp_path)
     kills.compare(expected, kills.outcome(tmp_path))
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import compiling_once, config_of, shrink, train_step_of
+from runs import FIVE_STEPS, config_of, train_step_of
 
 from dit_jax.data.pixels.transforms import letterbox
 from dit_jax.models import params as parameters
@@ -19,15 +19,10 @@ from dit_jax.train.placement import sharding
 from dit_jax.train.run import Run
 from dit_jax.train.state import evaluated
 
+pytestmark = pytest.mark.usefixtures("small")
+
 FIRST = "image_encoder.patch_embed.proj.kernel"
 HEAD = "mask_decoder.presence_head.layers.2.kernel"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small(programs):
-    with pytest.MonkeyPatch.context() as patch, compiling_once(programs):
-        shrink(patch)
-        yield
 
 
 def prepared(tmp_path, **changes):
@@ -40,17 +35,17 @@ def prepared(tmp_path, **changes):
 
 
 def test_learns_and_compiles_once(tmp_path):
-    _, state, train_step, batch = prepared(tmp_path, optim__max_steps=40)
-    losses, rates = [], []
-    for _ in range(12):
+    _, state, train_step, batch = prepared(tmp_path, **FIVE_STEPS)
+    losses, rates, before = [], [], train_step._cache_size()
+    for _ in range(5):
         state, metrics = train_step(state, batch, jax.random.key(0))
         losses.append(float(metrics["loss"]))
         rates.append(float(metrics["lr"]))
     assert metrics.keys() == {"loss", "lr", "grad_norm"}
     assert losses[-1] < 0.7 * losses[0]
     assert rates[0] < rates[1]
-    assert int(state.step) == 12
-    assert train_step._cache_size() == 1
+    assert int(state.step) == 5
+    assert train_step._cache_size() <= before + 1  # another test may have compiled it
     assert isinstance(metrics["loss"], jax.Array)
 
 
@@ -152,7 +147,7 @@ def test_normalize():
 
 
 def test_predict_step(tmp_path):
-    run, state, _, batch = prepared(tmp_path)
+    run, state, _, batch = prepared(tmp_path, **FIVE_STEPS)
     _, abstract = parameters.structure(run.model.arch)
     placement = sharding.shardings(abstract, run.model.mesh)
     predict = steps.make_predict_step(run.model.graph, mesh=run.model.mesh, placement=placement)
