@@ -243,7 +243,10 @@ def test_own_folders_bring_their_pictures(tmp_path, out):
 def test_a_folder_that_cannot_be_written_is_a_sentence(root, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(root, tmp_path / "file" / "records") == 1
-    assert capsys.readouterr().err == f"error: {tmp_path}/file/records: Not a directory.\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}/file/records cannot be written: Not a directory.\n"
+    )
 
 
 def test_every_real_sentence_for_evaluation(shared):

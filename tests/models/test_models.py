@@ -20,8 +20,7 @@ VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
 BERT = Bert(vocab=40, depth=1, width=32, heads=2, mlp_width=48, positions=24)
 WIDE = dataclasses.replace(BERT, width=48)
 METHODS = list(Injection)
-# A module a block from the first or the second one on; `make proof` has all.
-QUICK = (Injection.LAYER_WISE, Injection.CROSS_ATTENTION)
+QUICK = (Injection.LAYER_WISE,)  # `make proof` has all
 EACH_KIND_OF_LOOP = [
     injection if injection in QUICK else pytest.param(injection, marks=pytest.mark.proof)
     for injection in Injection

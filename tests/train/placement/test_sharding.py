@@ -141,7 +141,8 @@ def test_eight_devices_compute_what_one_does(eight, case):
     assert_equal(eight / "one-layer_wise.npz", eight / f"{case}.npz")
 
 
-@pytest.mark.parametrize("back_end", [pytest.param("by_head", marks=pytest.mark.proof), "pallas"])
+@pytest.mark.proof
+@pytest.mark.parametrize("back_end", ["by_head", "pallas"])
 def test_each_device_computes_its_own_rows_and_heads(eight, tmp_path, back_end):
     """The small model's attention is plain; larger ones run in back ends that XLA cannot split."""
     forced = {dispatch.FORCE: back_end}
