@@ -1,7 +1,8 @@
 """Golden parameter trees: every row of the variant table at its real size, through `eval_shape`;
 and one with a presence head, which adds the same to every row.
 
-`python tests/models/test_trees.py` rewrites the files after an intended change; read the diff.
+`PYTHONPATH=.:tests/support python tests/models/test_trees.py` rewrites the files after an intended
+change; read the diff.
 """
 
 import places
@@ -40,7 +41,7 @@ def test_tree(name):
 
 def test_presence_adds_its_head_and_nothing_else():
     plain, more = (
-        (TREES / f"ldit_vit_b_frozen{name}.txt").read_text().splitlines()[1:]
+        (places.TREES / f"ldit_vit_b_frozen{name}.txt").read_text().splitlines()[1:]
         for name in ("", "_presence")
     )
     assert [line for line in more if ".presence_head." not in line] == plain
@@ -48,6 +49,6 @@ def test_presence_adds_its_head_and_nothing_else():
 
 
 if __name__ == "__main__":
-    TREES.mkdir(exist_ok=True)
+    places.TREES.mkdir(exist_ok=True)
     for name in TREES:
         (places.TREES / f"{name}.txt").write_text(tree(name))
