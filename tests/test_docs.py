@@ -26,6 +26,7 @@ from dit_jax.data import prepare
 from dit_jax.data.annotations import datasets
 from dit_jax.eval import score
 from dit_jax.figures import __main__ as figures
+from dit_jax.version import VERSION
 
 # ml_collections 1.1, at every config file that a flag names, on Python 3.11
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -150,6 +151,16 @@ def test_the_readme_is_short_and_begins_with_the_three_paths():
     assert len(lines) <= 130
     paths = [link for link in LINK.findall("\n".join(lines[:20])) if link.startswith("#")]
     assert [link[1] for link in paths] == ["a", "b", "c"]
+
+
+def test_every_page_is_in_the_index():
+    listed = LINK.findall(text_of(ROOT / "docs/README.md"))
+    assert {page.name for page in ROOT.glob("docs/*.md")} - {"README.md"} <= set(listed)
+
+
+def test_the_version_is_said_once():
+    assert f"\nversion: {VERSION}\n" in text_of(ROOT / "CITATION.cff")
+    assert re.search(r"^## (.*)$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)[1] == VERSION
 
 
 def test_the_readmes_program_runs(tmp_path, monkeypatch, programs):

@@ -1,7 +1,8 @@
 """Golden parameter trees: every row of the variant table at its real size, through `eval_shape`;
 and one with a presence head, which adds the same to every row.
 
-`python tests/models/test_trees.py` rewrites the files after an intended change; read the diff.
+`PYTHONPATH=.:tests/support python tests/models/test_trees.py` rewrites the files after an intended
+change; read the diff.
 """
 
 import places
