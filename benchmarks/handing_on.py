@@ -88,9 +88,9 @@ def running(folder: Path) -> dict[str, float]:
     image = np.random.default_rng(0).integers(0, 256, (*PICTURE, 3), dtype=np.uint8)
     first = seconds(lambda: segmenter(image, TEXT))
     arch, params = directory.read(folder / "model")
-    python = run.Segmenter.__new__(run.Segmenter)  # the same runner around the function itself
-    python.words, python.weights = segmenter.words, jax.device_put(params)
-    python.run = jax.jit(program.make(arch))
+    python = run.Segmenter(folder / "program")  # the same runner around the function itself
+    python.program.weights = jax.device_put(params)
+    python.program.run = jax.jit(program.make(arch))
     first_python = seconds(lambda: python(image, TEXT))
     times = [
         (seconds(lambda: segmenter(image, TEXT)), seconds(lambda: python(image, TEXT)))

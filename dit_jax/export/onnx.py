@@ -23,7 +23,7 @@ import numpy as np
 from jax import export
 
 from dit_jax.eval.protocols import THRESHOLD, logit
-from dit_jax.export import run_onnx
+from dit_jax.export import run
 from dit_jax.export.source import Source
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
@@ -160,7 +160,7 @@ def write(source: Source, folder: Path) -> None:
     onnx.save(make(source.arch, flat), folder / PROGRAM, **outside)
     onnx.checker.check_model(folder / PROGRAM)
     shutil.copyfile(vocab, folder / directory.VOCAB)
-    shutil.copyfile(run_onnx.__file__, folder / RUNNER)
+    shutil.copyfile(run.__file__, folder / RUNNER)
 
 
 def make(arch: Architecture, flat: dict[str, np.ndarray], *, threshold: float = THRESHOLD) -> Any:

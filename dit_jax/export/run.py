@@ -2,18 +2,16 @@
 
     python run.py photo.jpg "the man on the left" "a red cup"
 
-Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs jax,
-numpy and tokenizers; and Pillow, but only to read the picture and to write the masks.
+Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs numpy
+and tokenizers; jax for `segment.stablehlo`, onnxruntime for `segment.onnx`; and Pillow, but only to
+read the picture and to write the masks.
 """
 
 import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
-from jax import export
-from PIL import Image, ImageOps
 from tokenizers import BertWordPieceTokenizer
 
 STEP = 256  # pixels: arrays whose sides are the same multiples of it share one compilation
@@ -23,25 +21,53 @@ class Segmenter:
     """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts]."""
 
     def __init__(self, folder: Path):
-        program = export.deserialize(bytearray((folder / "segment.stablehlo").read_bytes()))
-        self.weights = jax.device_put(weights(folder / "weights.safetensors"))
-        self.run, length = jax.jit(program.call), program.in_avals[-1].shape[1]
+        self.program = (Onnx if (folder / "segment.onnx").is_file() else StableHlo)(folder)
         self.words = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
-        self.words.enable_truncation(length)
-        self.words.enable_padding(length=length)
+        self.words.enable_truncation(self.program.length)
+        self.words.enable_padding(length=self.program.length)
 
     def __call__(self, image: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
-        (height, width), count = image.shape[:2], len(texts)
-        padded = np.pad(image, ((0, -height % STEP), (0, -width % STEP), (0, 0)))
-        pictures = np.broadcast_to(padded, (count, *padded.shape))
-        sizes = np.full((count, 2), (height, width), np.int32)
         pieces = self.words.encode_batch(texts)
         ids = np.array([piece.ids for piece in pieces], np.int32)
         mask = np.array([piece.attention_mask for piece in pieces], np.int32)
         if mask.sum(1).min() < 3:  # [CLS], a word, [SEP]
             raise ValueError(f"an expression of {texts} is empty, expected at least one word.")
-        said = jax.device_get(self.run(self.weights, pictures, sizes, ids, mask))
-        return {k: v[:, :height, :width] if v.ndim == 3 else v for k, v in said.items()}
+        return self.program(image, ids, mask)
+
+
+class StableHlo:
+    def __init__(self, folder: Path):
+        import jax
+        from jax import export
+
+        program = export.deserialize(bytearray((folder / "segment.stablehlo").read_bytes()))
+        self.weights = jax.device_put(weights(folder / "weights.safetensors"))
+        self.run, self.length = jax.jit(program.call), program.in_avals[-1].shape[1]
+
+    def __call__(self, image: np.ndarray, ids: np.ndarray, mask: np.ndarray):
+        (height, width), count = image.shape[:2], len(ids)
+        padded = np.pad(image, ((0, -height % STEP), (0, -width % STEP), (0, 0)))
+        pictures = np.broadcast_to(padded, (count, *padded.shape))
+        sizes = np.full((count, 2), (height, width), np.int32)
+        said = self.run(self.weights, pictures, sizes, ids, mask)
+        arrays = {name: np.asarray(value) for name, value in said.items()}
+        return {k: v[:, :height, :width] if v.ndim == 3 else v for k, v in arrays.items()}
+
+
+class Onnx:
+    def __init__(self, folder: Path):
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(
+            str(folder / "segment.onnx"), providers=onnxruntime.get_available_providers()
+        )
+        inputs = {given.name: given.shape for given in self.session.get_inputs()}
+        self.length = inputs["input_ids"][1]
+
+    def __call__(self, image: np.ndarray, ids: np.ndarray, mask: np.ndarray):
+        given = {"image": image, "input_ids": ids, "attention_mask": mask}
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, given), strict=True))
 
 
 def weights(path: Path) -> dict[str, np.ndarray]:
@@ -57,6 +83,8 @@ def weights(path: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
+    from PIL import Image, ImageOps
+
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     picture, texts = Path(sys.argv[1]), sys.argv[2:]

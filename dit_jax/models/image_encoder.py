@@ -173,9 +173,15 @@ class Block(nnx.Module):
 
         With `rows` text i is about picture `rows[i]`, and there is one image a text from here on.
         """
-        about = dict(text_mask=text_mask, carry=carry, rows=rows)
         x, y = self.norm1.with_skip(x)
-        attended, attended_text = self.attend(y, text, **about)
+        if self.window is None:
+            read = None if text is None else self.norm1(text)
+            about = dict(text_mask=text_mask, carry=carry, rows=rows)
+            attended, attended_text = self.attn(y, read, **about)
+        else:
+            windows, padded = partition(y, self.window)
+            windows, _ = self.attn(windows, None)
+            attended = unpartition(windows, self.window, padded=padded, grid=y.shape[1:3])
         x = (x if rows is None else x[rows]) + attended
         x, y = self.norm2.with_skip(x)
         x = x + self.mlp(y)
@@ -183,23 +189,6 @@ class Block(nnx.Module):
             return x, None
         text = text + attended_text
         return x, text + self.mlp(self.norm2(text))
-
-    def attend(
-        self,
-        y: Float[Array, "p h w d"],
-        text: Text | None,
-        *,
-        text_mask: Mask | None,
-        carry: bool,
-        rows: Rows | None = None,
-    ):
-        """What attention adds to the image, of which `y` is the norm, and to the text."""
-        if self.window is not None:
-            windows, padded = partition(y, self.window)
-            windows, _ = self.attn(windows, None)
-            return unpartition(windows, self.window, padded=padded, grid=y.shape[1:3]), None
-        text = None if text is None else self.norm1(text)
-        return self.attn(y, text, text_mask=text_mask, carry=carry, rows=rows)
 
 
 class Attention(nnx.Module):
@@ -230,7 +219,7 @@ class Attention(nnx.Module):
         if rows is None and packs(x, text, text_mask, heads=self.heads):
             return self.packed(x, text, text_mask, carry=carry)
         q, k, v = (split_heads(y, self.heads) for y in self.project(x.reshape(b, h * w, d)))
-        rel = self.relative(q, (h, w))
+        rel = relative_terms(q, *self.tables((h, w), dtype=q.dtype), grid=(h, w))
         if rows is not None:
             b, (q, k, v, rel) = len(rows), jax.tree.map(lambda y: y[rows], (q, k, v, rel))
         key_mask = None
@@ -289,9 +278,6 @@ class Attention(nnx.Module):
         return checkpoint_name(
             linear_ops.linear(text, self.qkv.kernel[...][:, d:], self.qkv.bias[...][d:]), QKV
         )
-
-    def relative(self, q: Float[Array, "b k n c"], grid: tuple[int, int]):
-        return relative_terms(q, *self.tables(grid, dtype=q.dtype), grid=grid)
 
     def tables(
         self, grid: tuple[int, int], *, dtype

@@ -18,7 +18,7 @@ from dit_jax.models.image_encoder import Block, Grid, ImageEncoder, Text
 from dit_jax.models.layers import CrossAttention, split_heads
 from dit_jax.models.mask_decoder import MaskDecoder
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.attention import attended
+from dit_jax.ops.attention import attended, relative_terms
 
 Map = Float[Array, "b l h w"]  # of one layer; over l, and all other keys, it sums to 1
 
@@ -73,15 +73,13 @@ def block_map(block: Block, x: Grid, text: Text, *, text_mask: Bool[Array, "b l"
     attn, length = block.attn, text.shape[1]
     q, k, _ = (split_heads(y, attn.heads) for y in attn.project(block.norm1(x).reshape(b, -1, d)))
     _, text_keys, _ = attn.project_text(block.norm1(text), queries=False)
-    key_mask = None
-    if text_mask is not None:
-        key_mask = jnp.pad(text_mask, ((0, 0), (h * w, 0)), constant_values=True)
+    tables = attn.tables((h, w), dtype=q.dtype)
     found = attended(
         q,
         jnp.concatenate([k, text_keys], axis=2),
         keys=slice(h * w, h * w + length),
-        rel=attn.relative(q, (h, w)),
-        key_mask=key_mask,
+        rel=relative_terms(q, *tables, grid=(h, w)),
+        key_mask=attn.key_mask(text_mask, h * w),
     )
     return found.swapaxes(1, 2).reshape(b, length, h, w)
 

@@ -95,9 +95,9 @@ def test_it_is_compiled_once_a_bucket(exported):
     segmenter = runner(exported).Segmenter(exported)
     for height, width in ((200, 256), (90, 33), (1, 255)):
         segmenter(drawn(height, width), TEXTS)
-    assert segmenter.run._cache_size() == 1
+    assert segmenter.program.run._cache_size() == 1
     segmenter(drawn(257, 257), TEXTS)
-    assert segmenter.run._cache_size() == 2
+    assert segmenter.program.run._cache_size() == 2
 
 
 def test_pictures_of_several_sizes_in_one_batch(segmenter, exported):
@@ -108,7 +108,7 @@ def test_pictures_of_several_sizes_in_one_batch(segmenter, exported):
         row[: size[0], : size[1]] = drawn(*size)
     words = Tokenizer(exported / "vocab.txt", 20)
     text = words(["the red circle"] * 3)
-    said = jax.device_get(segmenter.run({}, batch, np.array(sizes, np.int32), *text))
+    said = jax.device_get(segmenter.program.run({}, batch, np.array(sizes, np.int32), *text))
     for i, (h, w) in enumerate(sizes):
         alone = segmenter(drawn(h, w), ["the red circle"])
         np.testing.assert_array_equal(said["mask"][i, :h, :w], alone["mask"][0])
@@ -141,14 +141,26 @@ def test_the_folder(exported, model_dir):
 
 
 def test_the_runner_needs_little(exported):
+    """One of jax and onnxruntime, where its program runs; Pillow only as a command."""
     tree = ast.parse((exported / "run.py").read_text())
+    assert imported(tree.body) == {"numpy", "tokenizers"}
+    parts = {node.name: imported(ast.walk(node)) for node in tree.body if hasattr(node, "name")}
+    assert {name: found for name, found in parts.items() if found} == {
+        "StableHlo": {"jax"},
+        "Onnx": {"onnxruntime"},
+    }
+    assert imported(ast.walk(tree)) == {"numpy", "tokenizers", "jax", "onnxruntime", "PIL"}
+
+
+def imported(nodes):
+    """Packages outside of Python's own library."""
     names = {
         (node.module if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0]
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
     }
-    assert names - set(sys.stdlib_module_names) == {"jax", "numpy", "tokenizers", "PIL"}
+    return names - set(sys.stdlib_module_names)
 
 
 def test_the_runner_as_people_call_it(exported, python, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from closeness import assert_close
 from goldens import VARIANTS, Golden, channels_last
 
+from dit_jax.models.image_encoder import partition, unpartition
 from dit_jax.ops.attention import dispatch
 
 
@@ -36,11 +37,20 @@ def test_encoder_blocks(golden):
         tokens = encoder.inject(i, text, carried, x)
         assert_close(with_text(tokens, x, ref[f"block{i}_in"]), ref[f"block{i}_in"], f"block{i}_in")
         carry = encoder.carries(i)
-        attended = block.attend(block.norm1(x), tokens, text_mask=None, carry=carry)
+        attended = attend(block, block.norm1(x), tokens, carry=carry)
         compare(attended, ref[f"block{i}_attn"], f"block{i}_attn")
         x, carried = block(x, tokens, carry=carry)
         compare((x, carried), ref[f"block{i}_out"], f"block{i}_out")
     assert_close(encoder.neck(x), channels_last(ref["neck"]), "neck")
+
+
+def attend(block, y, tokens, *, carry):
+    """What a block's attention adds to image and text, of which `y` is the image's norm."""
+    if block.window is None:
+        return block.attn(y, None if tokens is None else block.norm1(tokens), carry=carry)
+    windows, padded = partition(y, block.window)
+    windows, _ = block.attn(windows, None)
+    return unpartition(windows, block.window, padded=padded, grid=y.shape[1:3]), None
 
 
 def with_text(tokens, x, like):

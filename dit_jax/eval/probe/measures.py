@@ -47,12 +47,8 @@ def turn(pair: AnswerPair) -> Values:
     """Whether the answer changes where the side words no longer fit, beyond how often it changes
     where they do: a model that any mirroring upsets does not read sides for that."""
     after, before = (iou(pair.before, m) <= SAME for m in (pair.after, pair.mirrored))
-    return {
-        "changed": float(after),
-        "changed by mirror": float(before),
-        "gain": float(after) - float(before),
-        "overlap": iou(pair.before, pair.after),
-    }
+    found = _beyond({"changed": after, "changed by mirror": before})
+    return found | {"overlap": iou(pair.before, pair.after)}
 
 
 def follow(pair: AnswerPair) -> Values:
@@ -62,25 +58,25 @@ def follow(pair: AnswerPair) -> Values:
     any model that reads no text, whatever it answers and however large the objects are.
     """
     before, after = (iou(m, pair.other) > iou(m, pair.truth) for m in (pair.before, pair.after))
-    return {
-        "follows": float(after),
-        "follows before": float(before),
-        "gain": float(after) - float(before),
-        "overlap": iou(pair.before, pair.after),
-        "IoU after": iou(pair.after, pair.other),
-    }
+    found = _beyond({"follows": after, "follows before": before})
+    fit = {"overlap": iou(pair.before, pair.after), "IoU after": iou(pair.after, pair.other)}
+    return found | fit
 
 
 def refuse(pair: AnswerPair) -> Values:
     """Whether the answer is nothing, beyond how often it is nothing for words that do fit."""
     before, after = (np.count_nonzero(m) < FEW_PIXELS for m in (pair.before, pair.after))
-    return {
-        "nothing": float(after),
-        "nothing before": float(before),
-        "gain": float(after) - float(before),
+    return _beyond({"nothing": after, "nothing before": before}) | {
         "changed": float(before != after or iou(pair.before, pair.after) <= SAME),
         "covered": float("nan") if after else float(pair.after.mean()),
     }
+
+
+def _beyond(found: dict[str, bool | np.bool_]) -> Values:
+    """A measure, the same without reading, and by how much it is more."""
+    values = {name: float(value) for name, value in found.items()}
+    first, without = values.values()
+    return values | {"gain": first - without}
 
 
 @dataclass(frozen=True)
@@ -95,44 +91,31 @@ class Probe:
     asked: bool = False  # grouped by the words that are asked, not by the original ones
 
 
-_CHANGE = ("consistent", "overlap", "IoU before", "IoU after", "IoU lost")
+_CHANGE = dict(
+    measure=compare, measures=("consistent", "overlap", "IoU before", "IoU after", "IoU lost")
+)
 PROBES = {
-    "mirror": Probe(
-        title="picture mirrored, left and right swapped",
-        expected="100 %",
-        measure=compare,
-        measures=_CHANGE,
-    ),
+    "mirror": Probe("picture mirrored, left and right swapped", "100 %", **_CHANGE),
     "mirror-only": Probe(
-        title="picture mirrored, words unchanged",
-        expected="100 % where sides decide",
+        "picture mirrored, words unchanged",
+        "100 % where sides decide",
         measure=turn,
         measures=("changed", "changed by mirror", "gain", "overlap"),
         baseline="changed by mirror",
     ),
-    "shuffle": Probe(
-        title="words shuffled",
-        expected="no right answer",
-        measure=compare,
-        measures=_CHANGE,
-    ),
-    "drop": Probe(
-        title="one word dropped",
-        expected="no right answer",
-        measure=compare,
-        measures=_CHANGE,
-    ),
+    "shuffle": Probe("words shuffled", "no right answer", **_CHANGE),
+    "drop": Probe("one word dropped", "no right answer", **_CHANGE),
     "other": Probe(
-        title="words for another object",
-        expected="100 %",
+        "words for another object",
+        "100 %",
         measure=follow,
         measures=("follows", "follows before", "gain", "overlap", "IoU after"),
         baseline="follows before",
         asked=True,
     ),
     "absent": Probe(
-        title="words for what is not there",
-        expected="100 %",
+        "words for what is not there",
+        "100 %",
         measure=refuse,
         measures=("nothing", "nothing before", "gain", "changed", "covered"),
         baseline="nothing before",

@@ -1,21 +1,13 @@
 """Attention in a program for several kinds of devices, whose number of rows need not be known."""
 
 import jax
-from jaxtyping import Bool, Float
 
-from dit_jax.ops.arrays import Array
-from dit_jax.ops.attention.plain import Rel, attend_plain
+from dit_jax.ops.attention.plain import K, Mask, Q, Rel, attend_plain
 
 LONG = 1 << 19  # scores of one head above which a CPU takes one head after another
 
 
-def attend_anywhere(
-    q: Float[Array, "b k m c"],
-    k: Float[Array, "b k n c"],
-    v: Float[Array, "b k n c"],
-    rel: Rel | None,
-    key_mask: Bool[Array, "b n"] | None,
-) -> Float[Array, "b k m c"]:
+def attend_anywhere(q: Q, k: K, v: K, rel: Rel | None, key_mask: Mask | None) -> Q:
     """As `attention.attend`; on a CPU head by head, on others all at once."""
     if q.shape[2] * k.shape[2] <= LONG:
         return attend_plain(q, k, v, rel, key_mask)

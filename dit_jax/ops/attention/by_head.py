@@ -15,23 +15,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Bool, Float
 
-from dit_jax.ops.arrays import Array
-from dit_jax.ops.attention.plain import Rel
+from dit_jax.ops.attention.plain import K, Mask, Q, Rel
 from dit_jax.ops.rematerialise import ATTENDED
 
 SCORES_OF_A_BLOCK = 1 << 21  # 8 MiB: queries beyond that come in several blocks
 MASK_VALUE = -1e30  # score of a key that is hidden
 
 
-def attend_by_head(
-    q: Float[Array, "b k m c"],
-    k: Float[Array, "b k n c"],
-    v: Float[Array, "b k n c"],
-    rel: Rel | None,
-    key_mask: Bool[Array, "b n"] | None,
-) -> Float[Array, "b k m c"]:
+def attend_by_head(q: Q, k: K, v: K, rel: Rel | None, key_mask: Mask | None) -> Q:
     """As `attention.attend`; computes in float32."""
     kind, m = q.dtype, q.shape[2]
     q, k, v, rel = jax.tree.map(lambda x: x.astype(jnp.float32), (q, k, v, rel))

@@ -25,10 +25,10 @@ from jaxtyping import Bool, Float
 
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import folded as attention_folded
-from dit_jax.ops.attention import packed, pallas
+from dit_jax.ops.attention import packed, packed_launch, pallas
 from dit_jax.ops.attention.anywhere import attend_anywhere
 from dit_jax.ops.attention.by_head import attend_by_head
-from dit_jax.ops.attention.plain import Rel, attend_plain
+from dit_jax.ops.attention.plain import K, Mask, Q, Rel, attend_plain
 from dit_jax.ops.kernel_check import GONE, kernel_fault, like, warn
 from dit_jax.ops.mesh import shard_rows_and_heads
 from dit_jax.ops.platform import Target, target
@@ -88,14 +88,7 @@ class Problem:
         return attention_folded.width(self.c, self.grid, masked=self.masked)
 
 
-def attend(
-    q: Float[Array, "b k m c"],
-    k: Float[Array, "b k n c"],
-    v: Float[Array, "b k n c"],
-    *,
-    rel: Rel | None = None,
-    key_mask: Bool[Array, "b n"] | None = None,
-) -> Float[Array, "b k m c"]:
+def attend(q: Q, k: K, v: K, *, rel: Rel | None = None, key_mask: Mask | None = None) -> Q:
     """softmax(q·k / √c + bias)·v.
 
     Args:
@@ -132,7 +125,7 @@ def packs(
     if forced and forced != PACKED:
         return False  # an exported program's sizes may not even be numbers
     (b, *grid, d), tokens = x.shape, 0 if text is None else text.shape[1]
-    fits = packed.fits(grid=tuple(grid), channels=d // heads)
+    fits = packed_launch.fits(grid=tuple(grid), channels=d // heads)
     if forced or not fits:
         return fits
     n, masked = grid[0] * grid[1], text is not None and text_mask is not None

@@ -10,10 +10,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.attention.plain import Rel
+from dit_jax.ops.attention.plain import K, Mask, Q, Rel
 
 STEP = 8  # cuDNN wants widths in multiples of it
 MASK_VALUE = -3e4  # fits float16
@@ -26,10 +26,7 @@ def width(c: int, grid: tuple[int, int] | None, *, masked: bool) -> int:
 
 
 def fold(
-    q: Float[Array, "b k m c"],
-    k: Float[Array, "b k n c"],
-    rel: Rel,
-    key_mask: Bool[Array, "b n"] | None,
+    q: Q, k: K, rel: Rel, key_mask: Mask | None
 ) -> tuple[Float[Array, "b k m e"], Float[Array, "b k n e"]]:
     """Queries and keys whose product is the whole score; computed at scale 1."""
     (b, heads, m, c), n = q.shape, k.shape[2]
@@ -59,12 +56,12 @@ def _widen(x: jax.Array, channels: int) -> jax.Array:
     return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, channels - x.shape[-1]),))
 
 
-def attend_cudnn(q, k, v, rel: Rel, key_mask):
+def attend_cudnn(q: Q, k: K, v: K, rel: Rel, key_mask: Mask | None) -> Q:
     """As `attention.attend`, by cuDNN's fused attention: NVIDIA, float16 or bfloat16."""
     return attend_folded(q, k, v, rel, key_mask, implementation="cudnn")
 
 
-def attend_folded(q, k, v, rel: Rel, key_mask, *, implementation: str):
+def attend_folded(q: Q, k: K, v: K, rel: Rel, key_mask: Mask | None, *, implementation: str) -> Q:
     """`jax.nn.dot_product_attention`, which wants values as wide as keys."""
     c = v.shape[-1]
     q, k = fold(q, k, rel, key_mask)
@@ -73,7 +70,9 @@ def attend_folded(q, k, v, rel: Rel, key_mask, *, implementation: str):
     return y[..., :c].swapaxes(1, 2)
 
 
-def attend_splash(q, k, v, rel: Rel, key_mask, *, interpret: bool = False):
+def attend_splash(
+    q: Q, k: K, v: K, rel: Rel, key_mask: Mask | None, *, interpret: bool = False
+) -> Q:
     """As `attention.attend`, by JAX's splash attention: TPU."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 

@@ -5,19 +5,14 @@ is [b, m, l], not [b, k, m, n].
 """
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from dit_jax.ops.arrays import Array
+from dit_jax.ops.attention.plain import K, Mask, Q, Rel, scores
 
 
 def attended(
-    q: Float[Array, "b k m c"],
-    k: Float[Array, "b k n c"],
-    *,
-    keys: slice,
-    rel: tuple[Float[Array, "b k hw h"], Float[Array, "b k hw w"]] | None = None,
-    key_mask: Bool[Array, "b n"] | None = None,
+    q: Q, k: K, *, keys: slice, rel: Rel | None = None, key_mask: Mask | None = None
 ) -> Float[Array, "b m l"]:
     """How much of its attention each query gives to each of the l keys `keys`, in float32.
 
@@ -25,21 +20,8 @@ def attended(
     """
 
     def one_head(head):
-        q, k, rel = head
-        scores = jnp.einsum("bmc,bnc->bmn", q, k, preferred_element_type=jnp.float32)
-        scores = scores * q.shape[-1] ** -0.5
-        if rel is not None:
-            scores = _add_relative(scores, *rel)
-        if key_mask is not None:
-            scores = jnp.where(key_mask[:, None, :], scores, jnp.finfo(jnp.float32).min)
-        return jax.nn.softmax(scores, axis=-1)[..., keys]
+        q, k, rel = jax.tree.map(lambda x: x[:, None], head)
+        return jax.nn.softmax(scores(q, k, rel, key_mask), axis=-1)[:, 0, :, keys]
 
     by_head = jax.tree.map(lambda x: x.swapaxes(0, 1), (q, k, rel))
     return jax.lax.map(one_head, by_head).mean(axis=0)
-
-
-def _add_relative(scores, rel_h, rel_w):
-    """To the first h·w queries and keys, which are the image's."""
-    b, image, h = rel_h.shape
-    bias = (rel_h[..., :, None] + rel_w[..., None, :]).reshape(b, image, h * rel_w.shape[-1])
-    return scores.at[:, :image, : bias.shape[-1]].add(bias.astype(jnp.float32))

@@ -7,9 +7,6 @@ gradient. `packed_kernels.py` has the arithmetic; here is what calls it and ties
 two directions together.
 """
 
-import dataclasses
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -17,56 +14,15 @@ from jax.experimental import pallas as pl
 from jaxtyping import Bool, Float
 
 from dit_jax.ops.arrays import Array
-from dit_jax.ops.attention import packed_kernels as kernels
-from dit_jax.ops.attention.packed_kernels import ROWS, Tiles
-from dit_jax.ops.platform import platform
+from dit_jax.ops.attention import packed_launch as launch
+from dit_jax.ops.attention import packed_relative as relative
+from dit_jax.ops.attention.packed_kernels import ROWS
 from dit_jax.ops.rematerialise import ATTENDED
-from dit_jax.ops.triton import call
 
 MASK_VALUE = -3e4
 TEXT = 32  # text is filled up to it, or to a larger power of two
 
 Bands = tuple[Float[Array, "h h c"], Float[Array, "w w c"]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Launch:
-    """How a kernel runs: blocks, warps of a program, and loads that are under way at once."""
-
-    queries: int
-    keys: int  # at least: whole rows of the grid
-    warps: int
-    stages: int
-
-
-# The fastest of those tried on an H200 at 512 px, for heads of 64 channels (ViT-B, ViT-L) and for
-# wider ones (ViT-H): benchmarks/results/attention_h200.md.
-LINE, LINES = Launch(16, 16, 2, 1), Launch(16, 16, 2, 3)
-LAUNCHES = {
-    "relate_rows": (LINE, LINE),
-    "relate_columns": (LINE, LINE),
-    "forward": (Launch(128, 64, 8, 3), Launch(128, 64, 4, 3)),
-    "by_queries": (Launch(64, 64, 4, 2), Launch(64, 64, 4, 3)),
-    "by_keys": (Launch(64, 64, 4, 2), Launch(64, 64, 4, 3)),
-    "by_text": (Launch(128, 64, 4, 2), Launch(32, 64, 2, 3)),
-    "unrelate_rows": (LINES, LINES),
-    "unrelate_columns": (LINES, LINES),
-}
-
-
-def launch_of(name: str, channels: int) -> Launch:
-    """Of a kernel, for heads of so many channels."""
-    narrow, wide = LAUNCHES[name]
-    return narrow if channels <= 64 else wide
-
-
-def fits(*, grid: tuple[int, int], channels: int) -> bool:
-    """Whether the kernels know these sizes: sides are powers of two, channels multiples of 16."""
-    h, w = grid
-    powers = all(16 <= side <= 128 and side & (side - 1) == 0 for side in grid)
-    launches = (launch_of(name, channels) for name in LAUNCHES)
-    largest = max(max(launch.queries, launch.keys, w) for launch in launches)
-    return powers and channels % 16 == 0 and h * w % largest == 0
 
 
 def attend_packed(
@@ -101,7 +57,7 @@ def _attend(qkv, text, band_h, band_w, hidden):
 
 
 def _forward(qkv, text, band_h, band_w, hidden):
-    rel = _relate_rows(qkv, band_h), _relate_columns(qkv, band_w)
+    rel = relative.relate_rows(qkv, band_h), relative.relate_columns(qkv, band_w)
     out, log_sum = _run_forward(qkv, text, *rel, hidden)
     out, log_sum = checkpoint_name(out, ATTENDED), checkpoint_name(log_sum, ATTENDED)
     return out, (qkv, text, band_h, band_w, *rel, hidden, out, log_sum)
@@ -113,55 +69,19 @@ def _backward(residuals, g):
     dqkv, dh, dw, delta = _by_queries(*both, out)
     dqkv = _by_keys(*both, delta, dqkv)
     dtext = _by_text(qkv, text, hidden, g.astype(out.dtype), log_sum, delta)
-    dqkv, dband_h = _unrelate_rows(qkv, band_h, dh, dqkv)
-    dqkv, dband_w = _unrelate_columns(qkv, band_w, dw, dqkv)
+    dqkv, dband_h = relative.unrelate_rows(qkv, band_h, dh, dqkv)
+    dqkv, dband_w = relative.unrelate_columns(qkv, band_w, dw, dqkv)
     return dqkv, dtext, dband_h.astype(band_h.dtype), dband_w.astype(band_w.dtype), None
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _relate_rows(qkv, band):
-    """[b, k, h + ROWS, n], divided by the scale; the last rows are zero."""
-    (b, n, _, heads, c), h = qkv.shape, band.shape[0]
-    w = n // h
-    rel = _call(
-        "relate_rows",
-        _tiles("relate_rows", (h, w), c),
-        (h, heads, b),
-        in_specs=[
-            pl.BlockSpec((None, w, None, None, c), lambda i, k, b: (b, i, 0, k, 0)),
-            pl.BlockSpec((None, h, c), lambda i, k, b: (i, 0, 0)),
-        ],
-        out_specs=pl.BlockSpec((None, None, h + ROWS, w), lambda i, k, b: (b, k, 0, i)),
-        out_shape=jax.ShapeDtypeStruct((b, heads, h + ROWS, n), qkv.dtype),
-    )
-    return rel(qkv, band)
-
-
-def _relate_columns(qkv, band):
-    """[b, k, n, w], divided by the scale."""
-    (b, n, _, heads, c), w = qkv.shape, band.shape[0]
-    h = n // w
-    rel = _call(
-        "relate_columns",
-        _tiles("relate_columns", (h, w), c),
-        (w, heads, b),
-        in_specs=[
-            pl.BlockSpec((None, h, None, None, None, c), lambda i, k, b: (b, 0, i, 0, k, 0)),
-            pl.BlockSpec((None, w, c), lambda i, k, b: (i, 0, 0)),
-        ],
-        out_specs=pl.BlockSpec((None, None, h, None, w), lambda i, k, b: (b, k, 0, i, 0)),
-        out_shape=jax.ShapeDtypeStruct((b, heads, h, w, w), qkv.dtype),
-    )(qkv.reshape(b, h, w, 3, heads, c), band)
-    return rel.reshape(b, heads, n, w)
-
-
 def _run_forward(qkv, text, rel_h, rel_w, hidden):
     b, n, _, heads, c = qkv.shape
-    tiles = _tiles("forward", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
+    tiles = launch.tiles("forward", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
     queries = tiles.queries
-    return _call(
+    return launch.run(
         "forward",
         tiles,
         (n // queries, heads, b),
@@ -179,11 +99,11 @@ def _run_forward(qkv, text, rel_h, rel_w, hidden):
 
 def _by_queries(qkv, text, rel_h, rel_w, hidden, g, log_sum, out):
     b, n, _, heads, c = qkv.shape
-    tiles = _tiles("by_queries", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
+    tiles = launch.tiles("by_queries", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
     queries = tiles.queries
     rows = pl.BlockSpec((None, queries, None, c), lambda i, k, b: (b, i, k, 0))
     terms = [_last(rel_h.shape[2], queries), _rows(queries, rel_w.shape[3])]
-    return _call(
+    return launch.run(
         "by_queries",
         tiles,
         (n // queries, heads, b),
@@ -205,13 +125,13 @@ def _by_queries(qkv, text, rel_h, rel_w, hidden, g, log_sum, out):
 def _by_keys(qkv, text, rel_h, rel_w, hidden, g, log_sum, delta, dqkv):
     """Fills in the keys' and values' part of `dqkv`."""
     b, n, _, heads, c = qkv.shape
-    tiles = _tiles("by_keys", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
+    tiles = launch.tiles("by_keys", (rel_h.shape[2] - ROWS, rel_w.shape[3]), c)
     keys = tiles.keys
 
     everyone = pl.BlockSpec((None, n, None, c), lambda i, k, b: (b, 0, k, 0))
     packed = pl.BlockSpec((None, keys, 3, None, c), lambda i, k, b: (b, i, 0, k, 0))
     numbers = pl.BlockSpec((None, None, n), lambda i, k, b: (b, k, 0))
-    return _call(
+    return launch.run(
         "by_keys",
         tiles,
         (n // keys, heads, b),
@@ -235,7 +155,7 @@ def _by_keys(qkv, text, rel_h, rel_w, hidden, g, log_sum, delta, dqkv):
 
 def _by_text(qkv, text, hidden, g, log_sum, delta):
     (b, n, _, heads, c), length = qkv.shape, text.shape[1]
-    tiles = _tiles("by_text", (n, 1), c)
+    tiles = launch.tiles("by_text", (n, 1), c)
 
     everyone = pl.BlockSpec((None, n, None, c), lambda k, b: (b, 0, k, 0))
     numbers = pl.BlockSpec((None, None, n), lambda k, b: (b, k, 0))
@@ -243,7 +163,7 @@ def _by_text(qkv, text, hidden, g, log_sum, delta):
     def words(which):
         return pl.BlockSpec((None, length, None, None, c), lambda k, b: (b, 0, which, k, 0))
 
-    return _call(
+    return launch.run(
         "by_text",
         tiles,
         (heads, b),
@@ -259,45 +179,6 @@ def _by_text(qkv, text, hidden, g, log_sum, delta):
         out_specs=pl.BlockSpec((None, length, 2, None, c), lambda k, b: (b, 0, 0, k, 0)),
         out_shape=jax.ShapeDtypeStruct(text.shape, text.dtype),
     )(qkv, text, text, hidden, g, log_sum, delta)
-
-
-def _unrelate_rows(qkv, band, slope, dqkv):
-    """`dqkv` with what the queries' `rel_h` add, and the gradient of `band`."""
-    (_, n, _, heads, c), h = qkv.shape, band.shape[0]
-    w = n // h
-    line = pl.BlockSpec((None, w, None, heads, c), lambda i, b: (b, i, 0, 0, 0))
-    slopes = pl.BlockSpec((None, heads, h, w), lambda i, b: (b, 0, 0, i))
-    return _unrelate("unrelate_rows", (h, w), line, slopes, qkv, band, slope, dqkv)
-
-
-def _unrelate_columns(qkv, band, slope, dqkv):
-    """As `_unrelate_rows`, of the queries' `rel_w`."""
-    (b, n, _, heads, c), w = qkv.shape, band.shape[0]
-    h = n // w
-    line = pl.BlockSpec((None, h, None, None, heads, c), lambda i, b: (b, 0, i, 0, 0, 0))
-    slopes = pl.BlockSpec((None, heads, h, None, w), lambda i, b: (b, 0, 0, i, 0))
-    split = qkv.reshape(b, h, w, 3, heads, c), band, slope.reshape(b, heads, h, w, w)
-    dsplit = dqkv.reshape(b, h, w, 3, heads, c)
-    dsplit, dband = _unrelate("unrelate_columns", (h, w), line, slopes, *split, dsplit)
-    return dsplit.reshape(qkv.shape), dband
-
-
-def _unrelate(name, grid, line, slopes, qkv, band, slope, dqkv):
-    """One program a line of the grid and picture; the band's gradient is summed over pictures."""
-    (side, _, c), b = band.shape, qkv.shape[0]
-    dqkv, dband = _call(
-        name,
-        _tiles(name, grid, c),
-        (side, b),
-        in_specs=[line, pl.BlockSpec((None, side, c), lambda i, b: (i, 0, 0)), slopes, line],
-        out_specs=[line, pl.BlockSpec((None, None, side, c), lambda i, b: (b, i, 0, 0))],
-        out_shape=[
-            jax.ShapeDtypeStruct(dqkv.shape, dqkv.dtype),
-            jax.ShapeDtypeStruct((b, side, side, c), jnp.float32),
-        ],
-        input_output_aliases={3: 0},
-    )(qkv, band, slope, dqkv)
-    return dqkv, dband.sum(axis=0)
 
 
 def _for_queries(queries: int, qkv, text, rel_h, rel_w, hidden) -> list[pl.BlockSpec]:
@@ -341,18 +222,3 @@ def _numbers(queries: int) -> pl.BlockSpec:
 def _shared(hidden: jax.Array) -> pl.BlockSpec:
     """What all heads and queries share."""
     return pl.BlockSpec((None, hidden.shape[1]), lambda i, k, b: (b, 0))
-
-
-def _tiles(name: str, grid: tuple[int, int], channels: int) -> Tiles:
-    launch = launch_of(name, channels)
-    keys, compiled = max(launch.keys, grid[1]), platform() == "gpu"
-    return Tiles(*grid, channels, launch.queries, keys, compiled)
-
-
-def _call(name: str, tiles: Tiles, grid, **specs):
-    """Blocks of one head follow one another (the grid's first axis is the fastest): its keys and
-    values stay in the cache."""
-    launch = launch_of(name, tiles.channels)
-    kernel = functools.partial(getattr(kernels, name), tiles)
-    about = dict(name=f"attention_{name}", warps=launch.warps, stages=launch.stages)
-    return call(kernel, grid=grid, **about, **specs)

@@ -14,13 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
-from jaxtyping import Bool, Float
 
 from dit_jax.ops import platform as devices
-from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import pallas_kernels as kernels
 from dit_jax.ops.attention.pallas_kernels import Tiles
-from dit_jax.ops.attention.plain import Rel
+from dit_jax.ops.attention.plain import K, Mask, Q, Rel
 from dit_jax.ops.rematerialise import ATTENDED
 
 MASK_VALUE = -3e4  # fits float16; e to it is 0
@@ -45,14 +43,8 @@ VMEM = 100 * 2**20  # bytes a TPU kernel may use: a head's keys and values stay 
 
 
 def attend_pallas(
-    q: Float[Array, "b k m c"],
-    k: Float[Array, "b k n c"],
-    v: Float[Array, "b k n c"],
-    rel: Rel,
-    key_mask: Bool[Array, "b n"] | None,
-    *,
-    platform: str | None = None,
-) -> Float[Array, "b k m c"]:
+    q: Q, k: K, v: K, rel: Rel, key_mask: Mask | None, *, platform: str | None = None
+) -> Q:
     """As `attention.attend`; relative positions are not optional, the image is never masked.
 
     Args:

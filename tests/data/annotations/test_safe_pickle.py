@@ -91,35 +91,36 @@ def test_pickles_of_python_2_load(tmp_path, data, expected):
 @pytest.mark.parametrize(
     ("program", "asks_for"),
     [
-        ("cos\nsystem\n(S'touch {trap}'\ntR.", "the global os.system"),
-        ("cposix\nsystem\n(S'touch {trap}'\ntR.", "the global posix.system"),
-        ('cbuiltins\neval\n(S\'open("{trap}", "w")\'\ntR.', "the global builtins.eval"),
-        ("c__builtin__\nopen\n(S'{trap}'\nS'w'\ntR.", "the global __builtin__.open"),
-        ("(S'{trap}'\nS'w'\nibuiltins\nopen\n.", "the global builtins.open"),  # INST
-        ("(cbuiltins\nopen\nS'{trap}'\nS'w'\no.", "the global builtins.open"),  # OBJ
-        ("(c__builtin__\nset\nS'{trap}'\nS'w'\no.", "an object .opcode OBJ"),
-        ("cpathlib\nPath\n(S'{trap}'\ntR.", "the global pathlib.Path"),
-        ("\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "the global builtins.eval"),
-        ("\x80\x04\x8c\x08builtins\x8c\x07getattr\x93.", "the global builtins.getattr"),
-        ("c__builtin__\nset.union\n.", "the global __builtin__.set.union"),
-        ("ccopyreg\n_reconstructor\n.", "the global copyreg._reconstructor"),
-        ("cpickle\nloads\n.", "the global pickle.loads"),
-        ("c__builtin__\nset\n)\x81.", "an object .opcode NEWOBJ"),
-        ("c__builtin__\nset\n)}}\x92.", "an object .opcode NEWOBJ_EX"),
-        ("c__builtin__\nset\n(dS'__setstate__'\nS'{trap}'\nsb.", "an object .opcode BUILD"),
-        ("](dS'__class__'\nS'{trap}'\nsb.", "an object .opcode BUILD"),
-        ("S'os.system'\n(S'touch {trap}'\ntR.", "a call"),
-        ("\x82\xf0.", "an object .opcode EXT1"),
-        ("\x83\xf0\x00.", "an object .opcode EXT2"),
-        ("\x84\xf0\x00\x00\x00.", "an object .opcode EXT4"),
-        ("Pexternal\n.", "an external object"),
-        ("S'external'\nQ.", "an external object"),
-        ("\x80\x05\x97.", "an object .opcode NEXT_BUFFER"),
+        ("cos\nsystem\n(S'touch {trap}'\ntR.", "os system, opcode GLOBAL"),
+        ("cposix\nsystem\n(S'touch {trap}'\ntR.", "posix system, opcode GLOBAL"),
+        ('cbuiltins\neval\n(S\'open("{trap}", "w")\'\ntR.', "builtins eval, opcode GLOBAL"),
+        ("c__builtin__\nopen\n(S'{trap}'\nS'w'\ntR.", "__builtin__ open, opcode GLOBAL"),
+        ("(S'{trap}'\nS'w'\nibuiltins\nopen\n.", "builtins open, opcode INST"),  # INST
+        ("(cbuiltins\nopen\nS'{trap}'\nS'w'\no.", "builtins open, opcode GLOBAL"),  # OBJ
+        ("(c__builtin__\nset\nS'{trap}'\nS'w'\no.", "an object, opcode OBJ"),
+        ("cpathlib\nPath\n(S'{trap}'\ntR.", "pathlib Path, opcode GLOBAL"),
+        ("\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "builtins.eval"),
+        ("\x80\x04\x8c\x08builtins\x8c\x07getattr\x93.", "builtins.getattr"),
+        ("c__builtin__\nset.union\n.", "__builtin__ set.union, opcode GLOBAL"),
+        ("ccopyreg\n_reconstructor\n.", "copyreg _reconstructor, opcode GLOBAL"),
+        ("cpickle\nloads\n.", "pickle loads, opcode GLOBAL"),
+        ("c__builtin__\nset\n)\x81.", "an object, opcode NEWOBJ"),
+        ("c__builtin__\nset\n)}}\x92.", "an object, opcode NEWOBJ_EX"),
+        ("c__builtin__\nset\n(dS'__setstate__'\nS'{trap}'\nsb.", "an object, opcode BUILD"),
+        ("](dS'__class__'\nS'{trap}'\nsb.", "an object, opcode BUILD"),
+        ("\x82\xf0.", "240, opcode EXT1"),
+        ("\x83\xf0\x00.", "240, opcode EXT2"),
+        ("\x84\xf0\x00\x00\x00.", "240, opcode EXT4"),
+        ("Pexternal\n.", "external, opcode PERSID"),
+        ("S'external'\nQ.", "an object, opcode BINPERSID"),
+        ("\x80\x05\x97.", "an object, opcode NEXT_BUFFER"),
     ],
 )
 def test_hostile_pickles_are_refused_and_nothing_runs(tmp_path, program, asks_for):
     trap = tmp_path / "trap"
-    with pytest.raises(ValueError, match=r"refs\(unc\).p: the pickle asks for " + asks_for):
+    with pytest.raises(
+        ValueError, match=rf"refs\(unc\).p: not a pickle of plain data \(it asks for {asks_for}"
+    ):
         load(tmp_path, program.replace("{trap}", str(trap)).replace("}}", "}").encode("latin1"))
     assert not trap.exists()
 
@@ -141,7 +142,7 @@ def test_an_object_that_runs_a_command_does_not(tmp_path, protocol):
     pickle.loads(data)
     assert trap.exists(), "the attack works on Python's own reader"
     trap.unlink()
-    with pytest.raises(ValueError, match=r"the pickle asks for the global .*\.system"):
+    with pytest.raises(ValueError, match=r"it asks for (os|posix|nt)[ .]system"):
         load(tmp_path, data)
     assert not trap.exists()
 
@@ -149,7 +150,7 @@ def test_an_object_that_runs_a_command_does_not(tmp_path, protocol):
 @pytest.mark.parametrize("protocol", range(6))
 def test_objects_are_refused(tmp_path, protocol):
     for value in (collections.OrderedDict(a=1), Runs, ValueError("x"), range(3), bytearray(b"x")):
-        with pytest.raises(ValueError, match="the pickle asks for "):
+        with pytest.raises(ValueError, match="it asks for "):
             load(tmp_path, pickle.dumps(value, protocol=protocol))
 
 
@@ -158,7 +159,7 @@ def test_the_registry_of_extensions_is_not_asked(tmp_path):
     copyreg.add_extension("os", "system", 240)
     try:
         assert pickle.loads(b"\x82\xf0.") is os.system
-        with pytest.raises(ValueError, match="an object .opcode EXT1"):
+        with pytest.raises(ValueError, match="240, opcode EXT1"):
             load(tmp_path, b"\x82\xf0.")
     finally:
         copyreg.remove_extension("os", "system", 240)
@@ -167,34 +168,35 @@ def test_the_registry_of_extensions_is_not_asked(tmp_path):
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "ends before the data do"),
-        (b"\x80\x04}", "ends before the data do"),
-        (b"hello", "value 101, which was never kept"),
-        (b"\xff.", "there is no opcode 0xff"),
-        (b"]K\x01K\x02s.", "adds to a list as to a dict"),
-        (b"K\x01K\x02a.", "adds to a int as to a list"),
+        (b"", "exhausted before seeing STOP"),
+        (b"\x80\x04}", "exhausted before seeing STOP"),
+        (b"hello", "asks for an object, opcode OBJ"),
+        (b"\xff.", "opcode b'.xff' unknown"),
+        (b"]K\x01K\x02s.", "list assignment index out of range"),
+        (b"K\x01K\x02a.", "no attribute 'append'"),
         (b"(K\x01e.", ""),
         (b"a.", ""),
         (b"(K\x01K\x02K\x03d.", ""),
         (b"\x80\x04\x8c\x02\xff\xfe.", "utf-8"),
-        (b"h\x07.", "value 7, which was never kept"),
+        (b"h\x07.", "not found at index 7"),
         (b"Vcaf\\u00\n.", "truncated"),
-        (b"Sno quotes\n.", "without its quotes"),
+        (b"Sno quotes\n.", "no string quotes"),
         (b"Fone\n.", "could not convert"),
         (b"I" + b"9" * 5000 + b"\n.", "4300"),
-        (b"c__builtin__\nset\n(I1000000000000\ntR.", "a set of int"),
+        (b"c__builtin__\nset\n(I1000000000000\ntR.", "not iterable"),
         (b"c__builtin__\nset\n(((lttR.", ""),
-        (b"c__builtin__\nbytes\n(I1000000000000\ntR.", "bytes of a int"),
-        (b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.", "expected text in latin1"),
+        (b"c__builtin__\nbytes\n(I1000000000000\ntR.", "'encode'.*'int' object"),
+        (b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.", "another encoding than latin1"),
         (b"c_codecs\nencode\n(S'x'\nS'latin1'\nS'ignore'\ntR.", ""),
         (b"c_codecs\nencode\n(X\x03\x00\x00\x00\xe2\x82\xacS'latin1'\ntR.", "latin-1"),
-        (b"}]K\x01s.", "a list as a key"),
+        (b"}]K\x01s.", "unhashable type: 'list'"),
         (b"\x8f(](tK\x01\x90.", ""),
-        (b"]]\x93.", "a global whose name is no text"),
+        (b"]]\x93.", "STACK_GLOBAL requires str"),
+        (b"S'os.system'\n(S'touch trap'\ntR.", "'str' object is not callable"),
     ],
 )
 def test_damaged_pickles_are_named(tmp_path, data, says):
-    with pytest.raises(ValueError, match=rf"refs\(unc\).p: not a readable pickle \(byte .*{says}"):
+    with pytest.raises(ValueError, match=rf"refs\(unc\).p: not a pickle of plain data \(.*{says}"):
         load(tmp_path, data)
 
 
@@ -207,36 +209,41 @@ BOMBS = {
     "BINSTRING": b"T" + b"\xff\xff\xff\xff.",
     "a key nested deeply": b"\x80\x02}" + b")" + b"\x85" * DEEP + b"K\x01s.",
     "a set nested deeply": b"\x80\x04\x8f(" + b")" + b"\x85" * 9 + b"\x90.",
+    "a set of protocol 2": b"\x80\x02c__builtin__\nset\n])" + b"\x85" * DEEP + b"a\x85R.",
+    "a key that is hashed for ages": b"})" + b"q\x00h\x00h\x00\x87" * 64 + b"K\x01s.",
+    "memo slot of billions": b"\x80\x02]r" + BILLIONS + b".",
+    "memo slot of billions, text": b"(lp2147483647\n.",
+    "memo slot below zero": b"(lp-1\n.",
+    "frame of exabytes": b"\x80\x04\x95" + (2**62).to_bytes(8, "little") + b"K\x01.",
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="not a readable pickle"):
-        load(tmp_path, BOMBS[name])
-
-
-HARMLESS = {
-    "memo slot of billions": (b"\x80\x02]r" + BILLIONS + b".", []),
-    "memo slot of billions, text": (b"(lp2147483647\n.", []),
-    "frame of exabytes": (b"\x80\x04\x95" + (2**62).to_bytes(8, "little") + b"K\x01.", 1),
-}
-
-
-def test_bombs_that_say_nothing_take_no_memory(tmp_path):
+def test_bombs_are_refused_and_take_no_memory(tmp_path):
     """In a process of its own, which may not take more than 1 GiB."""
-    paths = []
-    for number, (data, _) in enumerate(HARMLESS.values()):
-        paths.append(tmp_path / f"{number}.p")
-        paths[-1].write_bytes(data)
+    paths = [tmp_path / f"{number}.p" for number in range(len(BOMBS))]
+    for path, data in zip(paths, BOMBS.values(), strict=True):
+        path.write_bytes(data)
     program = (
-        "import resource, sys; from dit_jax.data.annotations import safe_pickle;"
-        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30));"
-        "print([safe_pickle.load(path) for path in sys.argv[1:]])"
+        "import resource, sys; from dit_jax.data.annotations import safe_pickle\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: safe_pickle.load(path)\n"
+        "    except ValueError as error: print(error)\n"
     )
     command = [sys.executable, "-c", program, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == str([value for _, value in HARMLESS.values()]), done.stderr
+    said = done.stdout.splitlines()
+    assert done.returncode == 0 and len(said) == len(BOMBS), done.stdout + done.stderr
+    for path, line in zip(paths, said, strict=True):
+        assert line.startswith(f"{path}: not a pickle of plain data (") and "()" not in line, line
+
+
+def test_tuples_of_tuples_load(tmp_path):
+    deep = ((((((1,),), 2),),), 3)
+    polygon = tuple((x, (x, x)) for x in range(1000))
+    for value in (deep, [polygon] * 3, {"polygon": (polygon, polygon)}):
+        for protocol in range(6):
+            assert load(tmp_path, pickle.dumps(value, protocol=protocol)) == value
 
 
 def test_deep_lists_load(tmp_path):

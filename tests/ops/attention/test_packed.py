@@ -15,7 +15,7 @@ from places import PYTHONPATH, SUPPORT
 
 from benchmarks import synthetic
 from dit_jax.models.architecture import Injection
-from dit_jax.ops.attention import dispatch, packed
+from dit_jax.ops.attention import dispatch, packed_launch
 from dit_jax.ops.attention.dispatch import PACKED, Problem, attend_packed
 from dit_jax.ops.platform import Target, planned_for
 from dit_jax.plan import targets
@@ -83,10 +83,10 @@ def test_large_size(shape):
 
 
 def test_what_fits():
-    assert packed.fits(grid=(32, 32), channels=80)
-    assert not packed.fits(grid=(14, 14), channels=64)  # SAM's windows
-    assert not packed.fits(grid=(40, 40), channels=64)
-    assert not packed.fits(grid=(32, 32), channels=24)
+    assert packed_launch.fits(grid=(32, 32), channels=80)
+    assert not packed_launch.fits(grid=(14, 14), channels=64)  # SAM's windows
+    assert not packed_launch.fits(grid=(40, 40), channels=64)
+    assert not packed_launch.fits(grid=(32, 32), channels=24)
 
 
 def test_who_packs(monkeypatch):
