@@ -7,6 +7,7 @@ missing key or a value of another type is an error that names the key and what w
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ from dit_jax import variants
 from dit_jax.data import mix
 from dit_jax.data.entries import CHOICES
 from dit_jax.eval.protocols import PROTOCOLS
-from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.models.architecture import Architecture, Bert, Injection
 from dit_jax.ops import rematerialise
 from dit_jax.strict import build, flatten, one_of
 
@@ -77,6 +78,7 @@ class Model:
     backbone: str | None
     injection: str | None
     decoder_depth: int | None
+    text_encoder: str | None  # a row of `variants.TEXT_ENCODERS`, or a BERT: its config decides
     freeze: tuple[str, ...] | None  # of "image_encoder", "text_encoder"
     text_layer: int
     text_tokens: int
@@ -89,6 +91,13 @@ class Model:
     init: Init
     vocab_size: int | None  # word pieces the text encoder has rows for; None keeps the row's
     vocab: str  # "" takes the model directory's, BERT's, or the embedded one for shapes
+
+    def weights(self) -> Init:
+        """`init`; a BERT that `text_encoder` names brings its weights along."""
+        named = self.text_encoder or ""
+        if self.init.model or self.init.bert or named in variants.TEXT_ENCODERS:
+            return self.init
+        return dataclasses.replace(self.init, bert=named)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,6 +313,8 @@ class Config:
         """The model that this run trains."""
         names = ("text_layer", "text_tokens", "presence", "image_size", "mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
+        if self.model.text_encoder is not None:
+            settings["bert"] = _text_encoder(self.model.text_encoder)
         arch = variants.architecture(self.variant(), **settings)
         if self.model.vocab_size is None:
             return arch
@@ -313,3 +324,17 @@ class Config:
     def freeze(self) -> tuple[str, ...]:
         """Encoders whose pre-trained weights stay as they are."""
         return self.variant().freeze
+
+
+def _text_encoder(named: str) -> Bert:
+    """The size of a row, or of a file's or folder's BERT."""
+    if named in variants.TEXT_ENCODERS:
+        return variants.TEXT_ENCODERS[named]
+    from dit_jax.convert import sources  # knows other people's files, which few configs name
+
+    if not Path(named).exists():
+        rows = ", ".join(variants.TEXT_ENCODERS)
+        raise ValueError(
+            f"model.text_encoder is {named!r}; expected one of {rows}, or a BERT's folder."
+        )
+    return sources.text_encoder(Path(named))

@@ -51,16 +51,18 @@ def vocabulary(model: configs.Model, *, drawn: bool) -> Path:
     """The vocabulary file that a config means; `drawn`: only embedded data are trained on."""
     if model.vocab:
         return Path(model.vocab)
-    if model.init.model:
-        return directory.vocab_path(model.init.model)
-    beside = _vocab_of_bert(model.init.bert)
-    if beside is not None:
-        return beside
-    if drawn:
+    init = model.weights()
+    if init.model:
+        return directory.vocab_path(init.model)
+    if not init.bert and drawn:
         return shapes.VOCAB
-    raise ValueError(
-        "model.vocab is empty and no vocab.txt lies beside BERT; expected one for this data set."
-    )
+    beside = _vocab_of_bert(init.bert)
+    if beside is None:
+        raise ValueError(
+            "model.vocab is empty and no vocab.txt lies beside BERT; expected the vocabulary that"
+            " it was trained with, there or as model.vocab."
+        )
+    return beside
 
 
 def _vocab_of_bert(bert: str) -> Path | None:
@@ -75,13 +77,25 @@ def _vocab_of_bert(bert: str) -> Path | None:
 def open_tokenizer(vocab: Path, arch: Architecture) -> Tokenizer:
     """Raises ValueError where the text encoder has no row for every word piece."""
     tokenizer = Tokenizer(vocab, length=arch.text_tokens)
-    words = len(vocab.read_text(encoding="utf-8").splitlines())
-    if words > arch.bert.vocab:
+    if tokenizer.size > arch.bert.vocab:
         raise ValueError(
-            f"{vocab} has {words} word pieces; the text encoder has {arch.bert.vocab} rows:"
-            f" set model.vocab_size={words}."
+            f"{vocab} has {tokenizer.size} word pieces; the text encoder has {arch.bert.vocab}"
+            f" rows: set model.vocab_size={tokenizer.size}."
         )
     return tokenizer
+
+
+def check_bert(init: configs.Init, arch: Architecture) -> None:
+    """Raises ValueError where the BERT that a config names is another one than its model has.
+
+    Before words are compared with it, by its own config; `first_params` compares the tensors too.
+    """
+    if init.bert and arch.bert is not None:
+        from dit_jax.convert import assemble, sources
+
+        found = sources.described(Path(init.bert))
+        if found is not None:
+            assemble.check_bert(found, arch.bert, source=init.bert)
 
 
 def first_params(init: configs.Init, arch: Architecture, *, seed: int) -> Params:

@@ -183,6 +183,17 @@ def read_contents(model_dir: Path | str) -> Contents:
     )
 
 
+def read_text_encoder(model_dir: Path | str) -> Bert:
+    """What the text encoder of a directory is, without its parameters."""
+    config = _config(Path(model_dir) / CONFIG)
+    if config["kind"] == "text_encoder":
+        return bert_from_json(config["bert"])
+    bert = from_json(config["architecture"]).bert
+    if bert is None:
+        raise ValueError(f"{model_dir} is plain SAM; expected a model with a text encoder.")
+    return bert
+
+
 def read_provenance(model_dir: Path | str) -> dict[str, Any]:
     """Where a directory's parameters come from, as `save` was told."""
     return _config(Path(model_dir) / CONFIG).get("provenance", {})
