@@ -15,11 +15,15 @@ from dit_jax.convert import names, sources, transfer
 from dit_jax.convert.assemble import assemble, open_bert
 from dit_jax.convert.checkpoint import Checkpoint
 from dit_jax.convert.reverse import FORMATS, reverse
-from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.convert.sources import say
+from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.models.architecture import Architecture, Bert, Injection
 from dit_jax.models.params import flatten, unflatten
 from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
 from dit_jax.weights import directory
+
+PADDED = 1024  # rows of a table without a word piece: some are filled up to a round number
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,7 +137,7 @@ def bert(arguments: argparse.Namespace) -> None:
         arguments.out,
         config,
         filled.tensors,
-        vocab=_vocab(arguments.vocab, arguments.source),
+        vocab=_vocab(arguments.vocab, arguments.source, config),
         unused=filled.unused,
         provenance={"source": arguments.source.name, "format": "bert"},
         overwrite=arguments.overwrite,
@@ -152,7 +156,7 @@ def assembled(arguments: argparse.Namespace) -> None:
         arguments.out,
         arch,
         unflatten(flatten(params) | tensors),
-        vocab=_vocab(arguments.vocab, arguments.bert),
+        vocab=_vocab(arguments.vocab, arguments.bert, bert),
         provenance={"source": noted, "format": "assembled"},
         overwrite=arguments.overwrite,
     )
@@ -171,7 +175,7 @@ def _finish(arguments: argparse.Namespace, arch: Architecture, found: Checkpoint
         arguments.out,
         arch,
         unflatten(filled.tensors),
-        vocab=_vocab(arguments.vocab, arguments.source) if arch.bert else None,
+        vocab=_vocab(arguments.vocab, arguments.source, arch.bert) if arch.bert else None,
         unused=filled.unused,
         provenance={"source": arguments.source.name, "format": arguments.command},
         overwrite=arguments.overwrite,
@@ -190,12 +194,27 @@ def _blocks(text: str) -> tuple[int, ...]:
     return () if text == "none" else tuple(int(word) for word in text.split(","))
 
 
-def _vocab(given: Path | None, source: Path) -> Path | None:
-    """The vocabulary that was given, or the one in or beside the source, or none."""
+def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:
+    """The vocabulary that was given, or the one in or beside the source, or none.
+
+    Raises ValueError where it is none, or has pieces for another table of embeddings.
+    """
     if given is not None and not given.is_file():
         raise FileNotFoundError(f"no such vocabulary: {given}.")
     beside = source / "vocab.txt" if source.is_dir() else source.with_name("vocab.txt")
-    return given or (beside if beside.is_file() else None)
+    path = given or (beside if beside.is_file() else None)
+    if path is None:
+        say(f"{source}: no vocab.txt beside it; without its words no text can be read: --vocab.")
+        return None
+    pieces, rows = Tokenizer(path).size, bert.vocab
+    if not 0 <= rows - pieces <= PADDED:
+        raise ValueError(
+            f"{path} has {pieces} word pieces, and the text encoder of {source} has {rows} rows:"
+            " it is another model's vocabulary."
+        )
+    if pieces < rows:
+        say(f"{path} has {pieces} word pieces for {rows} rows: {rows - pieces} are never read.")
+    return path
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ ARROWS = {
     "eval": {"data", "data.pipeline", "data.pixels", "data.records"},
     "eval.probe": {"data", "data.pipeline", "data.pixels", "eval"},
     "viz": {"eval"},
-    "config": {"data", "eval", "models", "ops", "strict", "variants"},
-    "convert": {"models", "strict", "variants", "weights"},
+    "convert": {"data", "models", "strict", "variants", "weights"},
+    # To learn how large a BERT is, where a config names one.
+    "config": {"convert", "data", "eval", "models", "ops", "strict", "variants"},
     "train.placement": {"config", "data.pipeline", "ops"},
     "train.logs": {"eval", "models"},
     "train": {
