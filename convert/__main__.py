@@ -21,7 +21,7 @@ from dit_jax.models.architecture import Architecture, Bert, Injection
 from dit_jax.models.params import flatten, unflatten
 from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
-from dit_jax.weights import directory
+from dit_jax.weights import directory, hub
 
 PADDED = 1024  # rows of a table without a word piece: some are filled up to a round number
 
@@ -30,6 +30,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one conversion; a failure is one sentence on standard error and exit status 1."""
     arguments = parser().parse_args(argv)
     try:
+        for key in ("source", "bert"):
+            if named := getattr(arguments, key, None):
+                setattr(arguments, f"{key}_name", _name(named))
+                setattr(arguments, key, hub.local(named))
         arguments.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         source, message = str(arguments.source), str(error)
@@ -53,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary)
         command.set_defaults(run=run)
         command.add_argument(
-            "source", type=Path, metavar="SRC", help=".pth, .bin, .safetensors, or a folder of them"
+            "source", metavar="SRC", help=".pth, .bin, .safetensors, a folder of them, or hf://…"
         )
         command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
         command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
@@ -86,8 +90,8 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=assembled)
     command.add_argument("row", metavar="ROW", help="a row of dit_jax/variants.py")
     command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
-    command.add_argument("--sam", type=Path, required=True, metavar="FILE_OR_FOLDER", dest="source")
-    command.add_argument("--bert", type=Path, required=True, metavar="FILE_OR_FOLDER")
+    command.add_argument("--sam", required=True, metavar="FILE_OR_FOLDER", dest="source")
+    command.add_argument("--bert", required=True, metavar="FILE_OR_FOLDER")
     command.add_argument("--vocab", type=Path, help="vocab.txt; default: beside BERT")
     command.add_argument("--text-layer", type=int, help="BERT layer that is read; default: last")
     command.add_argument("--seed", type=int, default=0, help="of the fresh parameters")
@@ -101,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         help="the released code's model, Meta's SAM, or a folder for Hugging Face's SamModel",
     )
     command.add_argument("--wrap", action="store_true", help='write {"state_dict": …}')
-    command.add_argument("source", type=Path, metavar="MODEL_DIR")
+    command.add_argument("source", metavar="MODEL_DIR")
     command.add_argument("out", type=Path, metavar="OUT", help="a .pth; of hf-sam a folder")
     command.add_argument("--overwrite", action="store_true", help="replace a folder OUT")
     return root
@@ -139,7 +143,7 @@ def bert(arguments: argparse.Namespace) -> None:
         filled.tensors,
         vocab=_vocab(arguments.vocab, arguments.source, config),
         unused=filled.unused,
-        provenance={"source": arguments.source.name, "format": "bert"},
+        provenance={"source": arguments.source_name, "format": "bert"},
         overwrite=arguments.overwrite,
     )
     _report(arguments, config, found, filled)
@@ -151,7 +155,7 @@ def assembled(arguments: argparse.Namespace) -> None:
     layer = bert.depth if arguments.text_layer is None else arguments.text_layer
     arch = architecture(VARIANTS[arguments.row], bert=bert, text_layer=layer)
     params = assemble(arch, sam=arguments.source, bert=None, seed=arguments.seed)
-    noted = {"sam": arguments.source.name, "bert": arguments.bert.name}
+    noted = {"sam": arguments.source_name, "bert": arguments.bert_name}
     directory.save(
         arguments.out,
         arch,
@@ -177,7 +181,7 @@ def _finish(arguments: argparse.Namespace, arch: Architecture, found: Checkpoint
         unflatten(filled.tensors),
         vocab=_vocab(arguments.vocab, arguments.source, arch.bert) if arch.bert else None,
         unused=filled.unused,
-        provenance={"source": arguments.source.name, "format": arguments.command},
+        provenance={"source": arguments.source_name, "format": arguments.command},
         overwrite=arguments.overwrite,
     )
     _report(arguments, arch, found, filled)
@@ -187,6 +191,11 @@ def _report(arguments: argparse.Namespace, model: object, found: Checkpoint, fil
     for name in filled.unused:
         print(f"kept aside: {found.theirs(name)} ({names.reason_to_ignore(name)})")
     print(f"{arguments.out}: {model}")
+
+
+def _name(named: str) -> str:
+    """What a source is called where it is noted: without folders, but all of a name on the hub."""
+    return str(hub.parse(named) or Path(named).name)
 
 
 def _blocks(text: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from dit_jax.convert import beside, checkpoint, files, infer, names
 from dit_jax.convert.checkpoint import Checkpoint
 from dit_jax.models.architecture import PATCH, Architecture, Bert, Injection, from_json
-from dit_jax.weights import directory
+from dit_jax.weights import directory, hub
 
 RELEASED_TEXT_LAYER = 1  # what the released code reads, by a slip in an argument's position
 DIT_IMAGE_SIZE = 512
@@ -74,8 +74,9 @@ def bert(
     return model, found
 
 
-def text_encoder(source: Path) -> Bert:
+def text_encoder(named: str) -> Bert:
     """The size of a BERT, from its config alone where that says it."""
+    source = hub.local(named)
     return described(source) or bert(source)[0]
 
 

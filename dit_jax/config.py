@@ -7,7 +7,6 @@ missing key or a value of another type is an error that names the key and what w
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -63,7 +62,7 @@ RANGES: tuple[Range, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """Where the weights come from: a model directory, or PyTorch files; "" means fresh ones."""
+    """Where the weights come from; "" means fresh ones. Each may be a name on the hub, hf://…."""
 
     model: str  # model directory to start from
     sam: str  # Meta's SAM checkpoint
@@ -91,13 +90,6 @@ class Model:
     init: Init
     vocab_size: int | None  # word pieces the text encoder has rows for; None keeps the row's
     vocab: str  # "" takes the model directory's, BERT's, or the embedded one for shapes
-
-    def weights(self) -> Init:
-        """`init`; a BERT that `text_encoder` names brings its weights along."""
-        named = self.text_encoder or ""
-        if self.init.model or self.init.bert or named in variants.TEXT_ENCODERS:
-            return self.init
-        return dataclasses.replace(self.init, bert=named)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,14 +319,15 @@ class Config:
 
 
 def _text_encoder(named: str) -> Bert:
-    """The size of a row, or of a file's or folder's BERT."""
+    """The size of a row, or of a BERT: a file, a folder, or a name on the hub."""
     if named in variants.TEXT_ENCODERS:
         return variants.TEXT_ENCODERS[named]
     from dit_jax.convert import sources  # knows other people's files, which few configs name
 
-    if not Path(named).exists():
-        rows = ", ".join(variants.TEXT_ENCODERS)
+    try:
+        return sources.text_encoder(named)
+    except FileNotFoundError as error:
         raise ValueError(
-            f"model.text_encoder is {named!r}; expected one of {rows}, or a BERT's folder."
-        )
-    return sources.text_encoder(Path(named))
+            f"model.text_encoder is {named!r}; expected one of {', '.join(variants.TEXT_ENCODERS)},"
+            f" or a BERT's folder: {error}"
+        ) from error

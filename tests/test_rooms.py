@@ -36,7 +36,7 @@ ARROWS = {
         # To read PyTorch's files, where a config names some.
         *("config", "convert", "data", "data.pipeline", "data.pixels", "data.records"),
         *("data.shapes", "eval", "eval.probe", "lease", "models", "ops", "strict", "train.logs"),
-        *("train.placement", "viz", "weights"),
+        *("train.placement", "variants", "viz", "weights"),
     },
     "plan": {"config", "models", "ops", "ops.attention", "strict", "train", "train.placement"},
     "predict": {
@@ -50,7 +50,7 @@ ARROWS = {
     "export": {"eval", "lease", "models", "ops", "ops.attention", "strict", "weights"},
     "cli": {
         *("allocator", "config", "configs", "demo", "export", "plan", "predict", "strict"),
-        *("train", "train.logs", "train.placement", "version"),
+        *("train", "train.logs", "train.placement", "version", "weights"),
     },
 }
 # Room → what none of its files imports; the rest of the table follows from `ARROWS`.

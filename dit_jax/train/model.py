@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from dit_jax import config as configs
+from dit_jax import variants
 from dit_jax.data import shapes
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
@@ -18,7 +19,7 @@ from dit_jax.models.params import Params
 from dit_jax.strict import flatten
 from dit_jax.train import step as steps
 from dit_jax.train.placement import sharding
-from dit_jax.weights import directory
+from dit_jax.weights import directory, hub
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
 FREE = ("image_size", "dtype", "windowed")
@@ -47,11 +48,20 @@ class Model:
         return steps.make_predict_step(self.graph, mesh=self.mesh, placement=self.placement)
 
 
+def weights(model: configs.Model) -> configs.Init:
+    """`init` as paths; a BERT that `text_encoder` names brings its weights along."""
+    init, named = model.init, model.text_encoder or ""
+    if not (init.model or init.bert or named in variants.TEXT_ENCODERS):
+        init = dataclasses.replace(init, bert=named)
+    given = {key: value for key, value in dataclasses.asdict(init).items() if value}
+    return dataclasses.replace(init, **{key: str(hub.local(name)) for key, name in given.items()})
+
+
 def vocabulary(model: configs.Model, *, drawn: bool) -> Path:
     """The vocabulary file that a config means; `drawn`: only embedded data are trained on."""
     if model.vocab:
         return Path(model.vocab)
-    init = model.weights()
+    init = weights(model)
     if init.model:
         return directory.vocab_path(init.model)
     if not init.bert and drawn:

@@ -35,7 +35,7 @@ from dit_jax.models.architecture import (
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
 from dit_jax.strict import few, printed
-from dit_jax.weights import manifest
+from dit_jax.weights import hub, manifest
 
 FORMAT = 1
 PRESENCE_HEAD = "mask_decoder.presence_head."
@@ -223,8 +223,8 @@ def with_presence(contents: Contents, *, seed: int) -> Contents:
 
 
 def load(model_dir: Path | str) -> DitSam:
-    """The model of a directory, in evaluation mode."""
-    arch, params = read(model_dir)
+    """The model of a directory, or of `hf://org/name`, in evaluation mode."""
+    arch, params = read(hub.local(model_dir))
     graph, _ = params_lib.structure(arch)
     return params_lib.merge(graph, jax.tree.map(jax.numpy.asarray, params))
 

@@ -142,7 +142,7 @@ def test_a_text_encoder_of_another_size(tmp_path, bert_folder, injection):
     assert (bert.width, bert.heads, bert.depth, bert.vocab) == (48, 6, 2, 300)
     assert run.model.arch.text_projection == (injection != "none")
     assert run.model.tokenizer.vocab_path == bert_folder / "vocab.txt"
-    params = model.first_params(config.model.weights(), run.model.arch, seed=0)
+    params = model.first_params(model.weights(config.model), run.model.arch, seed=0)
     theirs = load_file(bert_folder / "model.safetensors")["bert.embeddings.LayerNorm.weight"]
     scale = parameters.flatten(params)["text_encoder.embeddings.norm.scale"]
     np.testing.assert_array_equal(scale, theirs)
@@ -153,11 +153,13 @@ def test_a_text_encoder_by_its_row_or_a_model_directory(tmp_path, bert_folder):
     assert convert(["bert", str(bert_folder), str(tmp_path / "ours")]) == 0
     named = config_of(model__text_encoder=str(tmp_path / "ours"))
     assert named.architecture() == config_of(model__text_encoder=str(bert_folder)).architecture()
-    assert named.model.weights().bert == str(tmp_path / "ours")
+    assert model.weights(named.model).bert == str(tmp_path / "ours")
     with_model = config_of(model__text_encoder=str(bert_folder))
-    with_model = with_init(with_model, model="models/a").model
-    assert with_model.weights().bert == ""  # a whole model has its own
-    with pytest.raises(ValueError, match="'larg'; expected one of tiny, base, or a BERT's folder"):
+    with_model = with_init(with_model, model=str(tmp_path / "a")).model
+    assert model.weights(with_model).bert == ""  # a whole model has its own
+    with pytest.raises(
+        ValueError, match="'larg'; expected one of tiny, base, or a BERT's folder: no such"
+    ):
         config_of(model__text_encoder="larg").architecture()
     plain_sam(tmp_path / "sam")
     with pytest.raises(ValueError, match="is plain SAM; expected a model with a text encoder"):
