@@ -1,7 +1,7 @@
 """Command line of the converter.
 
 python -m convert sam  sam_vit_b_01ec64.pth   models/sam_vit_b
-python -m convert bert pytorch_model.bin      models/bert_base   --vocab vocab.txt
+python -m convert bert bert-base-uncased      models/bert_base
 python -m convert dit  seg_best.pth           models/ldit_vit_b  --vocab vocab.txt
 python -m convert assemble ldit_vit_b models/start --sam=sam_vit_b_01ec64.pth --bert=BERT_FOLDER
 python -m convert reverse --format=dit models/ldit_vit_b out.pth

@@ -8,6 +8,7 @@
 import argparse
 import os
 import re
+import sys
 from pathlib import Path
 
 from dit_jax.models import params as params_lib
@@ -66,12 +67,26 @@ def _card(folder: Path, noted: manifest.Manifest, name: str) -> str:
     return text
 
 
-def main(argv: list[str]) -> int:
-    """`dit-jax push`."""
-    parser = argparse.ArgumentParser(prog="dit-jax push", description="Send a model to the hub.")
-    parser.add_argument("model", metavar="MODEL", help="model directory, as --mode=export writes")
-    parser.add_argument("name", metavar="hf://ORG/NAME", help="where to; may end in @revision")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    options = parser.parse_args(argv)
-    print(push(Path(options.model).expanduser(), options.name, private=options.private))
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="dit-jax push", description="Send a model directory to Hugging Face's hub."
+    )
+    found.add_argument("model", metavar="MODEL", help="as --mode=export writes it")
+    found.add_argument("name", metavar="hf://ORG/NAME", help="where to; may end in @revision")
+    found.add_argument("--private", action="store_true", help="make a new repository private")
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one push; a failure is one sentence on standard error and exit status 1."""
+    options = parser().parse_args(argv)
+    try:
+        print(push(Path(options.model).expanduser(), options.name, private=options.private))
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"push: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
