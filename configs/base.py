@@ -94,6 +94,7 @@ def model(variant: str, *, text_layer: int, image_size: int) -> dict:
         backbone=placeholder(str),
         injection=placeholder(str),
         decoder_depth=placeholder(int),
+        text_encoder=placeholder(str),
         freeze=placeholder(tuple),
         text_layer=text_layer,
         text_tokens=20,

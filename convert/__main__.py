@@ -1,7 +1,7 @@
 """Command line of the converter.
 
 python -m convert sam  sam_vit_b_01ec64.pth   models/sam_vit_b
-python -m convert bert pytorch_model.bin      models/bert_base   --vocab vocab.txt
+python -m convert bert bert-base-uncased      models/bert_base
 python -m convert dit  seg_best.pth           models/ldit_vit_b  --vocab vocab.txt
 python -m convert assemble ldit_vit_b models/start --sam=sam_vit_b_01ec64.pth --bert=BERT_FOLDER
 python -m convert reverse --format=dit models/ldit_vit_b out.pth
@@ -15,17 +15,25 @@ from dit_jax.convert import names, sources, transfer
 from dit_jax.convert.assemble import assemble, open_bert
 from dit_jax.convert.checkpoint import Checkpoint
 from dit_jax.convert.reverse import FORMATS, reverse
-from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.convert.sources import say
+from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.models.architecture import Architecture, Bert, Injection
 from dit_jax.models.params import flatten, unflatten
 from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
-from dit_jax.weights import directory
+from dit_jax.weights import directory, hub
+
+PADDED = 1024  # rows of a table without a word piece: some are filled up to a round number
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one conversion; a failure is one sentence on standard error and exit status 1."""
     arguments = parser().parse_args(argv)
     try:
+        for key in ("source", "bert"):
+            if named := getattr(arguments, key, None):
+                setattr(arguments, f"{key}_name", _name(named))
+                setattr(arguments, key, hub.local(named))
         arguments.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         source, message = str(arguments.source), str(error)
@@ -49,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary)
         command.set_defaults(run=run)
         command.add_argument(
-            "source", type=Path, metavar="SRC", help=".pth, .bin, .safetensors, or a folder of them"
+            "source", metavar="SRC", help=".pth, .bin, .safetensors, a folder of them, or hf://…"
         )
         command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
         command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
@@ -82,8 +90,8 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=assembled)
     command.add_argument("row", metavar="ROW", help="a row of dit_jax/variants.py")
     command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
-    command.add_argument("--sam", type=Path, required=True, metavar="FILE_OR_FOLDER", dest="source")
-    command.add_argument("--bert", type=Path, required=True, metavar="FILE_OR_FOLDER")
+    command.add_argument("--sam", required=True, metavar="FILE_OR_FOLDER", dest="source")
+    command.add_argument("--bert", required=True, metavar="FILE_OR_FOLDER")
     command.add_argument("--vocab", type=Path, help="vocab.txt; default: beside BERT")
     command.add_argument("--text-layer", type=int, help="BERT layer that is read; default: last")
     command.add_argument("--seed", type=int, default=0, help="of the fresh parameters")
@@ -97,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         help="the released code's model, Meta's SAM, or a folder for Hugging Face's SamModel",
     )
     command.add_argument("--wrap", action="store_true", help='write {"state_dict": …}')
-    command.add_argument("source", type=Path, metavar="MODEL_DIR")
+    command.add_argument("source", metavar="MODEL_DIR")
     command.add_argument("out", type=Path, metavar="OUT", help="a .pth; of hf-sam a folder")
     command.add_argument("--overwrite", action="store_true", help="replace a folder OUT")
     return root
@@ -133,9 +141,9 @@ def bert(arguments: argparse.Namespace) -> None:
         arguments.out,
         config,
         filled.tensors,
-        vocab=_vocab(arguments.vocab, arguments.source),
+        vocab=_vocab(arguments.vocab, arguments.source, config),
         unused=filled.unused,
-        provenance={"source": arguments.source.name, "format": "bert"},
+        provenance={"source": arguments.source_name, "format": "bert"},
         overwrite=arguments.overwrite,
     )
     _report(arguments, config, found, filled)
@@ -147,12 +155,12 @@ def assembled(arguments: argparse.Namespace) -> None:
     layer = bert.depth if arguments.text_layer is None else arguments.text_layer
     arch = architecture(VARIANTS[arguments.row], bert=bert, text_layer=layer)
     params = assemble(arch, sam=arguments.source, bert=None, seed=arguments.seed)
-    noted = {"sam": arguments.source.name, "bert": arguments.bert.name}
+    noted = {"sam": arguments.source_name, "bert": arguments.bert_name}
     directory.save(
         arguments.out,
         arch,
         unflatten(flatten(params) | tensors),
-        vocab=_vocab(arguments.vocab, arguments.bert),
+        vocab=_vocab(arguments.vocab, arguments.bert, bert),
         provenance={"source": noted, "format": "assembled"},
         overwrite=arguments.overwrite,
     )
@@ -171,9 +179,9 @@ def _finish(arguments: argparse.Namespace, arch: Architecture, found: Checkpoint
         arguments.out,
         arch,
         unflatten(filled.tensors),
-        vocab=_vocab(arguments.vocab, arguments.source) if arch.bert else None,
+        vocab=_vocab(arguments.vocab, arguments.source, arch.bert) if arch.bert else None,
         unused=filled.unused,
-        provenance={"source": arguments.source.name, "format": arguments.command},
+        provenance={"source": arguments.source_name, "format": arguments.command},
         overwrite=arguments.overwrite,
     )
     _report(arguments, arch, found, filled)
@@ -185,17 +193,37 @@ def _report(arguments: argparse.Namespace, model: object, found: Checkpoint, fil
     print(f"{arguments.out}: {model}")
 
 
+def _name(named: str) -> str:
+    """What a source is called where it is noted: without folders, but all of a name on the hub."""
+    return str(hub.parse(named) or Path(named).name)
+
+
 def _blocks(text: str) -> tuple[int, ...]:
     """`2,5,8,11`, or `none`."""
     return () if text == "none" else tuple(int(word) for word in text.split(","))
 
 
-def _vocab(given: Path | None, source: Path) -> Path | None:
-    """The vocabulary that was given, or the one in or beside the source, or none."""
+def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:
+    """The vocabulary that was given, or the one in or beside the source, or none.
+
+    Raises ValueError where it is none, or has pieces for another table of embeddings.
+    """
     if given is not None and not given.is_file():
         raise FileNotFoundError(f"no such vocabulary: {given}.")
     beside = source / "vocab.txt" if source.is_dir() else source.with_name("vocab.txt")
-    return given or (beside if beside.is_file() else None)
+    path = given or (beside if beside.is_file() else None)
+    if path is None:
+        say(f"{source}: no vocab.txt beside it; without its words no text can be read: --vocab.")
+        return None
+    pieces, rows = Tokenizer(path).size, bert.vocab
+    if not 0 <= rows - pieces <= PADDED:
+        raise ValueError(
+            f"{path} has {pieces} word pieces, and the text encoder of {source} has {rows} rows:"
+            " it is another model's vocabulary."
+        )
+    if pieces < rows:
+        say(f"{path} has {pieces} word pieces for {rows} rows: {rows - pieces} are never read.")
+    return path
 
 
 if __name__ == "__main__":

@@ -48,11 +48,7 @@ def open_bert(source: Path, *, like: Bert | None = None) -> tuple[Bert, dict]:
     if not files.is_ours(source):
         bert, found = sources.bert(source, like=like)
         return bert, transfer.fill(transfer.text_targets(bert), found).tensors
-    contents = directory.read_contents(source)
-    whole = contents.architecture
-    bert = contents.bert if whole is None else whole.bert
-    if bert is None:
-        raise ValueError(f"{source} is plain SAM; expected a model with a text encoder.")
+    bert, contents = directory.read_text_encoder(source), directory.read_contents(source)
     tensors = {path: value for path, value in contents.tensors.items() if path.startswith(TEXT)}
     directory.check(tensors, transfer.text_targets(bert), source=str(source))
     return bert, tensors

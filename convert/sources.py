@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dit_jax.convert import beside, checkpoint, infer, names
+from dit_jax.convert import beside, checkpoint, files, infer, names
 from dit_jax.convert.checkpoint import Checkpoint
 from dit_jax.models.architecture import PATCH, Architecture, Bert, Injection, from_json
+from dit_jax.weights import directory, hub
 
 RELEASED_TEXT_LAYER = 1  # what the released code reads, by a slip in an argument's position
 DIT_IMAGE_SIZE = 512
@@ -71,6 +72,25 @@ def bert(
     model = infer.bert(found, **_untold(found, said, heads, like))
     beside.compare(config, said, model)
     return model, found
+
+
+def text_encoder(named: str) -> Bert:
+    """The size of a BERT, from its config alone where that says it."""
+    source = hub.local(named)
+    return described(source) or bert(source)[0]
+
+
+def described(source: Path) -> Bert | None:
+    """What the config of a folder or beside a file says of a BERT; None where it does not say all.
+
+    Reads no tensors.
+    """
+    if files.is_ours(source):
+        return directory.read_text_encoder(source)
+    config = beside.find(source)
+    said = beside.bert(config) if config else {}
+    whole = said.keys() == {field.name for field in dataclasses.fields(Bert)}
+    return Bert(**said) if whole else None
 
 
 def _refuse_roberta(found: Checkpoint) -> None:

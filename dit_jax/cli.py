@@ -86,6 +86,7 @@ PROGRAMS = {
     "convert": "dit_jax.convert.__main__",
     "figures": "dit_jax.figures.__main__",
     "prepare": "dit_jax.data.prepare",
+    "push": "dit_jax.weights.push",
     "score": "dit_jax.eval.score",
 }
 # Flags that name files; `--flag=~/x` is not expanded by every shell.
@@ -137,7 +138,7 @@ def predict() -> None:
     from dit_jax.predict import command
 
     command.predict(
-        Path(MODEL.value),
+        model_dir(),
         Path(OUT.value),
         images=IMAGES.value,
         texts=TEXT.value,
@@ -157,8 +158,8 @@ def export() -> None:
     from dit_jax.export import formats
 
     form, out = FORMAT.value, Path(OUT.value)
-    about = dict(base=folder(BASE), license=LICENSE.value, scored=folder(SCORES))
-    noted = formats.export(Path(MODEL.value), out, form=form, **about)
+    about = dict(base=on_hub(BASE), license=LICENSE.value, scored=folder(SCORES))
+    noted = formats.export(model_dir(), out, form=form, **about)
     print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
 
 
@@ -247,7 +248,14 @@ def config() -> Config:
 
 
 def model_dir() -> Path | None:
-    return folder(MODEL)
+    return on_hub(MODEL)
+
+
+def on_hub(flag: flags.FlagHolder) -> Path | None:
+    """As `folder`, of a flag that may name a model on Hugging Face's hub."""
+    from dit_jax.weights import hub
+
+    return hub.local(flag.value) if flag.value else None
 
 
 def folder(flag: flags.FlagHolder) -> Path | None:

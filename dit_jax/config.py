@@ -15,7 +15,7 @@ from dit_jax import variants
 from dit_jax.data import mix
 from dit_jax.data.entries import CHOICES
 from dit_jax.eval.protocols import PROTOCOLS
-from dit_jax.models.architecture import Architecture, Injection
+from dit_jax.models.architecture import Architecture, Bert, Injection
 from dit_jax.ops import rematerialise
 from dit_jax.strict import build, flatten, one_of
 
@@ -62,7 +62,7 @@ RANGES: tuple[Range, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """Where the weights come from: a model directory, or PyTorch files; "" means fresh ones."""
+    """Where the weights come from; "" means fresh ones. Each may be a name on the hub, hf://…."""
 
     model: str  # model directory to start from
     sam: str  # Meta's SAM checkpoint
@@ -77,6 +77,7 @@ class Model:
     backbone: str | None
     injection: str | None
     decoder_depth: int | None
+    text_encoder: str | None  # a row of `variants.TEXT_ENCODERS`, or a BERT: its config decides
     freeze: tuple[str, ...] | None  # of "image_encoder", "text_encoder"
     text_layer: int
     text_tokens: int
@@ -304,6 +305,8 @@ class Config:
         """The model that this run trains."""
         names = ("text_layer", "text_tokens", "presence", "image_size", "mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
+        if self.model.text_encoder is not None:
+            settings["bert"] = _text_encoder(self.model.text_encoder)
         arch = variants.architecture(self.variant(), **settings)
         if self.model.vocab_size is None:
             return arch
@@ -313,3 +316,18 @@ class Config:
     def freeze(self) -> tuple[str, ...]:
         """Encoders whose pre-trained weights stay as they are."""
         return self.variant().freeze
+
+
+def _text_encoder(named: str) -> Bert:
+    """The size of a row, or of a BERT: a file, a folder, or a name on the hub."""
+    if named in variants.TEXT_ENCODERS:
+        return variants.TEXT_ENCODERS[named]
+    from dit_jax.convert import sources  # knows other people's files, which few configs name
+
+    try:
+        return sources.text_encoder(named)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"model.text_encoder is {named!r}; expected one of {', '.join(variants.TEXT_ENCODERS)},"
+            f" or a BERT's folder: {error}"
+        ) from error

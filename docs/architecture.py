@@ -21,14 +21,10 @@ ROWS = (
     {"cli": "the command line"},
     {"plan": "what fits where", "": ""},
     {"train": "step, loop, checkpoints", "demo": "the page", "figures": "pictures"},
-    {
-        "config": "a run as data",
-        "convert": "PyTorch files",
-        "predict": "Segmenter",
-        "export": "handed on",
-    },
-    {"eval": "protocols, scores", "weights": "models on disk"},
-    {"data": "from files to batches", "models": "SAM, BERT, injection"},
+    {"config": "a run as data", "predict": "Segmenter", "export": "handed on"},
+    {"eval": "protocols, scores", "convert": "other people's files"},
+    {"data": "from files to batches", "weights": "models on disk"},
+    {"models": "SAM, BERT, injection"},
     {"ops": "arithmetic without parameters"},
 )
 WIDTH, MARGIN, GAP = 390, 13, 12  # a phone's, in pixels

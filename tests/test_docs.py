@@ -27,6 +27,7 @@ from dit_jax.data.annotations import datasets
 from dit_jax.eval import score
 from dit_jax.figures import __main__ as figures
 from dit_jax.version import VERSION
+from dit_jax.weights import push
 
 # ml_collections 1.1, at every config file that a flag names, on Python 3.11
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -38,6 +39,7 @@ PARSERS = {
     "dit_jax.data.prepare": prepare._parser,
     "dit_jax.eval.score": score._parser,
     "dit_jax.figures": figures._parser,
+    "dit_jax.weights.push": push.parser,
 }
 PROGRAM = re.compile(r"\bpython[\d.]*\s+(?:-m\s+)?(launch\.py|(?<=-m )[\w.]+)(.*)")
 ENDS = re.compile(r"\s[>|<&]|'|\s#|&&")  # what a shell does with a command's output

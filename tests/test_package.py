@@ -112,7 +112,7 @@ def test_the_metadata_asks_for_ranges_that_hold_the_pins(built):
     assert distribution.version == VERSION
     asked = [Requirement(line) for line in distribution.requires]
     extras = distribution.metadata.get_all("Provides-Extra")
-    assert sorted(extras) == ["convert", "cuda", "demo", "onnx", "tpu"]
+    assert sorted(extras) == ["convert", "cuda", "demo", "hub", "onnx", "tpu"]
     assert not [str(one) for one in asked if "==" in str(one.specifier)]
 
     def of(extra: str) -> dict[str, Requirement]:

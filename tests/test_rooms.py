@@ -27,15 +27,16 @@ ARROWS = {
     "eval": {"data", "data.pipeline", "data.pixels", "data.records"},
     "eval.probe": {"data", "data.pipeline", "data.pixels", "eval"},
     "viz": {"eval"},
-    "config": {"data", "eval", "models", "ops", "strict", "variants"},
-    "convert": {"models", "strict", "variants", "weights"},
+    "convert": {"data", "models", "strict", "variants", "weights"},
+    # To learn how large a BERT is, where a config names one.
+    "config": {"convert", "data", "eval", "models", "ops", "strict", "variants"},
     "train.placement": {"config", "data.pipeline", "ops"},
     "train.logs": {"eval", "models"},
     "train": {
         # To read PyTorch's files, where a config names some.
         *("config", "convert", "data", "data.pipeline", "data.pixels", "data.records"),
         *("data.shapes", "eval", "eval.probe", "lease", "models", "ops", "strict", "train.logs"),
-        *("train.placement", "viz", "weights"),
+        *("train.placement", "variants", "viz", "weights"),
     },
     "plan": {"config", "models", "ops", "ops.attention", "strict", "train", "train.placement"},
     "predict": {
@@ -49,7 +50,7 @@ ARROWS = {
     "export": {"eval", "lease", "models", "ops", "ops.attention", "strict", "weights"},
     "cli": {
         *("allocator", "config", "configs", "demo", "export", "plan", "predict", "strict"),
-        *("train", "train.logs", "train.placement", "version"),
+        *("train", "train.logs", "train.placement", "version", "weights"),
     },
 }
 # Room → what none of its files imports; the rest of the table follows from `ARROWS`.

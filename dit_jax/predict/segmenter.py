@@ -27,7 +27,7 @@ from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.requests import Question, check_text, name_of, questions
 from dit_jax.predict.segmentation import Segmentation
-from dit_jax.weights import directory
+from dit_jax.weights import directory, hub
 
 CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
 OPEN = 8  # pictures that stay open while others about them may follow
@@ -69,7 +69,7 @@ class Segmenter:
         presence_threshold: float = PRESENCE_THRESHOLD,
         batch_size: int | None = None,
     ) -> "Segmenter":
-        """The model of a directory, trained or converted.
+        """The model of a directory, trained or converted, or of `hf://org/name` on the hub.
 
         Args:
           threshold: on the probability of a pixel; 0.35 of a text model (the released code's), 0.5
@@ -79,6 +79,7 @@ class Segmenter:
 
         Raises FileNotFoundError or ValueError, in a sentence, where it is no whole model directory.
         """
+        model_dir = hub.local(model_dir)
         arch, params = directory.read(model_dir)
         tokenizer = None if arch.bert is None else _tokenizer(model_dir, arch)
         how = dict(presence_threshold=presence_threshold, batch_size=batch_size)

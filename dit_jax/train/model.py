@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from dit_jax import config as configs
+from dit_jax import variants
 from dit_jax.data import shapes
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
@@ -18,7 +19,7 @@ from dit_jax.models.params import Params
 from dit_jax.strict import flatten
 from dit_jax.train import step as steps
 from dit_jax.train.placement import sharding
-from dit_jax.weights import directory
+from dit_jax.weights import directory, hub
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
 FREE = ("image_size", "dtype", "windowed")
@@ -47,20 +48,31 @@ class Model:
         return steps.make_predict_step(self.graph, mesh=self.mesh, placement=self.placement)
 
 
+def weights(model: configs.Model) -> configs.Init:
+    """`init` as paths; a BERT that `text_encoder` names brings its weights along."""
+    init, named = model.init, model.text_encoder or ""
+    if not (init.model or init.bert or named in variants.TEXT_ENCODERS):
+        init = dataclasses.replace(init, bert=named)
+    given = {key: value for key, value in dataclasses.asdict(init).items() if value}
+    return dataclasses.replace(init, **{key: str(hub.local(name)) for key, name in given.items()})
+
+
 def vocabulary(model: configs.Model, *, drawn: bool) -> Path:
     """The vocabulary file that a config means; `drawn`: only embedded data are trained on."""
     if model.vocab:
         return Path(model.vocab)
-    if model.init.model:
-        return directory.vocab_path(model.init.model)
-    beside = _vocab_of_bert(model.init.bert)
-    if beside is not None:
-        return beside
-    if drawn:
+    init = weights(model)
+    if init.model:
+        return directory.vocab_path(init.model)
+    if not init.bert and drawn:
         return shapes.VOCAB
-    raise ValueError(
-        "model.vocab is empty and no vocab.txt lies beside BERT; expected one for this data set."
-    )
+    beside = _vocab_of_bert(init.bert)
+    if beside is None:
+        raise ValueError(
+            "model.vocab is empty and no vocab.txt lies beside BERT; expected the vocabulary that"
+            " it was trained with, there or as model.vocab."
+        )
+    return beside
 
 
 def _vocab_of_bert(bert: str) -> Path | None:
@@ -75,13 +87,25 @@ def _vocab_of_bert(bert: str) -> Path | None:
 def open_tokenizer(vocab: Path, arch: Architecture) -> Tokenizer:
     """Raises ValueError where the text encoder has no row for every word piece."""
     tokenizer = Tokenizer(vocab, length=arch.text_tokens)
-    words = len(vocab.read_text(encoding="utf-8").splitlines())
-    if words > arch.bert.vocab:
+    if tokenizer.size > arch.bert.vocab:
         raise ValueError(
-            f"{vocab} has {words} word pieces; the text encoder has {arch.bert.vocab} rows:"
-            f" set model.vocab_size={words}."
+            f"{vocab} has {tokenizer.size} word pieces; the text encoder has {arch.bert.vocab}"
+            f" rows: set model.vocab_size={tokenizer.size}."
         )
     return tokenizer
+
+
+def check_bert(init: configs.Init, arch: Architecture) -> None:
+    """Raises ValueError where the BERT that a config names is another one than its model has.
+
+    Before words are compared with it, by its own config; `first_params` compares the tensors too.
+    """
+    if init.bert and arch.bert is not None:
+        from dit_jax.convert import assemble, sources
+
+        found = sources.described(Path(init.bert))
+        if found is not None:
+            assemble.check_bert(found, arch.bert, source=init.bert)
 
 
 def first_params(init: configs.Init, arch: Architecture, *, seed: int) -> Params:

@@ -61,8 +61,10 @@ class Run:
 
         datasets = Datasets.of(config.data, size=config.model.image_size)
         datasets.check()
+        arch = config.architecture()
+        models.check_bert(models.weights(config.model), arch)
         vocab = models.vocabulary(config.model, drawn=datasets.drawn)
-        model = Model.of(config.architecture(), vocab, mesh)
+        model = Model.of(arch, vocab, mesh)
         training = datasets.training(allow_leak=allow_leak)
         batches = train_batches(
             training.source,
@@ -111,7 +113,7 @@ class Run:
 
     def first_state(self, placement: TrainState) -> TrainState:
         """The state before step 0, on the devices."""
-        init, seed = self.config.model.init, self.config.seed
+        init, seed = models.weights(self.config.model), self.config.seed
         if not (init.model or init.sam or init.bert) and self.model.arch.vit.width >= LARGE:
             logging.warning(RANDOM)
         params = models.first_params(init, self.model.arch, seed=seed)

@@ -34,6 +34,7 @@ FREE = (
 # Keys that runs of dit_jax 0.1 may lack, and what those runs did.
 FORMER = {
     "model.presence": False,
+    "model.text_encoder": None,
     "data.images": "",
     "data.crowds": "keep",
     "data.weights": [],

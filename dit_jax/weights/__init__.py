@@ -2,10 +2,10 @@
 
 In and out: `config.json`, `model.safetensors`, `vocab.txt`. `directory` reads and writes them;
 `manifest` holds checksums and where a folder is from; `packs` writes only what training changed;
-`card` fills in the model card.
+`card` fills in the model card; `hub` takes names on Hugging Face's hub for paths.
 """
 
-from dit_jax.weights import card, directory, manifest, packs
+from dit_jax.weights import card, directory, hub, manifest, packs
 from dit_jax.weights.directory import load
 
-__all__ = ["card", "directory", "load", "manifest", "packs"]
+__all__ = ["card", "directory", "hub", "load", "manifest", "packs"]

@@ -35,7 +35,7 @@ from dit_jax.models.architecture import (
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
 from dit_jax.strict import few, printed
-from dit_jax.weights import manifest
+from dit_jax.weights import hub, manifest
 
 FORMAT = 1
 PRESENCE_HEAD = "mask_decoder.presence_head."
@@ -183,6 +183,17 @@ def read_contents(model_dir: Path | str) -> Contents:
     )
 
 
+def read_text_encoder(model_dir: Path | str) -> Bert:
+    """What the text encoder of a directory is, without its parameters."""
+    config = _config(Path(model_dir) / CONFIG)
+    if config["kind"] == "text_encoder":
+        return bert_from_json(config["bert"])
+    bert = from_json(config["architecture"]).bert
+    if bert is None:
+        raise ValueError(f"{model_dir} is plain SAM; expected a model with a text encoder.")
+    return bert
+
+
 def read_provenance(model_dir: Path | str) -> dict[str, Any]:
     """Where a directory's parameters come from, as `save` was told."""
     return _config(Path(model_dir) / CONFIG).get("provenance", {})
@@ -212,8 +223,8 @@ def with_presence(contents: Contents, *, seed: int) -> Contents:
 
 
 def load(model_dir: Path | str) -> DitSam:
-    """The model of a directory, in evaluation mode."""
-    arch, params = read(model_dir)
+    """The model of a directory, or of `hf://org/name`, in evaluation mode."""
+    arch, params = read(hub.local(model_dir))
     graph, _ = params_lib.structure(arch)
     return params_lib.merge(graph, jax.tree.map(jax.numpy.asarray, params))
 

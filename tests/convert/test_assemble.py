@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from checkpoints import BERT, VIT, dit, in_sam, random_state, run, tensors
+from checkpoints import BERT, VIT, dit, in_sam, random_state, run, tensors, write_vocab
 from peers import torch
 from places import TREES
 
@@ -55,7 +55,7 @@ def test_assemble_command(parts, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(variants.VARIANTS, "small", variants.Variant("small", Injection.LAYER_WISE))
     monkeypatch.setitem(variants.BACKBONES, "small", VIT)
     monkeypatch.setitem(variants.TEXT_ENCODERS, "base", BERT)
-    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    write_vocab(tmp_path / "vocab.txt", BERT.vocab)
     options = tmp_path / "model", f"--sam={sam}", f"--bert={bert}", "--text-layer=2"
     assert run("assemble", "smal", *options) == 1
     assert "nearest: small" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import reference_names
-from checkpoints import BERT, VIT, dit, in_sam, run, state_of, tensors
+from checkpoints import BERT, VIT, dit, in_sam, run, state_of, tensors, write_vocab
 from peers import torch
 
 from dit_jax.convert import transfer
@@ -266,6 +266,6 @@ def test_nothing_is_overwritten_unasked(tmp_path, capsys):
 
 def test_vocabulary_travels(tmp_path):
     torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
-    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    vocab = write_vocab(tmp_path / "vocab.txt", BERT.vocab)
     assert run("dit", tmp_path / "a.pth", tmp_path / "model") == 0
-    assert directory.vocab_path(tmp_path / "model").read_text() == "[PAD]\n"
+    assert directory.vocab_path(tmp_path / "model").read_bytes() == vocab.read_bytes()

@@ -54,3 +54,11 @@ def dit(injection, **settings):
 
 def run(*argv):
     return convert([str(word) for word in argv])
+
+
+def write_vocab(path, count, *, odd=()):
+    """A vocabulary of so many pieces, some of them `odd`."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *odd]
+    words += [f"word{i}" for i in range(count - len(words))]
+    path.write_bytes("".join(f"{word}\n" for word in words).encode())
+    return path

@@ -1,18 +1,23 @@
 """From a config to the parts of a run: what does not fit is said before the first step."""
 
 import dataclasses
+import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+from checkpoints import random_state
 from runs import config_of, shrink
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from dit_jax import variants
-from dit_jax.convert import transfer
+from dit_jax.convert import beside, transfer
+from dit_jax.convert.__main__ import main as convert
 from dit_jax.convert.assemble import assemble
+from dit_jax.data import shapes
 from dit_jax.models import params as parameters
-from dit_jax.models.architecture import Architecture, Injection, Vit
+from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
 from dit_jax.train import model, scoring
 from dit_jax.train.run import Run
 from dit_jax.weights import directory
@@ -108,3 +113,88 @@ def test_plain_sam_is_not_evaluated(tmp_path):
     plain_sam(tmp_path / "sam")
     with pytest.raises(ValueError, match="is plain SAM, which reads no text; expected a model"):
         scoring.score(config_of(), tmp_path, model_dir=tmp_path / "sam")
+
+
+@pytest.fixture
+def bert_folder(tmp_path):
+    """A BERT of Hugging Face's names, 48 wide, with 6 heads and its vocabulary."""
+    bert = Bert(vocab=300, depth=2, width=48, heads=6, mlp_width=64, positions=32)
+    arch = Architecture(Vit(1, 16, 1, (0,), grid=1), bert, Injection.NONE, text_layer=1)
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    state = random_state(arch, "text_encoder.")
+    save_file(
+        {name.removeprefix("lang_encoder."): value for name, value in state.items()},
+        folder / "model.safetensors",
+    )
+    keys = {theirs: getattr(bert, ours) for ours, theirs in beside.BERT_KEYS.items()}
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **keys}))
+    shutil.copy(shapes.VOCAB, folder)
+    return folder
+
+
+@pytest.mark.parametrize("injection", ["none", "e2e", "layer_wise", "layer_wise_static"])
+def test_a_text_encoder_of_another_size(tmp_path, bert_folder, injection):
+    """One setting: its size, its weights, its words; the projection comes by itself."""
+    config = config_of(model__text_encoder=str(bert_folder), model__injection=injection)
+    run = Run.of(config, tmp_path / "run")
+    bert = run.model.arch.bert
+    assert (bert.width, bert.heads, bert.depth, bert.vocab) == (48, 6, 2, 300)
+    assert run.model.arch.text_projection == (injection != "none")
+    assert run.model.tokenizer.vocab_path == bert_folder / "vocab.txt"
+    params = model.first_params(model.weights(config.model), run.model.arch, seed=0)
+    theirs = load_file(bert_folder / "model.safetensors")["bert.embeddings.LayerNorm.weight"]
+    scale = parameters.flatten(params)["text_encoder.embeddings.norm.scale"]
+    np.testing.assert_array_equal(scale, theirs)
+
+
+def test_a_text_encoder_by_its_row_or_a_model_directory(tmp_path, bert_folder):
+    assert config_of(model__text_encoder="base").architecture().bert == Bert()
+    assert convert(["bert", str(bert_folder), str(tmp_path / "ours")]) == 0
+    named = config_of(model__text_encoder=str(tmp_path / "ours"))
+    assert named.architecture() == config_of(model__text_encoder=str(bert_folder)).architecture()
+    assert model.weights(named.model).bert == str(tmp_path / "ours")
+    with_model = config_of(model__text_encoder=str(bert_folder))
+    with_model = with_init(with_model, model=str(tmp_path / "a")).model
+    assert model.weights(with_model).bert == ""  # a whole model has its own
+    with pytest.raises(
+        ValueError, match="'larg'; expected one of tiny, base, or a BERT's folder: no such"
+    ):
+        config_of(model__text_encoder="larg").architecture()
+    plain_sam(tmp_path / "sam")
+    with pytest.raises(ValueError, match="is plain SAM; expected a model with a text encoder"):
+        config_of(model__text_encoder=str(tmp_path / "sam")).architecture()
+
+
+def test_another_bert_is_told_in_one_short_sentence(tmp_path, bert_folder):
+    """Before its vocabulary is compared with a table that is not its own."""
+    config = with_init(config_of(), bert=str(bert_folder))
+    with pytest.raises(ValueError, match="another BERT .*: vocab 300 ≠ 256, depth 2 ≠ 1") as raised:
+        Run.of(config, tmp_path / "run")
+    assert f"set model.text_encoder={bert_folder}." in str(raised.value)
+    assert len(str(raised.value)) < 400 + len(str(bert_folder)) * 2
+
+
+def test_a_bert_without_its_words(tmp_path, bert_folder):
+    """The embedded data set has a vocabulary too, but of another table."""
+    (bert_folder / "vocab.txt").unlink()
+    for bert in (bert_folder, bert_folder / "model.safetensors"):
+        with pytest.raises(ValueError, match="expected the vocabulary that it was trained with"):
+            model.vocabulary(with_init(config_of(), bert=str(bert)).model, drawn=True)
+        config = config_of(model__text_encoder=str(bert_folder))
+        with pytest.raises(ValueError, match="expected the vocabulary that it was trained with"):
+            Run.of(config, tmp_path / "run")
+    assert model.vocabulary(config_of().model, drawn=True) == shapes.VOCAB
+
+
+def test_odd_line_ends_are_word_pieces(tmp_path):
+    """A vocabulary has a piece a line; U+2028, U+0085, U+000B and U+000C end none."""
+    arch = config_of().architecture()
+    words = [*shapes.VOCAB.read_text().splitlines(), "\u2028", "\u0085x", "\u000b", "a\u000cb"]
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(words) + "\n", encoding="utf-8")
+    fitting = dataclasses.replace(arch, bert=dataclasses.replace(arch.bert, vocab=len(words)))
+    assert model.open_tokenizer(vocab, fitting).size == len(words)
+    small = dataclasses.replace(arch, bert=dataclasses.replace(arch.bert, vocab=len(words) - 1))
+    with pytest.raises(ValueError, match=f"set model.vocab_size={len(words)}"):
+        model.open_tokenizer(vocab, small)
