@@ -7,6 +7,7 @@ pickled. What a file is, its first bytes say, whatever it is called.
 import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def locate(source: Path) -> tuple[Path, ...]:
     """
     if source.is_dir():
         return _inside(source)
+    if source.with_name(f"{source.name}.index").is_file():
+        raise ValueError(f"{source} is a checkpoint of TensorFlow; expected PyTorch's weights.")
     if not source.is_file():
         raise FileNotFoundError(f"no such checkpoint: {source}.")
     if source.name.endswith(".index.json"):
@@ -122,7 +125,22 @@ def _read(file: Path) -> Any:
     for pattern, what in NOT_WEIGHTS:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
             raise ValueError(f"{file} is {what}.")
+    if what := _other_archive(file):
+        raise ValueError(f"{file} is {what}.")
     return _safetensors(file) if file.suffix == ".safetensors" else _pickled(file)
+
+
+def _other_archive(file: Path) -> str | None:
+    """What a zip file is that holds no state dict of PyTorch, which is one too."""
+    if not zipfile.is_zipfile(file):
+        return None
+    with zipfile.ZipFile(file) as archive:
+        names = {Path(name).name for name in archive.namelist()}
+    if "constants.pkl" in names:
+        return "a TorchScript program: save the state_dict() of its model"
+    if any(name.endswith(".npy") for name in names):
+        return "NumPy's .npz; expected PyTorch's weights or safetensors"
+    return None if "data.pkl" in names else "a zip archive of files: unpack it first"
 
 
 def _pickled(file: Path) -> Any:

@@ -1,6 +1,7 @@
 """What looks like a SAM or a BERT and is none, or is no checkpoint at all: named in a sentence."""
 
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -141,6 +142,29 @@ def test_what_is_no_checkpoint_is_named(tmp_path, capsys, kind, suffix):
     for source in (path, tmp_path):
         assert run("bert", source, tmp_path / "out") == 1
         assert f"a{suffix} {message}" in capsys.readouterr().err
+
+
+def test_archives_that_hold_no_state_dict(tmp_path, capsys):
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "program.pt")
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "files.zip", "w") as archive:
+        archive.writestr("model/pytorch_model.bin", b"x")
+    (tmp_path / "bert_model.ckpt.index").write_bytes(b"x")
+    for name, message in {
+        "program.pt": "is a TorchScript program: save the state_dict() of its model",
+        "arrays.npz": "is NumPy's .npz; expected",
+        "files.zip": "is a zip archive of files: unpack it first",
+        "bert_model.ckpt": "is a checkpoint of TensorFlow; expected PyTorch's",
+    }.items():
+        assert run("bert", tmp_path / name, tmp_path / "out") == 1
+        assert f"{name} {message}" in capsys.readouterr().err
+
+
+def test_a_whole_model_is_refused(tmp_path, capsys):
+    """`torch.save(model)`: a class that would have to be imported and filled."""
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "a.pth")
+    assert run("sam", tmp_path / "a.pth", tmp_path / "out") == 1
+    assert "holds more than data and would run torch.nn.modules.linear" in capsys.readouterr().err
 
 
 VALUES = {
