@@ -119,6 +119,7 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         cache_dir="data/records",
         weights=(),
         crowds="keep",
+        units="pixel",
         leaks="drop",
         on_error="stop",
         train_split="train",

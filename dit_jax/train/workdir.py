@@ -36,6 +36,7 @@ FORMER = {
     "model.presence": False,
     "data.images": "",
     "data.crowds": "keep",
+    "data.units": "pixel",
     "data.weights": [],
     "data.leaks": "drop",
     "data.on_error": "stop",

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from dit_jax.data.annotations import PUBLISHED
 from dit_jax.data.check.masks import mask_problems
 from dit_jax.data.check.report import Problem, Report
-from dit_jax.data.entries import Annotations, Entry
-from dit_jax.data.pixels import ImageStore, Size, open_images, picture_size
+from dit_jax.data.entries import Annotations, Entry, NamedBox
+from dit_jax.data.pixels import ImageStore, Size, looks_like_corners, open_images, picture_size
 from dit_jax.data.tokenizer import Tokenizer
 
 __all__ = ["Problem", "Report", "check"]
@@ -54,6 +54,7 @@ def check(
         sizes, found = _pictures(annotations, entries, progress=progress)
         problems += found
     problems += _unknown_masks(annotations.dataset, entries)
+    problems += _corners(annotations.dataset, entries, sizes)
     for entry in _bar(entries, "masks", progress):
         problems += mask_problems(entry, entry.size or sizes.get(entry.file_name))
     return Report(
@@ -185,6 +186,28 @@ def _unknown_masks(dataset: str, entries: Sequence[Entry]) -> Iterator[Problem]:
     if unknown:
         text = f"instances.json is missing, so {unknown:,} referents have no mask."
         yield Problem("masks that are unknown", True, dataset, text)
+
+
+def _corners(dataset: str, entries: Sequence[Entry], sizes: dict[str, Size]) -> Iterator[Problem]:
+    """A data set whose boxes all can be corners, and some can be nothing else."""
+    boxes = [
+        (entry, segmentation)
+        for entry in entries
+        for segmentation in entry.segmentations or ()
+        if isinstance(segmentation, tuple) and not isinstance(segmentation, NamedBox)
+    ]
+    suspects = []
+    for entry, box in boxes:
+        size = entry.size or sizes.get(entry.file_name)
+        if size and looks_like_corners(box, height=size[0], width=size[1]):
+            suspects.append(entry.name)
+    if suspects and all(x < width and y < height for _, (x, y, width, height) in boxes):
+        text = (
+            f"{len(suspects):,} of {len(boxes):,} boxes leave their pictures as x, y, width,"
+            f" height, such as {suspects[0]}, and all of them can be corners; name them box_xyxy,"
+            " or box_xywh."
+        )
+        yield Problem("boxes that look like corners", True, dataset, text)
 
 
 def _unchecked(

@@ -6,7 +6,14 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
-from dit_jax.data.pixels.masks import broken_parts, entry_mask, read_entry
+from dit_jax.data.pixels.masks import (
+    MARGIN,
+    broken_parts,
+    entry_mask,
+    in_pixels,
+    looks_like_corners,
+    read_entry,
+)
 from dit_jax.data.pixels.picture_size import Size, check_pixels, header, picture_size
 from dit_jax.data.pixels.stores import ImageStore, open_images
 from dit_jax.data.pixels.transforms import (
@@ -25,6 +32,7 @@ from dit_jax.data.pixels.transforms import (
 )
 
 __all__ = [
+    "MARGIN",
     "SIDE",
     "UNCHANGED",
     "Augmentation",
@@ -37,8 +45,10 @@ __all__ = [
     "content_box",
     "entry_mask",
     "header",
+    "in_pixels",
     "inside",
     "letterbox",
+    "looks_like_corners",
     "open_images",
     "picture_size",
     "pictures",
