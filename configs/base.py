@@ -120,6 +120,7 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         weights=(),
         crowds="keep",
         units="pixel",
+        orientation="upright",
         leaks="drop",
         on_error="stop",
         train_split="train",

@@ -50,6 +50,7 @@ class Entry:
     sent_ids: tuple[int, ...]
     crowds: tuple[bool, ...] = ()  # which of `segmentations` COCO marks as crowds; () none
     units: str = "pixel"  # of polygons and boxes; see `Reading`
+    orientation: str = "stored"  # the frame that they are drawn in; see `Reading`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +59,15 @@ class Reading:
 
     crowds: str = "keep"  # objects that COCO marks as crowds: part of a mask, or "drop"
     units: str = "pixel"  # of polygons and boxes in own folders, or "fraction" of the picture
+    orientation: str = "upright"  # own annotations are drawn on what viewers show, or "stored"
 
 
 USUAL = Reading()
-CHOICES = {"crowds": ("keep", "drop"), "units": ("pixel", "fraction")}
+CHOICES = {
+    "crowds": ("keep", "drop"),
+    "units": ("pixel", "fraction"),
+    "orientation": ("upright", "stored"),
+}
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ FORMER = {
     "data.images": "",
     "data.crowds": "keep",
     "data.units": "pixel",
+    "data.orientation": "upright",
     "data.weights": [],
     "data.leaks": "drop",
     "data.on_error": "stop",

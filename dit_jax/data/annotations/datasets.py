@@ -88,8 +88,10 @@ def open_annotations(
 
 
 def effective(dataset: str, reading: Reading) -> Reading:
-    """What of `reading` matters to a data set: COCO's own files leave no choice of units."""
-    return reading if dataset == "folder" else dataclasses.replace(reading, units=USUAL.units)
+    """What of `reading` matters to a data set: COCO's own files are drawn on stored pixels."""
+    if dataset == "folder":
+        return reading
+    return dataclasses.replace(reading, units="pixel", orientation="stored")
 
 
 def label(dataset: str, split_by: str, *, source: Location) -> str:

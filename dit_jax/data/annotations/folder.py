@@ -64,7 +64,7 @@ def read(
         left_out += mistakes.found
     return Annotations(
         dataset=f"folder({folder.name})",
-        splits=_entries(items, units=reading.units),
+        splits=_entries(items, reading),
         sources={file.stem: file for file in files},
         images=folder,
         reading=reading,
@@ -142,7 +142,7 @@ def _place(picture: str) -> float:
     return int.from_bytes(hashlib.sha256(picture.encode()).digest()[:8]) / 2**64
 
 
-def _entries(items: list[tuple[str, Item]], *, units: str) -> dict[str, tuple[Entry, ...]]:
+def _entries(items: list[tuple[str, Item]], reading: Reading) -> dict[str, tuple[Entry, ...]]:
     """Entries by split, numbered through the whole folder."""
     splits: dict[str, list[Entry]] = {}
     sentences = 0
@@ -161,7 +161,8 @@ def _entries(items: list[tuple[str, Item]], *, units: str) -> dict[str, tuple[En
             ann_ids=item.ann_ids,
             sent_ids=tuple(range(sentences, sentences + count)),
             crowds=(True,) if item.crowd else (),
-            units=units,
+            units=reading.units,
+            orientation=reading.orientation,
         )
         splits.setdefault(split, []).append(entry)
         sentences += count

@@ -6,6 +6,8 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
+from dit_jax.data.pixels.decode import decode_image
+from dit_jax.data.pixels.frames import Frame, frame
 from dit_jax.data.pixels.masks import (
     MARGIN,
     broken_parts,
@@ -14,7 +16,13 @@ from dit_jax.data.pixels.masks import (
     looks_like_corners,
     read_entry,
 )
-from dit_jax.data.pixels.picture_size import Size, check_pixels, header, picture_size
+from dit_jax.data.pixels.picture_size import (
+    Size,
+    check_pixels,
+    header,
+    orientation,
+    picture_size,
+)
 from dit_jax.data.pixels.stores import ImageStore, open_images
 from dit_jax.data.pixels.transforms import (
     SIDE,
@@ -37,19 +45,23 @@ __all__ = [
     "UNCHANGED",
     "Augmentation",
     "Content",
+    "Frame",
     "ImageStore",
     "Size",
     "augment",
     "broken_parts",
     "check_pixels",
     "content_box",
+    "decode_image",
     "entry_mask",
+    "frame",
     "header",
     "in_pixels",
     "inside",
     "letterbox",
     "looks_like_corners",
     "open_images",
+    "orientation",
     "picture_size",
     "pictures",
     "place",
