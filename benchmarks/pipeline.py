@@ -39,11 +39,12 @@ from dit_jax.data.pixels import (
     UNCHANGED,
     Augmentation,
     content_box,
+    decode_image,
     inside,
     run_lengths,
     swap_left_right,
 )
-from dit_jax.data.referent import Referent, Truth, decode_image
+from dit_jax.data.referent import Referent, Truth
 from dit_jax.data.tokenizer import Tokenizer
 
 SIZE, BATCH = 512, 16

@@ -120,6 +120,8 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         cache_dir="data/records",
         weights=(),
         crowds="keep",
+        units="pixel",
+        orientation="upright",
         leaks="drop",
         on_error="stop",
         train_split="train",

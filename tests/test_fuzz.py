@@ -23,8 +23,8 @@ from small_models import write_model
 
 from dit_jax import Segmenter
 from dit_jax.data.pixels import pictures
+from dit_jax.data.pixels.decode import decode_image
 from dit_jax.data.pixels.picture_size import picture_size
-from dit_jax.data.referent import decode_image
 from dit_jax.eval.prediction_files import read as read_predictions
 from dit_jax.models.architecture import from_json, to_json
 from dit_jax.predict import command, pairs

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Box = tuple[float, float, float, float]  # x, y, width, height in pixels, as COCO writes them
+Box = tuple[float, float, float, float]  # x, y, width, height, as COCO writes them
+
+
+class NamedBox(tuple):
+    """A Box whose key says what its numbers are: nobody need wonder whether they are corners."""
 
 
 Label = int | str | tuple[int | str, ...]  # a value of a mask picture, or its colour: "#ff0000"
@@ -45,6 +49,8 @@ class Entry:
     ann_ids: tuple[int, ...]
     sent_ids: tuple[int, ...]
     crowds: tuple[bool, ...] = ()  # which of `segmentations` COCO marks as crowds; () none
+    units: str = "pixel"  # of polygons and boxes; see `Reading`
+    orientation: str = "stored"  # the frame that they are drawn in; see `Reading`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +58,16 @@ class Reading:
     """How annotations are to be understood, where that is a choice and no file says it."""
 
     crowds: str = "keep"  # objects that COCO marks as crowds: part of a mask, or "drop"
+    units: str = "pixel"  # of polygons and boxes in own folders, or "fraction" of the picture
+    orientation: str = "upright"  # own annotations are drawn on what viewers show, or "stored"
 
 
 USUAL = Reading()
-CHOICES = {"crowds": ("keep", "drop")}
+CHOICES = {
+    "crowds": ("keep", "drop"),
+    "units": ("pixel", "fraction"),
+    "orientation": ("upright", "stored"),
+}
 
 
 @dataclass(frozen=True)

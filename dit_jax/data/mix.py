@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from dit_jax.data.referent import Referent, Source, Truth
+from dit_jax.data.referent import Contents, Referent, Source, Truth
 
 KINDS = ("shapes", "refcoco", "refcoco+", "refcocog", "grefcoco", "folder")
 KIND = "(?:" + "|".join(re.escape(kind) for kind in sorted(KINDS, reverse=True)) + ")"
@@ -162,12 +162,11 @@ Overlap = dict[str, dict[str, int]]  # training split → other split → pictur
 
 
 def overlap(training: Mapping[str, Source], others: Mapping[str, Source]) -> Overlap:
-    """How many pictures each pair has in common."""
-    ids = {name: np.unique(source.image_ids()) for name, source in others.items()}
+    """How many pictures each pair has in common: of one number, or of the same bytes."""
+    ids = {name: np.unique(_identities(source)) for name, source in others.items()}
     return {
         name: {
-            other: len(np.intersect1d(np.unique(source.image_ids()), ids[other], True))
-            for other in others
+            other: len(np.unique(source.image_ids()[_shared(source, ids[other])])) for other in ids
         }
         for name, source in training.items()
     }
@@ -175,9 +174,19 @@ def overlap(training: Mapping[str, Source], others: Mapping[str, Source]) -> Ove
 
 def without(source: Source, others: Collection[Source]) -> Source:
     """The referents of the pictures that none of the others has."""
-    ids = np.concatenate([np.zeros(0, np.int64), *(other.image_ids() for other in others)])
-    kept = np.flatnonzero(~np.isin(source.image_ids(), ids))
+    ids = np.concatenate([np.zeros(0, np.int64), *(_identities(o).ravel() for o in others)])
+    kept = np.flatnonzero(~_shared(source, np.unique(ids)))
     return source if len(kept) == len(source) else Subset(source, kept)
+
+
+def _identities(source: Source) -> Int[np.ndarray, "k n"]:
+    """All that each referent's picture is known by; numbers and contents are never equal."""
+    known = [source.image_ids()]
+    return np.stack([*known, source.contents()] if isinstance(source, Contents) else known)
+
+
+def _shared(source: Source, ids: Int[np.ndarray, " m"]) -> Bool[np.ndarray, " n"]:
+    return np.isin(_identities(source), ids).any(axis=0)
 
 
 def matrix(found: Overlap) -> str:

@@ -23,6 +23,11 @@ from dit_jax.data.entries import CHOICES, USUAL, Annotations, Reading
 from dit_jax.data.tokenizer import Tokenizer
 
 ON_ERROR = ("stop", "skip")
+HELP = {
+    "crowds": "drop leaves objects out that COCO marks as iscrowd",
+    "units": "of polygons and boxes in your own folder",
+    "orientation": "stored, if your own masks are drawn on pixels that EXIF does not turn",
+}
 
 
 def prepare(
@@ -67,7 +72,7 @@ def _existing(
     path = records.existing(out_dir, datasets.label(dataset, split_by, source=source))
     if path is None:
         return None
-    records.check_reading(path, reading)
+    records.check_reading(path, datasets.effective(dataset, reading))
     if kind.files is not None:
         _check_files(path, kind.files(split_by, source))
     elif Path(source).is_dir():
@@ -130,7 +135,8 @@ def _sentence(error: Exception) -> str:
 def _run(options: argparse.Namespace) -> int:
     start = time.monotonic()
     named = options.dataset, options.split_by
-    how = dict(source=options.source, reading=Reading(crowds=options.crowds))
+    reading = Reading(**{key: getattr(options, key) for key in CHOICES})
+    how = dict(source=options.source, reading=reading)
     existing = None
     if not options.check_only:
         existing = _existing(*named, out_dir=options.out, **how)
@@ -180,8 +186,9 @@ def _next_command(options: argparse.Namespace) -> str:
         "source": options.source,
         "images": options.images or "",
         "cache_dir": options.out,
-        "crowds": options.crowds if options.crowds != USUAL.crowds else "",
     }
+    chosen = {key: getattr(options, key) for key in CHOICES}
+    settings |= {key: value for key, value in chosen.items() if value != getattr(USUAL, key)}
     config = "configs/own_data.py" if own else "configs/ldit_vit_b.py:official"
     words = ["python", "launch.py", f"--config={config}", f"--workdir=runs/{options.dataset}"]
     words += [f"--config.data.{key}={value}" for key, value in settings.items() if value]
@@ -204,7 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--vocab", metavar="FILE", help="vocab.txt, to say which sentences are cut")
     add("--text-tokens", type=int, default=20, metavar="N", help="tokens that are read (20)")
     add("--check-only", action="store_true", help="build nothing; exit status 1 if it cannot be")
-    add("--crowds", choices=CHOICES["crowds"], default="keep", help="drop leaves iscrowd out")
+    for key, help_ in HELP.items():
+        add(f"--{key}", choices=CHOICES[key], default=getattr(USUAL, key), help=help_)
     add("--on-error", choices=ON_ERROR, default="stop", help="skip leaves broken records out")
     return parser
 

@@ -1,12 +1,8 @@
-"""What every data set yields: one object of one picture, with all the expressions that name it.
-
-Also how its picture becomes pixels.
-"""
+"""What every data set yields: one object of one picture, with all the expressions that name it."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
@@ -68,9 +64,17 @@ class Source(Protocol):
     def image_ids(self) -> Int[np.ndarray, " n"]:
         """Which photograph each referent is of, without decoding any picture; int64.
 
-        Equal numbers mean the same photograph, also across splits and data sets.
+        Equal numbers mean the same photograph, also across splits and data sets. The same file may
+        have COCO's number in one data set and one of its content in another: see `Contents`.
         """
         ...
+
+
+@runtime_checkable
+class Contents(Protocol):
+    """A Source that also knows its pictures' files by their bytes, like `Records`."""
+
+    def contents(self) -> Int[np.ndarray, " n"]: ...
 
 
 @runtime_checkable
@@ -78,23 +82,3 @@ class Stated(Protocol):
     """A Source that says what scores on it depend on, beside the protocol, like `Records`."""
 
     def remarks(self) -> dict[str, str]: ...
-
-
-def decode_image(data: bytes, *, name: str, upright: bool = False) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode an encoded picture to RGB; `name` is for errors.
-
-    Pixels come as they are stored: EXIF orientation is ignored, because the masks of COCO are drawn
-    on the unrotated pixels. `upright` turns them as viewers do. Grey, CMYK and 16-bit pictures come
-    out as 8-bit RGB; transparency is left out.
-    """
-    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # it claims to be larger than OpenCV decodes
-        image = None
-    if image is None:
-        raise ValueError(
-            f"{name}: the picture ({len(data)} bytes) cannot be decoded; expected a complete JPEG,"
-            " PNG or other picture that OpenCV reads."
-        )
-    return image

@@ -92,7 +92,8 @@ class _Work:
             about = {"image": task.given, "id": task.given, "image_id": number} | task.about
             for text in task.texts:
                 self.pending.append(PendingMask(small, about))
-                yield Question(picture, picture.name, text, task.points, task.box)
+                pointed = dict(points=task.points, box=task.box, units=task.units)
+                yield Question(picture, picture.name, text, **pointed)
 
 
 def _tasks(images: Sequence[str], texts: Sequence[str], pairs_file: Path | None) -> list[Task]:

@@ -5,7 +5,10 @@ One line a picture, with one text or several, and what is pointed at in pixels o
     {"image": "1.jpg", "text": "the red cup"}
     {"image": "1.jpg", "text": ["the cup", "the plate"], "prompt": {"points": [[30, 40, 1]]}}
     {"image": "2.jpg", "prompt": {"box": [10, 20, 200, 180]}}
+    {"image": "2.jpg", "prompt": {"box_xywh": [10, 20, 190, 160]}}
 
+`box` names corners, like `box_xyxy`; with `"units": "fraction"`, all numbers of a prompt are
+fractions of the picture.
 Pictures are found from the file's folder. `id`, `image_id`, `sent_id`, `index`, `dataset`, `split`
 and `truth` (run lengths) go into the answers as they are, so that `dit_jax.eval.score` knows which
 expression an answer is about.
@@ -18,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dit_jax.data.annotations import Mistake, Mistakes, fields, strict_json
+from dit_jax.data.annotations import Mistake, Mistakes, fields, geometry, strict_json
+from dit_jax.data.entries import CHOICES
 from dit_jax.data.pixels import pictures
 
 # The endings that a folder is searched for; a file that is named may end otherwise.
@@ -28,7 +32,8 @@ ENDINGS = (
 )
 ONE_EXPRESSION = ("sent_id", "index")  # keys that number a single expression
 ABOUT = ("id", "image_id", *ONE_EXPRESSION, "dataset", "split", "truth")
-PROMPT = ("points", "box")
+BOXES = ("box", *geometry.BOXES)
+PROMPT = ("points", *BOXES, "units")
 KEYS = ("image", "text", "prompt", *ABOUT)
 
 
@@ -40,7 +45,8 @@ class Task:
     given: str  # the picture's name as it was given
     texts: tuple[str | None, ...]
     points: Any = None
-    box: Any = None
+    box: Any = None  # corners
+    units: str = "pixel"
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,7 +106,21 @@ def _task(values: dict[str, Any], *, folder: Path) -> Task:
     numbered = [key for key in ONE_EXPRESSION if key in about]
     if numbered and len(texts) > 1:
         raise Mistake(f"{numbered[0]!r} numbers one expression, but 'text' has {len(texts)}.")
-    return Task(folder / given, given, texts, prompt.get("points"), prompt.get("box"), about)
+    return Task(folder / given, given, texts, **_pointed(prompt), about=about)
+
+
+def _pointed(prompt: dict[str, Any]) -> dict[str, Any]:
+    """What is pointed at; whether it lies in the picture is for whoever opens that."""
+    units = prompt.get("units", "pixel")
+    if units not in CHOICES["units"]:
+        found = strict_json.shown(units)
+        raise Mistake(f"'units' is {found}; expected {' or '.join(CHOICES['units'])}.")
+    key = fields.sole(prompt, BOXES) if any(key in prompt for key in BOXES) else None
+    box = prompt.get(key)
+    if key in geometry.BOXES:
+        x, y, width, height = geometry.box(box, key, units=units)
+        box = (x, y, x + width, y + height)
+    return dict(points=prompt.get("points"), box=box, units=units)
 
 
 def _about(key: str, value: Any) -> Any:

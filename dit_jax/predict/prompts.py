@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
+from dit_jax.data.entries import CHOICES
 from dit_jax.predict.picture import Letterbox, Picture
+from dit_jax.strict import one_of
 
 MOST_POINTS = 1024  # of one mask; a decoder attends from every point to every other
 LABELS = (0, 1)  # background, object
@@ -24,13 +26,28 @@ class Prompt:
     box: tuple[float, float, float, float] | None = None
 
     @staticmethod
-    def of(points: Any, box: Any, *, picture: Picture) -> "Prompt":
-        """From sequences of numbers; raises ValueError for what does not lie in the picture."""
+    def of(points: Any, box: Any, *, picture: Picture, units: str = "pixel") -> "Prompt":
+        """From sequences of numbers; raises ValueError for what does not lie in the picture.
+
+        What reaches less than a pixel beyond the border is cut.
+
+        Args:
+          units: "pixel", or "fraction" of the picture's width and height.
+        """
+        one_of("units", units, CHOICES["units"])
         listed = [] if points is None else _sequence(points, "points", "[(x, y, label), …]")
         if len(listed) > MOST_POINTS:
             raise ValueError(f"{len(listed)} points are given; expected at most {MOST_POINTS}.")
-        found = tuple(_point(point, picture) for point in listed)
-        return Prompt(found, None if box is None else _box(box, picture))
+        named = [_named(point) for point in listed]
+        corners = None if box is None else _numbers(box, "a box", (4,), "(x0, y0, x1, y1)")
+        if units == "pixel":
+            _check_pixels(named, corners, picture)
+        scale = (picture.width, picture.height) if units == "fraction" else (1, 1)
+        found = tuple(_point(x * scale[0], y * scale[1], k, picture) for x, y, k in named)
+        if corners is None:
+            return Prompt(found)
+        pixels = (n * side for n, side in zip(corners, (*scale, *scale), strict=True))
+        return Prompt(found, _box(*pixels, picture))
 
 
 @dataclass(frozen=True)
@@ -66,27 +83,48 @@ def on_canvas(
     return Placed(points, labels, there, boxes)
 
 
-def _point(point: Any, picture: Picture) -> Point:
+def _named(point: Any) -> Point:
     values = _numbers(point, "a point", (2, 3), "(x, y) or (x, y, label)")
     x, y, label = (*values, 1)[:3]
     if label not in LABELS:
         raise ValueError(f"the label of a point is {label:g}; expected 1 (object) or 0.")
-    if not (0 <= x < picture.width and 0 <= y < picture.height):
+    return x, y, int(label)
+
+
+def _check_pixels(points: Sequence[Point], box: Sequence[float] | None, picture: Picture) -> None:
+    """Raise ValueError for numbers that can only be fractions of the picture."""
+    numbers = [number for x, y, _ in points for number in (x, y)]
+    whole = all(number.is_integer() for number in numbers)  # (0, 1) is a pixel
+    for what, given, odd in (("points", numbers, not whole), ("box", box or (), True)):
+        if given and odd and min(given) >= 0 and max(given) <= 1:
+            raise ValueError(
+                f"the {what} look like fractions of {picture.name}, because all numbers are from 0"
+                f" to 1; expected pixels, of {picture.width} (width) and {picture.height} (height),"
+                ' or "units": "fraction" in a line of pairs.'
+            )
+
+
+def _point(x: float, y: float, label: int, picture: Picture) -> Point:
+    if not (-1 < x < picture.width and -1 < y < picture.height):
         raise ValueError(
             f"the point ({x:g}, {y:g}) lies outside {picture.name}, which is {picture.width} pixels"
             f" wide and {picture.height} high."
         )
-    return x, y, int(label)
+    return max(x, 0.0), max(y, 0.0), label
 
 
-def _box(box: Any, picture: Picture) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = _numbers(box, "a box", (4,), "(x0, y0, x1, y1)")
-    if not (0 <= x0 < x1 <= picture.width and 0 <= y0 < y1 <= picture.height):
+def _box(
+    x0: float, y0: float, x1: float, y1: float, picture: Picture
+) -> tuple[float, float, float, float]:
+    width, height = picture.width, picture.height
+    if not (-1 < x0 < x1 < width + 1 and -1 < y0 < y1 < height + 1):
+        fits = min(x0, y0, x1, y1) >= 0 and x0 + x1 <= width and y0 + y1 <= height
+        hint = " It would be one as (x, y, width, height): box_xywh in a file." if fits else ""
         raise ValueError(
             f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is no box (x0, y0, x1, y1) inside"
-            f" {picture.name}, which is {picture.width} pixels wide and {picture.height} high."
+            f" {picture.name}, which is {width} pixels wide and {height} high.{hint}"
         )
-    return x0, y0, x1, y1
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
 def _numbers(values: Any, what: str, counts: tuple[int, ...], expected: str) -> tuple[float, ...]:

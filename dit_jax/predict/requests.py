@@ -33,6 +33,7 @@ class Question:
     text: Any = None
     points: Any = None
     box: Any = None
+    units: str = "pixel"  # of points and box; see `Prompt.of`
 
 
 def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:

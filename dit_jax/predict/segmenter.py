@@ -104,7 +104,7 @@ class Segmenter:
           points: `[(x, y, label), …]` in pixels of the upright picture, (0, 0) the top left one;
             label 1 (object, may be left out) or 0 (not the object). With a list of pictures, one
             such list, or None, a picture.
-          box: `(x0, y0, x1, y1)`; with a list of pictures, one box, or None, a picture.
+          box: corners `(x0, y0, x1, y1)`; with a list of pictures, one box, or None, a picture.
           multimask: three masks for an ambiguous point, without text; three a picture.
           progress: show a bar; by default for long lists on a terminal.
 
@@ -206,7 +206,8 @@ class Segmenter:
             (question,) = questions(*question, None, None)
         self.check(question, multimask=multimask)
         picture = opened(question)
-        prompt = Prompt.of(question.points, question.box, picture=picture)
+        pointed = dict(points=question.points, box=question.box, units=question.units)
+        prompt = Prompt.of(**pointed, picture=picture)
         return Request(picture, question.text, prompt)
 
     def _finished(self, started: PendingBatch) -> Iterator[Segmentation]:

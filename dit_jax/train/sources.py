@@ -8,7 +8,7 @@ from typing import Any
 
 from dit_jax import config as configs
 from dit_jax.data import mix, shapes
-from dit_jax.data.entries import Reading
+from dit_jax.data.entries import CHOICES, Reading
 from dit_jax.data.mix import Mix, Overlap, Part, Split
 from dit_jax.data.pixels import Augmentation
 from dit_jax.data.referent import Source
@@ -199,5 +199,5 @@ def _records(data: configs.Data, part: Part) -> Path:
         source=part.argument if own else data.source,
         images=None if own or not data.images else data.images,
         out_dir=data.cache_dir,
-        reading=Reading(crowds=data.crowds),
+        reading=Reading(**{key: getattr(data, key) for key in CHOICES}),
     )

@@ -37,6 +37,8 @@ FORMER = {
     "model.text_encoder": None,
     "data.images": "",
     "data.crowds": "keep",
+    "data.units": "pixel",
+    "data.orientation": "upright",
     "data.weights": [],
     "data.leaks": "drop",
     "data.on_error": "stop",

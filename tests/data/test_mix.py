@@ -146,6 +146,30 @@ def test_overlap_counts_pictures_and_not_referents():
     assert len({len(line) for line in lines}) == 1
 
 
+class Known(Numbered):
+    """A source that knows its pictures' bytes as well."""
+
+    def __init__(self, ids, contents):
+        super().__init__(ids)
+        self._contents = contents
+
+    def contents(self) -> np.ndarray:
+        return np.array(self._contents, np.int64)
+
+
+def test_pictures_meet_by_number_or_by_content():
+    big = 2**62
+    coco = Known([1, 1, 2, 3], [big + 10, big + 10, big + 20, big + 30])
+    own = Known([big + 20, big + 30, big + 40], [big + 20, big + 30, big + 40])
+    saved_again = Known([3], [big + 99])  # the number alone says it
+    others = {"own": own, "again": saved_again, "plain": Numbered([2, 7])}
+    assert mix.overlap({"coco": coco}, others) == {"coco": {"own": 2, "again": 1, "plain": 1}}
+    assert mix.overlap({"own": own}, {"coco": coco}) == {"own": {"coco": 2}}
+    kept = mix.without(coco, [own])
+    assert kept.image_ids().tolist() == [1, 1]
+    assert mix.without(own, [coco]).image_ids().tolist() == [big + 40]
+
+
 def test_shared_pictures_are_left_out_with_all_their_referents():
     source = Numbered([1, 1, 2, 3, 4])
     kept = mix.without(source, [Numbered([1]), Numbered([3, 7])])

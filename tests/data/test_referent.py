@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dit_jax.data.referent import Referent, decode_image
+from dit_jax.data.pixels.decode import decode_image
+from dit_jax.data.referent import Referent
 
 EXIF_ROTATED = (
     b"\xff\xe1"

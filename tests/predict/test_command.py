@@ -211,12 +211,46 @@ def test_mistakes(model, photos, tmp_path, monkeypatch, how, sentence):
         ),
         ({"image": "a.png", "text": "a", "truth": [3]}, r"found \[3\]; expected an object"),
         (["a.png"], r"found \[\"a.png\"\]; expected an object"),
+        ({"image": "a.png", "prompt": {"units": "%"}}, "'units' is \"%\"; expected pixel or fract"),
+        (
+            {"image": "a.png", "prompt": {"box": [0, 0, 9, 9], "box_xywh": [0, 0, 9, 9]}},
+            "'box' and 'box_xywh' are given; expected exactly one of 'box', 'box_xywh', 'box_xyxy'",
+        ),
+        (
+            {"image": "a.png", "prompt": {"box_xyxy": [9, 9, 3, 20]}},
+            r"'box_xyxy' is \[9, 9, 3, 20\]; expected corners \[x0, y0, x1, y1\] in pixels, x0 b",
+        ),
     ],
 )
 def test_mistakes_of_pairs(tmp_path, line, sentence):
     file = write_lines(tmp_path / "pairs.jsonl", line)
     with pytest.raises(ValueError, match=sentence):
         pairs.read(file)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "box", "units"),
+    [
+        ({"box": [2, 3, 30, 40]}, [2, 3, 30, 40], "pixel"),
+        ({"box_xyxy": [2, 3, 30, 40]}, (2, 3, 30, 40), "pixel"),
+        ({"box_xywh": [2, 3, 28, 37]}, (2, 3, 30, 40), "pixel"),
+        ({"box_cxcywh": [16, 20, 28, 30]}, (2, 5, 30, 35), "pixel"),
+        (
+            {"box_xywh": [0.25, 0.5, 0.5, 0.25], "units": "fraction"},
+            (0.25, 0.5, 0.75, 0.75),
+            "fraction",
+        ),
+        (
+            {"box": [0.25, 0.5, 0.75, 0.75], "units": "fraction"},
+            [0.25, 0.5, 0.75, 0.75],
+            "fraction",
+        ),
+    ],
+)
+def test_a_key_says_what_the_numbers_of_a_box_are(tmp_path, prompt, box, units):
+    line = {"image": "a.png", "text": "x", "prompt": prompt}
+    (task,) = pairs.read(write_lines(tmp_path / "pairs.jsonl", line))
+    assert (task.box, task.units) == (box, units)
 
 
 def launch(programs, *arguments):

@@ -118,6 +118,20 @@ def test_boxes(segmenter, box):
     refused("is no box .x0, y0, x1, y1. inside the picture", segmenter, PHOTO, STAR, box=box)
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (dict(box=(0.2, 0.3, 0.8, 0.8)), "the box look like fractions of the picture, because"),
+        (dict(box=(0, 0, 1, 1)), "the box look like fractions"),
+        (dict(points=[(0.5, 0.5)]), "the points look like fractions of the picture, because all"),
+        (dict(points=[(0, 0.5, 1), (1, 1, 0)]), "expected pixels, of 40 .width. and 30 .height."),
+        (dict(box=(30, 20, 5, 9)), "It would be one as .x, y, width, height.: box_xywh in a fil"),
+    ],
+)
+def test_numbers_that_are_no_pixels(segmenter, given, sentence):
+    refused(sentence, segmenter, PHOTO, STAR, **given)
+
+
 def test_boxes_that_are_none(segmenter):
     refused(r"a box is \(1, 2, 3\); expected numbers \(x0", segmenter, PHOTO, STAR, box=(1, 2, 3))
     refused("a box is 3; expected", segmenter, PHOTO, STAR, box=3)

@@ -17,6 +17,8 @@ from dit_jax import Segmenter
 from dit_jax.data.pixels.pictures import rgb
 from dit_jax.eval.prediction_files import read
 from dit_jax.models.architecture import Injection
+from dit_jax.predict.picture import DIT
+from dit_jax.predict.prompts import Prompt
 from dit_jax.train import scoring
 from dit_jax.train.sources import Datasets
 from dit_jax.weights import directory
@@ -278,6 +280,17 @@ def test_points_and_boxes_refine_the_text(segmenter, default):
         )
         for one, alone in zip(both, (plain, pointed, boxed), strict=True):
             same(one, alone)
+
+
+def test_less_than_a_pixel_beyond_the_border_is_cut():
+    picture = DIT.open(photo(), size=64, name="x")
+    height, width = float(picture.height), float(picture.width)
+    found = Prompt.of([(-0.5, 3, 1), (0, 1)], (-0.4, 2, width + 0.3, height + 0.9), picture=picture)
+    assert found == Prompt(((0.0, 3.0, 1), (0.0, 1.0, 1)), (0.0, 2.0, width, height))
+    half = Prompt.of([(0.5, 0.25, 0)], (0, 0, 1, 0.5), picture=picture, units="fraction")
+    assert half == Prompt(((width / 2, height / 4, 0),), (0.0, 0.0, width, height / 2))
+    with pytest.raises(ValueError, match="units is 'percent'; expected one of pixel, fraction"):
+        Prompt.of(None, None, picture=picture, units="percent")
 
 
 def test_points_that_only_fill_up_a_batch_change_nothing(segmenter, default):

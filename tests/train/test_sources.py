@@ -69,6 +69,33 @@ def test_pictures_of_evaluation_splits_are_dropped(mixed):
     assert "refcocog(umd)/test" in text and "4 referents of these pictures are left out" in text
 
 
+def test_a_copy_under_another_name_is_the_same_picture(mixed, folder, tmp_path):
+    """COCO knows a photograph by its number, an own folder by its bytes: the two meet."""
+    own = tmp_path / "photos"
+    own.mkdir()
+    for number, split in ((4, "train"), (8, "train"), (1, "val")):
+        name = f"COCO_train2014_{number:012d}.jpg"
+        data = (folder / "images/train2014" / name).read_bytes()
+        (own / f"my photo {number}.jpg").write_bytes(data)
+        line = {"image": f"my photo {number}.jpg", "text": "it", "box": [2, 2, 9, 9]}
+        (own / f"{split}.jsonl").open("a").write(json.dumps(line) + "\n")
+    data = training(mixed(dataset=f"refcoco(unc)+folder({own})"), allow_leak=False)
+    assert data.leaks.overlap == {
+        "refcoco(unc)/train": {
+            "refcoco(unc)/val": 0,
+            "refcoco(unc)/testA": 0,
+            f"folder({own})/val": 1,
+        },
+        f"folder({own})/train": {
+            "refcoco(unc)/val": 1,
+            "refcoco(unc)/testA": 0,
+            f"folder({own})/val": 0,
+        },
+    }
+    assert data.source.lengths == (2, 1) and data.leaks.dropped == 3
+    assert images(data.source)[:2] == [2, 3]  # of RefCOCO; picture 1 is in the own val
+
+
 def test_keeping_them_takes_two_words(mixed):
     config = mixed(leaks="keep")
     said = r"keep.*refcoco\(unc\)/train: 1, refcocog\(umd\)/train: 1.*data.leaks=drop, or --allow"

@@ -3,10 +3,11 @@
 In: a REFER folder, gRefCOCO's, an own folder of JSON lines or COCO files. Out: `Annotations`, or
 ValueError that names what is wrong and where. Read `datasets` first, the table of all kinds: a new
 data set is a row there. `refer` and `grefer` stand on `coco`; `folder` on `folder_coco` and
-`folder_lines`, these on `fields` (what a value may be) and `strict_json` (mistakes with a place).
+`folder_lines`, these on `fields` and `geometry` (what a value may be) and `strict_json` (mistakes
+with a place).
 """
 
-from dit_jax.data.annotations import datasets, fields, strict_json
+from dit_jax.data.annotations import datasets, fields, geometry, strict_json
 from dit_jax.data.annotations.datasets import Location
 from dit_jax.data.annotations.published import PUBLISHED, Count
 from dit_jax.data.annotations.strict_json import Mistake, Mistakes
@@ -19,5 +20,6 @@ __all__ = [
     "Mistakes",
     "datasets",
     "fields",
+    "geometry",
     "strict_json",
 ]

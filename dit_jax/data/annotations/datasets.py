@@ -83,7 +83,15 @@ def open_annotations(
       images: folder or zip file of COCO's pictures; None looks inside `source`.
       skip: leave malformed records out, and list them in `left_out`.
     """
-    return kind(dataset, split_by).read(split_by, source, images, skip=skip, reading=reading)
+    how = dict(skip=skip, reading=effective(dataset, reading))
+    return kind(dataset, split_by).read(split_by, source, images, **how)
+
+
+def effective(dataset: str, reading: Reading) -> Reading:
+    """What of `reading` matters to a data set: COCO's own files are drawn on stored pixels."""
+    if dataset == "folder":
+        return reading
+    return dataclasses.replace(reading, units="pixel", orientation="stored")
 
 
 def label(dataset: str, split_by: str, *, source: Location) -> str:

@@ -157,34 +157,6 @@ def run_lengths(value: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def polygon(value: Any, key: str) -> list[list[float]]:
-    """Parts [x0, y0, x1, y1, …], one or a list of them; `masks.broken_parts` counts numbers."""
-    parts = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
-    for part in parts:
-        if not isinstance(part, list) or not part or not all(map(_is_number, part)):
-            raise Mistake(
-                f"{key!r} is {shown(value)}; expected numbers [x0, y0, x1, y1, …] or a list of"
-                " such lists."
-            )
-    if all(len(part) == 2 for part in parts):
-        raise Mistake(
-            f"{key!r} is a list of points; expected their numbers in one list, [x0, y0, x1, y1, …]."
-        )
-    return [[float(number) for number in part] for part in parts]
-
-
-def box(value: Any, key: str) -> Box:
-    """[x, y, width, height]."""
-    sound = isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
-    if not sound or min(value[2:]) <= 0:
-        raise Mistake(
-            f"{key!r} is {shown(value)}; expected [x, y, width, height] in pixels, width and"
-            " height above 0."
-        )
-    x, y, width, height = map(float, value)
-    return x, y, width, height
-
-
 def whole(value: Any) -> Any:
     """480 for 480.0 and "480"; anything else as it is."""
     if isinstance(value, float) and value.is_integer():
@@ -210,5 +182,5 @@ def sole(values: dict[str, Any], keys: Collection[str], *, hint: str = "") -> st
     return given[0]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

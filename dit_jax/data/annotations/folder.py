@@ -49,7 +49,8 @@ def read(
     left_out: list[Note] = []
     for file in files:
         mistakes = Mistakes(file)
-        found = READERS[file.suffix](file, folder=folder, mistakes=mistakes)
+        how = dict(folder=folder, units=reading.units)
+        found = READERS[file.suffix](file, **how, mistakes=mistakes)
         if not found or not skip:
             mistakes.stop()
         if not found:
@@ -63,7 +64,7 @@ def read(
         left_out += mistakes.found
     return Annotations(
         dataset=f"folder({folder.name})",
-        splits=_entries(items),
+        splits=_entries(items, reading),
         sources={file.stem: file for file in files},
         images=folder,
         reading=reading,
@@ -141,7 +142,7 @@ def _place(picture: str) -> float:
     return int.from_bytes(hashlib.sha256(picture.encode()).digest()[:8]) / 2**64
 
 
-def _entries(items: list[tuple[str, Item]]) -> dict[str, tuple[Entry, ...]]:
+def _entries(items: list[tuple[str, Item]], reading: Reading) -> dict[str, tuple[Entry, ...]]:
     """Entries by split, numbered through the whole folder."""
     splits: dict[str, list[Entry]] = {}
     sentences = 0
@@ -160,6 +161,8 @@ def _entries(items: list[tuple[str, Item]]) -> dict[str, tuple[Entry, ...]]:
             ann_ids=item.ann_ids,
             sent_ids=tuple(range(sentences, sentences + count)),
             crowds=(True,) if item.crowd else (),
+            units=reading.units,
+            orientation=reading.orientation,
         )
         splits.setdefault(split, []).append(entry)
         sentences += count

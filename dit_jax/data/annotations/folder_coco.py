@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dit_jax.data.annotations import fields
+from dit_jax.data.annotations import fields, geometry
 from dit_jax.data.annotations.fields import Item
 from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, document, shown
 from dit_jax.data.entries import Box, Segmentation
@@ -19,9 +19,10 @@ from dit_jax.data.entries import Box, Segmentation
 CAPTIONS = ("caption", "captions", "text")  # an annotation has one of them
 PICTURES = ("", "images", "{split}", "images/{split}")  # where a file_name is looked for
 RUN_LENGTHS = ("size", "counts")
+BOXES = ("bbox", *geometry.BOXES)
 
 
-def read(file: Path, *, folder: Path, mistakes: Mistakes) -> tuple[Item, ...]:
+def read(file: Path, *, folder: Path, mistakes: Mistakes, units: str) -> tuple[Item, ...]:
     """The items of a file, one an annotation, without those that go into `mistakes`."""
     images, annotations = _document(file, mistakes)
     pictures = _Pictures(file, folder, mistakes, annotations=annotations)
@@ -31,7 +32,7 @@ def read(file: Path, *, folder: Path, mistakes: Mistakes) -> tuple[Item, ...]:
     items: dict[int | str, Item] = {}
     for place, value in enumerate(annotations):
         with mistakes.at(f"annotations[{place}]"):
-            _annotation(value, items, pictures, file=file, mistakes=mistakes)
+            _annotation(value, items, pictures, mistakes, file=file, units=units)
     if items and not any(item.expressions for item in items.values()):
         raise ValueError(
             f"{file}: none of {len(items)} annotations says which words mean it; expected the key"
@@ -124,9 +125,10 @@ def _annotation(
     value: Any,
     items: dict[int | str, Item],
     pictures: _Pictures,
+    mistakes: Mistakes,
     *,
     file: Path,
-    mistakes: Mistakes,
+    units: str,
 ) -> None:
     values = _complete(value, ("id", "image_id"))
     identity = _identity(values["id"], "id")
@@ -136,7 +138,7 @@ def _annotation(
         return
     said = {key: values[key] for key in CAPTIONS if values.get(key) is not None}
     caption = fields.sole(said, CAPTIONS) if said else None
-    segmentation, claimed = _meant(values, mistakes)
+    segmentation, claimed = _meant(values, mistakes, units=units)
     items[identity] = Item(
         name=f"{file.name} annotation {identity}",
         **picture,
@@ -149,18 +151,22 @@ def _annotation(
 
 
 def _meant(
-    values: dict[str, Any], mistakes: Mistakes
+    values: dict[str, Any], mistakes: Mistakes, *, units: str
 ) -> tuple[Segmentation | None, tuple[Box, ...]]:
     """The object of an annotation, None where nothing is meant, and the boxes that it claims.
 
     Detectors' annotations have a box and no segmentation, or an empty one: the box is meant. Beside
     a segmentation, a box is only compared with it.
     """
-    shape, box = values.get("segmentation"), values.get("bbox")
+    shape, boxes = (
+        values.get("segmentation"),
+        {key: values[key] for key in BOXES if values.get(key)},
+    )
+    key = fields.sole(boxes, BOXES) if boxes else None
     if shape:
-        return _shape(shape), _claimed(box, mistakes)
-    if box:
-        box = fields.box(box, "bbox")
+        return _shape(shape, units=units), _claimed(key, boxes, mistakes, units=units)
+    if key:
+        box = geometry.box(boxes[key], key, units=units)
         return box, (box,)
     if "segmentation" in values and shape is None:
         return None, ()
@@ -170,16 +176,18 @@ def _meant(
     )
 
 
-def _shape(value: Any) -> Segmentation:
+def _shape(value: Any, *, units: str) -> Segmentation:
     if isinstance(value, dict):
         known = {key: value[key] for key in RUN_LENGTHS if key in fields.an_object(value)}
         return fields.run_lengths(known, "segmentation")
-    return fields.polygon(value, "segmentation")
+    return geometry.polygon(value, "segmentation", units=units)
 
 
-def _claimed(box: Any, mistakes: Mistakes) -> tuple[Box, ...]:
+def _claimed(
+    key: str | None, boxes: dict[str, Any], mistakes: Mistakes, *, units: str
+) -> tuple[Box, ...]:
     try:
-        return (fields.box(box, "bbox"),) if box else ()
+        return (geometry.box(boxes[key], key, units=units),) if key else ()
     except Mistake as mistake:
         mistakes.remark("boxes that are left out", f"{mistake} The segmentation is meant.")
         return ()

@@ -9,16 +9,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dit_jax.data.annotations import fields
+from dit_jax.data.annotations import fields, geometry
 from dit_jax.data.annotations.fields import Item
 from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, parse, shown
 from dit_jax.data.entries import Box, MaskFile, Segmentation
 
-MEANT = ("mask", "polygon", "box")  # a line has exactly one of them
+MEANT = ("mask", "polygon", "box", *geometry.BOXES)  # a line has exactly one of them
 KEYS = ("image", "text", *MEANT, "label", "split", "id")
 
 
-def read(file: Path, *, folder: Path, mistakes: Mistakes) -> tuple[Item, ...]:
+def read(file: Path, *, folder: Path, mistakes: Mistakes, units: str) -> tuple[Item, ...]:
     """The items of a file, in its order, without the lines that go into `mistakes`."""
     lines = content(file).splitlines()
     first = next((line.strip() for line in lines if line.strip()), b"")
@@ -29,20 +29,20 @@ def read(file: Path, *, folder: Path, mistakes: Mistakes) -> tuple[Item, ...]:
         if line.strip():
             with mistakes.at(f"line {number}"):
                 values = fields.an_object(parse(line))
-                item = _item(values, number, file=file, folder=folder)
+                item = _item(values, number, file=file, folder=folder, units=units)
                 earlier.check(values, number)
                 items.append(item)
     return tuple(items)
 
 
-def _item(values: dict[str, Any], number: int, *, file: Path, folder: Path) -> Item:
+def _item(values: dict[str, Any], number: int, *, file: Path, folder: Path, units: str) -> Item:
     fields.check_keys(values, known=KEYS)
     for key in ("image", "text"):
         if key not in values:
             raise Mistake(
                 f"{key!r} is missing; expected the keys image, text and {' or '.join(MEANT)}."
             )
-    segmentation, claimed = _meant(values, folder=folder)
+    segmentation, claimed = _meant(values, folder=folder, units=units)
     identity = f", id {fields.identity(values['id'], 'id')}" if "id" in values else ""
     return Item(
         name=f"{file.name} line {number}{identity}",
@@ -56,17 +56,19 @@ def _item(values: dict[str, Any], number: int, *, file: Path, folder: Path) -> I
     )
 
 
-def _meant(values: dict[str, Any], *, folder: Path) -> tuple[Segmentation | None, tuple[Box, ...]]:
+def _meant(
+    values: dict[str, Any], *, folder: Path, units: str
+) -> tuple[Segmentation | None, tuple[Box, ...]]:
     """The object of a line, None where nothing is meant, and the boxes that it claims."""
     key = fields.sole(values, MEANT, hint=' ("mask": null where nothing is meant)')
     value = values[key]
     if "label" in values and not (key == "mask" and isinstance(value, str)):
         raise Mistake("'label' is given; expected it beside the path of a mask picture only.")
-    if key == "box":
-        box = fields.box(value, key)
+    if key == "box" or key in geometry.BOXES:
+        box = geometry.box(value, key, units=units)
         return box, (box,)
     if key == "polygon":
-        return fields.polygon(value, key), ()
+        return geometry.polygon(value, key, units=units), ()
     segmentation = None if value is None else fields.mask(value, key, folder=folder)
     if isinstance(segmentation, MaskFile) and "label" in values:
         label = fields.label(values["label"], "label")

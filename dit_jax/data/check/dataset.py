@@ -15,13 +15,23 @@ from tqdm import tqdm
 from dit_jax.data.annotations import PUBLISHED
 from dit_jax.data.check.masks import mask_problems
 from dit_jax.data.check.report import Problem, Report
-from dit_jax.data.entries import Annotations, Entry
-from dit_jax.data.pixels import ImageStore, Size, open_images, picture_size
+from dit_jax.data.entries import Annotations, Entry, NamedBox
+from dit_jax.data.pixels import (
+    Frame,
+    ImageStore,
+    Size,
+    frame,
+    looks_like_corners,
+    open_images,
+    orientation,
+    picture_size,
+)
 from dit_jax.data.tokenizer import Tokenizer
 
 __all__ = ["Problem", "Report", "check"]
 
 T = TypeVar("T")
+Seen = tuple[Size, int]  # of a picture as it is stored, and its EXIF orientation
 READERS = 8  # pictures that are read at once
 SPLIT_NAME = re.compile(r"train|val|test\w*")
 
@@ -43,7 +53,7 @@ def check(
     """
     splits = annotations.splits
     entries = [entry for split in splits.values() for entry in split]
-    sizes: dict[str, Size] = {}
+    seen: dict[str, Seen] = {}
     read = (*annotations.left_out, *annotations.remarks)
     problems = [Problem(note.kind, False, note.name, note.text) for note in read]
     problems += [*_counts(annotations), *_numbers(annotations.dataset, entries)]
@@ -51,18 +61,19 @@ def check(
     if tokenizer is not None:
         problems += _tokens(entries, tokenizer, progress=progress)
     if pictures:
-        sizes, found = _pictures(annotations, entries, progress=progress)
+        seen, found = _pictures(annotations, entries, progress=progress)
         problems += found
     problems += _unknown_masks(annotations.dataset, entries)
+    problems += _corners(annotations.dataset, entries, seen)
     for entry in _bar(entries, "masks", progress):
-        problems += mask_problems(entry, entry.size or sizes.get(entry.file_name))
+        problems += mask_problems(entry, _size(entry, seen))
     return Report(
         dataset=annotations.dataset,
         counts={name: (len(s), sum(len(e.expressions) for e in s)) for name, s in splits.items()},
         pictures={name: len(_identities(s)) for name, s in splits.items()},
         nothing={name: sum(e.segmentations == () for e in s) for name, s in splits.items()},
         problems=tuple(problems),
-        unchecked=tuple(_unchecked(entries, tokenizer, sizes, pictures)),
+        unchecked=tuple(_unchecked(entries, tokenizer, seen, pictures)),
     )
 
 
@@ -140,38 +151,64 @@ def _tokens(entries: Sequence[Entry], tokenizer: Tokenizer, *, progress: bool) -
 
 def _pictures(
     annotations: Annotations, entries: Sequence[Entry], *, progress: bool
-) -> tuple[dict[str, Size], list[Problem]]:
-    """Sizes by file name, and what is wrong with the other pictures."""
+) -> tuple[dict[str, Seen], list[Problem]]:
+    """Sizes and EXIF orientations by file name, and what is wrong with the other pictures."""
     try:
         store = open_images(annotations.images)
     except ValueError as error:
         return {}, [Problem("pictures that are all missing", True, annotations.dataset, str(error))]
     first = {entry.file_name: entry for entry in reversed(entries)}
     count = Counter(entry.file_name for entry in entries)
-    sizes, problems = {}, []
+    seen, problems = {}, []
     with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda name: _picture(store, name), first)
-        for name, size in zip(first, _bar(found, "pictures", progress, len(first)), strict=True):
-            if isinstance(size, tuple):
-                sizes[name] = size
+        for name, one in zip(first, _bar(found, "pictures", progress, len(first)), strict=True):
+            if isinstance(one, tuple):
+                seen[name] = one
                 continue
-            kind, text = ("cannot be read" if name in store else "are missing"), size
+            kind, text = ("cannot be read" if name in store else "are missing"), one
             more = f" ({count[name]} referents)" if count[name] > 1 else ""
             problems.append(Problem(f"pictures that {kind}", True, first[name].name, text + more))
-    return sizes, problems + list(_other_sizes(entries, sizes))
+    return seen, [*problems, *_turned(entries, seen), *_other_sizes(entries, seen)]
 
 
-def _picture(store: ImageStore, name: str) -> Size | str:
-    """The size of a picture, or what is wrong with it."""
+def _picture(store: ImageStore, name: str) -> Seen | str:
+    """The size and orientation of a picture, or what is wrong with it."""
     try:
-        return picture_size(store.read(name), name=name)
+        data = store.read(name)
+        return picture_size(data, name=name), orientation(data)
     except ValueError as error:
         return str(error)
 
 
-def _other_sizes(entries: Sequence[Entry], sizes: dict[str, Size]) -> Iterator[Problem]:
+def _frame(entry: Entry, seen: dict[str, Seen]) -> Frame | None:
+    if (found := seen.get(entry.file_name)) is None:
+        return None
+    stored, turned = found
+    return frame(entry, stored=stored, orientation=turned)
+
+
+def _size(entry: Entry, seen: dict[str, Seen]) -> Size | None:
+    """What is claimed, or the picture's own."""
+    found = _frame(entry, seen)
+    return entry.size or (found and found.size)
+
+
+def _turned(entries: Sequence[Entry], seen: dict[str, Seen]) -> Iterator[Problem]:
+    """Pictures that EXIF turns, where that is not how they are read; each once."""
+    said = set()
     for entry in entries:
-        real = sizes.get(entry.file_name)
+        found = _frame(entry, seen)
+        if found and found.remark and (entry.file_name, found.remark) not in said:
+            said.add((entry.file_name, found.remark))
+            text = f"{entry.file_name}: {found.remark}"
+            yield Problem("pictures that EXIF turns", False, entry.name, text)
+
+
+def _other_sizes(entries: Sequence[Entry], seen: dict[str, Seen]) -> Iterator[Problem]:
+    for entry in entries:
+        found = _frame(entry, seen)
+        real = found and found.size
         if entry.size is not None and real is not None and entry.size != real:
             text = (
                 f"the annotations say {entry.size[0]}x{entry.size[1]} (height x width) but"
@@ -187,15 +224,37 @@ def _unknown_masks(dataset: str, entries: Sequence[Entry]) -> Iterator[Problem]:
         yield Problem("masks that are unknown", True, dataset, text)
 
 
+def _corners(dataset: str, entries: Sequence[Entry], seen: dict[str, Seen]) -> Iterator[Problem]:
+    """A data set whose boxes all can be corners, and some can be nothing else."""
+    boxes = [
+        (entry, segmentation)
+        for entry in entries
+        for segmentation in entry.segmentations or ()
+        if isinstance(segmentation, tuple) and not isinstance(segmentation, NamedBox)
+    ]
+    suspects = []
+    for entry, box in boxes:
+        size = _size(entry, seen)
+        if size and looks_like_corners(box, height=size[0], width=size[1]):
+            suspects.append(entry.name)
+    if suspects and all(x < width and y < height for _, (x, y, width, height) in boxes):
+        text = (
+            f"{len(suspects):,} of {len(boxes):,} boxes leave their pictures as x, y, width,"
+            f" height, such as {suspects[0]}, and all of them can be corners; name them box_xyxy,"
+            " or box_xywh."
+        )
+        yield Problem("boxes that look like corners", True, dataset, text)
+
+
 def _unchecked(
-    entries: Sequence[Entry], tokenizer: Tokenizer | None, sizes: dict[str, Size], pictures: bool
+    entries: Sequence[Entry], tokenizer: Tokenizer | None, seen: dict[str, Seen], pictures: bool
 ) -> Iterator[str]:
     if tokenizer is None:
         yield "which sentences are cut, because no vocabulary was given (--vocab)."
     if not pictures:
         yield "pictures."
     hidden = sum(
-        entry.size is None and entry.file_name not in sizes and bool(entry.segmentations)
+        entry.size is None and entry.file_name not in seen and bool(entry.segmentations)
         for entry in entries
     )
     if hidden:

@@ -6,9 +6,8 @@ from pycocotools import mask as rle
 
 from dit_jax.data.check.report import Problem
 from dit_jax.data.entries import Box, Entry
-from dit_jax.data.pixels import Size, broken_parts, read_entry
+from dit_jax.data.pixels import MARGIN, Size, broken_parts, in_pixels, read_entry
 
-MARGIN = 1.0  # pixels that a box may reach beyond its picture: COCO's are rounded
 AGREEMENT = 0.5  # IoU of the claimed boxes' hull and the mask's box
 
 
@@ -20,7 +19,9 @@ def mask_problems(entry: Entry, size: Size | None) -> Iterator[Problem]:
         text = f"COCO marks {crowds} of its {len(entry.crowds)} objects as iscrowd; they count."
         yield Problem("masks of crowds", False, entry.name, text)
     if size is not None:
+        entry = in_pixels(entry, height=size[0], width=size[1])
         yield from _boxes(entry, size)
+        yield from _polygons(entry, size)
         yield from _mask(entry, size)
 
 
@@ -32,6 +33,24 @@ def _boxes(entry: Entry, size: Size) -> Iterator[Problem]:
         if not inside or min(w, h) <= 0:
             text = f"the box {_shown(box)} leaves a picture of {height}x{width} (height x width)."
             yield Problem("boxes off their picture", False, entry.name, text)
+
+
+def _polygons(entry: Entry, size: Size) -> Iterator[Problem]:
+    """Polygons that leave the picture, whose rest is cut off."""
+    height, width = size
+    for parts in entry.segmentations or ():
+        numbers = [part for part in parts if isinstance(part, list)] if type(parts) is list else []
+        xs = [x for part in numbers for x in part[::2] if isinstance(x, int | float)]
+        ys = [y for part in numbers for y in part[1::2] if isinstance(y, int | float)]
+        if not xs or not ys:
+            continue
+        left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
+        if min(left, top) < -MARGIN or right > width + MARGIN or bottom > height + MARGIN:
+            text = (
+                f"the polygon reaches from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), beyond a"
+                f" picture of {height}x{width} (height x width); the rest is cut off."
+            )
+            yield Problem("polygons off their picture", False, entry.name, text)
 
 
 def _mask(entry: Entry, size: Size) -> Iterator[Problem]:

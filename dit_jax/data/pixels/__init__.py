@@ -6,8 +6,23 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
-from dit_jax.data.pixels.masks import broken_parts, entry_mask, read_entry
-from dit_jax.data.pixels.picture_size import Size, check_pixels, header, picture_size
+from dit_jax.data.pixels.decode import decode_image
+from dit_jax.data.pixels.frames import Frame, frame
+from dit_jax.data.pixels.masks import (
+    MARGIN,
+    broken_parts,
+    entry_mask,
+    in_pixels,
+    looks_like_corners,
+    read_entry,
+)
+from dit_jax.data.pixels.picture_size import (
+    Size,
+    check_pixels,
+    header,
+    orientation,
+    picture_size,
+)
 from dit_jax.data.pixels.stores import ImageStore, open_images
 from dit_jax.data.pixels.transforms import (
     SIDE,
@@ -25,21 +40,28 @@ from dit_jax.data.pixels.transforms import (
 )
 
 __all__ = [
+    "MARGIN",
     "SIDE",
     "UNCHANGED",
     "Augmentation",
     "Content",
+    "Frame",
     "ImageStore",
     "Size",
     "augment",
     "broken_parts",
     "check_pixels",
     "content_box",
+    "decode_image",
     "entry_mask",
+    "frame",
     "header",
+    "in_pixels",
     "inside",
     "letterbox",
+    "looks_like_corners",
     "open_images",
+    "orientation",
     "picture_size",
     "pictures",
     "place",

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Int32, Integer, UInt8
 from PIL import Image
 
 from dit_jax.data.entries import Label, MaskFile
+from dit_jax.data.pixels.decode import DAMAGED
 from dit_jax.data.pixels.picture_size import check_pixels, header
-from dit_jax.data.pixels.pictures import DAMAGED
 
 Levels = Integer[np.ndarray, "H W"]  # as few bits as there are
 Mask = Bool[np.ndarray, "H W"]

@@ -4,18 +4,21 @@ An object is given by polygons, run lengths, a mask picture or a box (`entries.S
 mask of an entry is their union: parts that overlap are merged, never summed.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
 
-from dit_jax.data.entries import Box, Entry, MaskFile, Segmentation
+from dit_jax.data.entries import Box, Entry, MaskFile, NamedBox, Segmentation
 from dit_jax.data.pixels.mask_pictures import read_mask
 from dit_jax.data.pixels.run_lengths import runs
 
 FARTHEST = 100_000  # pixels; pycocotools walks along every edge, so time and memory grow with it
+MARGIN = 1.0  # pixels that a box may reach beyond its picture: COCO's are rounded
+NEARLY = 0.01  # that a fraction may be below 0 or above 1
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": compressed}
 
 
@@ -36,6 +39,7 @@ def read_entry(entry: Entry, *, height: int, width: int) -> tuple[bytes, tuple[s
     if not entry.segmentations:
         return _from_runs([height * width], height=height, width=width)["counts"], ()
     objects, remarks = [], []
+    entry = in_pixels(entry, height=height, width=width)
     for number, segmentation in enumerate(entry.segmentations, start=1):
         which = f"object {number} of {len(entry.segmentations)}: "
         try:
@@ -48,6 +52,28 @@ def read_entry(entry: Entry, *, height: int, width: int) -> tuple[bytes, tuple[s
     if not rle.area(union):
         raise ValueError(f"the mask is empty, but {len(objects)} object(s) are named.")
     return union["counts"], tuple(remarks)
+
+
+def in_pixels(entry: Entry, *, height: int, width: int) -> Entry:
+    """An entry whose polygons and boxes count pixels of a height x width picture."""
+    if entry.units == "pixel" or entry.segmentations is None:
+        return entry
+
+    def scaled(numbers: Sequence[Any]) -> list[Any]:
+        return [n * (height if i % 2 else width) for i, n in enumerate(numbers)]
+
+    def moved(segmentation: Segmentation) -> Segmentation:
+        if isinstance(segmentation, list):
+            return [scaled(part) for part in segmentation]
+        is_box = isinstance(segmentation, tuple)
+        return type(segmentation)(scaled(segmentation)) if is_box else segmentation
+
+    return dataclasses.replace(
+        entry,
+        segmentations=tuple(map(moved, entry.segmentations)),
+        boxes=tuple(map(moved, entry.boxes)),
+        units="pixel",
+    )
 
 
 def broken_parts(entry: Entry) -> list[str]:
@@ -70,7 +96,7 @@ def _object_mask(
         case dict():
             return _from_coco(segmentation, height=height, width=width), ()
         case list():
-            return _from_polygons(segmentation, height=height, width=width), ()
+            return _from_polygons(segmentation, height=height, width=width)
         case tuple():
             return _from_box(segmentation, height=height, width=width), ()
     raise ValueError(
@@ -79,14 +105,42 @@ def _object_mask(
     )
 
 
-def _from_polygons(parts: list[Any], *, height: int, width: int) -> RunLengths:
+def _from_polygons(
+    parts: list[Any], *, height: int, width: int
+) -> tuple[RunLengths, Sequence[str]]:
     sound, broken = _split(parts)
     if not sound:
         reason = f"; {broken[0]}" if broken else "."
         raise ValueError(
             f"the mask is empty: none of its {len(parts)} polygon parts is left{reason}"
         )
-    return rle.merge(rle.frPyObjects(sound, height, width))
+    _check_pixels([number for part in sound for number in part], "the polygon")
+    drawn = rle.frPyObjects(sound, height, width)
+    return rle.merge(drawn), list(_useless(drawn)) if len(drawn) > 1 else ()
+
+
+def _useless(drawn: list[RunLengths]) -> Iterator[str]:
+    """What is said of polygon parts that lie inside others: their union is meant, not a hole."""
+    areas = rle.area(drawn).tolist()
+    order = sorted(range(len(drawn)), key=lambda i: (areas[i], -i))
+    for place, i in enumerate(order):
+        for j in order[place + 1 :]:
+            both = rle.area(rle.merge([drawn[i], drawn[j]], intersect=True))
+            if areas[i] and both == areas[i]:
+                yield (
+                    f"polygon part {i + 1} of {len(drawn)} lies inside part {j + 1} and adds"
+                    " nothing; is it a hole? A mask with holes needs run lengths or a mask picture."
+                )
+                break
+
+
+def _check_pixels(numbers: Sequence[float], what: str) -> None:
+    """Raise ValueError for what can only be fractions of the picture."""
+    if min(numbers) >= -NEARLY and max(numbers) <= 1 + NEARLY:
+        raise ValueError(
+            f"{what} looks like fractions of the picture, because all its numbers are from 0 to 1;"
+            " expected pixels, or units=fraction (--units, data.units)."
+        )
 
 
 def _split(parts: list[Any]) -> tuple[list[list[float]], list[str]]:
@@ -161,6 +215,12 @@ def _from_box(box: Box, *, height: int, width: int) -> RunLengths:
     """Every pixel whose centre lies in the box; what is off the picture is cut off."""
     if not all(map(_is_number, box)) or min(box[2:]) <= 0:
         raise ValueError(f"the box {box} is not x, y, width, height with a size above 0.")
+    _check_pixels(box, f"the box {_plain(box)}")
+    if looks_like_corners(box, height=height, width=width):
+        raise ValueError(
+            f"the box {_plain(box)} leaves the picture as x, y, width, height, and not as corners;"
+            " expected box_xyxy, or box_xywh."
+        )
     x, y, box_width, box_height = box
     top, bottom = max(math.ceil(y - 0.5), 0), max(math.ceil(y + box_height - 0.5), 0)
     left, right = max(math.ceil(x - 0.5), 0), max(math.ceil(x + box_width - 0.5), 0)
@@ -169,3 +229,15 @@ def _from_box(box: Box, *, height: int, width: int) -> RunLengths:
     if not inside.any():
         raise ValueError(f"the box {box} covers no pixel of a {height}x{width} picture.")
     return rle.encode(inside)
+
+
+def looks_like_corners(box: Box, *, height: int, width: int) -> bool:
+    """Whether x, y, width, height leave the picture, but would not as x0, y0, x1, y1."""
+    a, b, c, d = box
+    leaves = a + c > width + MARGIN or b + d > height + MARGIN
+    fits = -MARGIN < a < c < width + MARGIN and -MARGIN < b < d < height + MARGIN
+    return leaves and fits and not isinstance(box, NamedBox)
+
+
+def _plain(box: Box) -> str:
+    return "[" + ", ".join(f"{number:g}" for number in box) + "]"

@@ -7,12 +7,8 @@ A header is also where a decompression bomb shows: a few bytes that claim more p
 memory are refused before anything is decoded.
 """
 
-import io
-import struct
-
-from PIL import Image
-
-from dit_jax.data.referent import decode_image
+from dit_jax.data import from_pillow
+from dit_jax.data.pixels.decode import decode_image, opened
 
 Size = tuple[int, int]  # height, width, of the pixels as they are stored
 LAST = {
@@ -21,14 +17,6 @@ LAST = {
 }  # what a picture that was not cut off ends on
 ENDING = 64  # bytes of padding that may follow
 LARGEST = 200_000_000  # pixels: the largest sensors of phones; 600 MB as RGB
-# What both OpenCV decodes and Pillow reads the header of.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-# What Pillow's readers raise where a header is broken; warnings, where somebody makes them errors.
-BROKEN = (
-    *(SyntaxError, IndexError, TypeError, struct.error),
-    *(OSError, ValueError, KeyError, EOFError, OverflowError, MemoryError, RuntimeError),
-    *(Warning, Image.DecompressionBombError),  # of a frame larger than its picture
-)
 
 
 def picture_size(data: bytes, *, name: str) -> Size:
@@ -47,23 +35,20 @@ def picture_size(data: bytes, *, name: str) -> Size:
 
 
 def header(data: bytes) -> tuple[str, Size] | None:
-    """The format and the size that a picture claims, without decoding it; None for no picture.
+    """The format and the size that a picture claims, without decoding it; None for no picture."""
+    if (found := opened(data)) is None:
+        return None
+    kind, image = found
+    with image:
+        return kind, (image.height, image.width)
 
-    Not through `Image.open`, whose own limit warns or raises below `LARGEST`.
-    """
-    Image.init()
-    for kind in FORMATS:
-        factory, accepts = Image.OPEN.get(kind, (None, None))
-        try:
-            # A text instead of True says that this Pillow was built without the format.
-            if factory is None or accepts(data[:16]) is not True:
-                continue
-            with factory(io.BytesIO(data), "") as picture:
-                width, height = picture.size
-                return kind, (height, width)
-        except BROKEN:
-            continue
-    return None
+
+def orientation(data: bytes) -> int:
+    """EXIF's number: how viewers turn a picture; see `from_pillow.turned`. 1 is not at all."""
+    if not any(mark in data for mark in from_pillow.MARKS) or (found := opened(data)) is None:
+        return 1
+    with found[1] as image:
+        return from_pillow.exif_orientation(image)
 
 
 def check_pixels(height: int, width: int, *, name: str) -> None:

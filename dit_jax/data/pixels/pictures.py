@@ -4,32 +4,29 @@ Files are decoded as the evaluation decodes them, by OpenCV, and turned upright 
 them; NumPy arrays are taken as they are.
 """
 
-import io
 import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from absl import logging
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
-from dit_jax.data.pixels.picture_size import FORMATS, LARGEST, check_pixels, header
-from dit_jax.data.referent import decode_image
+from dit_jax.data import from_pillow
+from dit_jax.data.pixels.decode import DAMAGED, FORMATS, decode_image, is_deep, opened
+from dit_jax.data.pixels.picture_size import LARGEST, check_pixels, header, orientation
 
 Rgb = UInt8[np.ndarray, "H W 3"]
 LARGEST_FILE = 6 * LARGEST + 2**20  # bytes: as many pixels of 16 bits, uncompressed
 EXPECTED = "a path, encoded bytes, a PIL picture or a uint8 NumPy array [H, W, 3]"
-# What Pillow raises for damaged data, as far as it is known.
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, Warning)
 
 
 def rgb(image: Any, *, name: str = "the picture") -> Rgb:
     """Pixels of a path, encoded bytes, PIL picture, or uint8 array `[H, W]` or `[H, W, 1|3|4]`.
 
-    EXIF orientation is applied, transparency left out, 16 bits cut to 8. Raises FileNotFoundError,
+    EXIF orientation is applied, transparency left out, and more than 8 bits become 8, with a
+    warning where that is not evident (`from_pillow.eight_bits`). Raises FileNotFoundError,
     IsADirectoryError or ValueError, in one sentence with the path or `name`, also for more than
     `LARGEST` pixels, before they are decoded.
     """
@@ -74,26 +71,22 @@ def _from_bytes(data: bytes, *, name: str) -> Rgb:
     found = header(data)
     if found is None:
         raise ValueError(f"{name} is not a picture; expected {', '.join(FORMATS)}.")
-    kind, size = found
-    check_pixels(*size, name=name)
-    if kind == "AVIF":  # which OpenCV 5.0 leaves as it is stored
-        factory, _ = Image.OPEN[kind]
-        return _from_pil(factory(io.BytesIO(data), ""), name=name)
-    return decode_image(data, name=name, upright=True)
+    check_pixels(*found[1], name=name)
+    if is_deep(data):
+        return _from_pil(opened(data)[1], name=name)
+    return decode_image(data, name=name, orientation=orientation(data))
 
 
 def _from_pil(image: Image.Image, *, name: str) -> Rgb:
     check_pixels(image.height, image.width, name=name)
     try:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            return cv2.merge([(np.asarray(upright) >> 8).astype(np.uint8)] * 3)
-        if upright.mode in ("I", "F"):
-            raise ValueError(f"its mode is {upright.mode!r}, expected 8 or 16 bits a channel")
-        return _from_array(np.asarray(upright.convert("RGB")), name=name)
+        pixels, remark = from_pillow.rgb(image)
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name} cannot be read as RGB: {reason}.") from error
+    if remark:
+        logging.warning("%s %s", name, remark)
+    return _from_array(pixels, name=name)
 
 
 def _from_array(array: np.ndarray, *, name: str) -> Rgb:

@@ -167,5 +167,5 @@ def _arrays(splits: dict[str, list[Written]]) -> dict[str, np.ndarray]:
             [np.array(getattr(shard, name), np.int64) for shard in shards]
         )
         for split, shards in splits.items()
-        for name in ("expressions", "image_ids")
+        for name in ("expressions", "image_ids", "contents")
     }

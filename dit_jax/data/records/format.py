@@ -21,7 +21,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 FORMAT = 2  # of records and manifest; raised when either changes
 MANIFEST = "manifest.json"
-INDEX = "index.npz"  # arrays "<split>/expressions" and "<split>/image_ids"
+INDEX = "index.npz"  # arrays "<split>/expressions", "<split>/image_ids", "<split>/contents"
 NAME = "referents"  # what TFDS calls the data set in the names of its files
 
 
@@ -81,6 +81,8 @@ def features() -> tfds.features.FeaturesDict:
             "ann_ids": tfds.features.Sequence(number),
             "image_id": number,
             "image": encoded,
+            "content": number,  # the first bits of the SHA-256 of `image`
+            "orientation": number,  # how it is to be turned: EXIF's number, or 1
             "mask": encoded,  # compressed run lengths of the union of all objects
             "objects": number,  # how many are meant; 0 where the mask is empty
             "height": number,

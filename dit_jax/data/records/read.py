@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
-from dit_jax.data.pixels import run_lengths
+from dit_jax.data.pixels import decode_image, run_lengths
 from dit_jax.data.records.format import index, manifest, sha256
-from dit_jax.data.referent import Referent, Truth, decode_image
+from dit_jax.data.referent import Referent, Truth
 
 PICTURES = 200  # that `verify` decodes of each split, spread evenly
 
@@ -27,6 +27,7 @@ class Records:
         self._crowds, arrays = built["reading"]["crowds"], index(path)
         self._counts = arrays[f"{split}/expressions"]
         self._image_ids = arrays[f"{split}/image_ids"]
+        self._contents = arrays[f"{split}/contents"]
         self._records = tfds.builder_from_directory(path).as_data_source(split)
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class Records:
         record = self.record(index)
         truth = _truth(record)
         return Referent(
-            image=decode_image(record["image"], name=truth.id),
+            image=_decoded(record, name=truth.id),
             mask=truth.mask,
             expressions=truth.expressions,
             id=truth.id,
@@ -58,6 +59,10 @@ class Records:
     def remarks(self) -> dict[str, str]:
         """Whether crowds count in its masks: "keep" or "drop"; for whoever compares scores."""
         return {"crowds": self._crowds}
+
+    def contents(self) -> Int[np.ndarray, " n"]:
+        """Which file each picture is, whatever it is called, from the index; reads no record."""
+        return self._contents
 
     def record_ids(self, index: int) -> dict[str, Any]:
         """What the annotation files call a referent: ref_id, ann_ids, sent_ids, file_name."""
@@ -100,6 +105,11 @@ def verify(path: str | os.PathLike[str], *, progress: bool = True) -> None:
                 raise ValueError(f"{path} {split}: found {found}, the manifest says {counts}.")
 
 
+def _decoded(record: dict[str, Any], *, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    orientation = int(record["orientation"])
+    return decode_image(record["image"], name=name, orientation=orientation)
+
+
 def _truth(record: dict[str, Any]) -> Truth:
     name, height, width = record["id"].decode(), int(record["height"]), int(record["width"])
     try:
@@ -121,9 +131,10 @@ def _check_split(source: Records, *, name: str, tick: Callable[[], object]) -> d
     for position in range(len(source)):
         record = source.record(position)
         truth = _check_record(record, decode=position in samples)
-        if (len(truth.expressions), truth.image_id) != (
+        if (len(truth.expressions), truth.image_id, record["content"]) != (
             source.expression_counts()[position],
             source.image_ids()[position],
+            source.contents()[position],
         ):
             raise ValueError(f"{name}: record {position} ({truth.id}) is not the index's.")
         no_target += not truth.mask.any()
@@ -143,7 +154,7 @@ def _check_record(record: dict[str, Any], *, decode: bool) -> Truth:
         raise ValueError(
             f"{truth.id}: {record['objects']} objects are meant, but the mask {found}."
         )
-    if decode and (size := decode_image(record["image"], name=truth.id).shape[:2]) != (
+    if decode and (size := _decoded(record, name=truth.id).shape[:2]) != (
         record["height"],
         record["width"],
     ):

@@ -15,6 +15,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,16 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from dit_jax.data.entries import Annotations, Entry
-from dit_jax.data.pixels import ImageStore, entry_mask, open_images
+from dit_jax.data.pixels import (
+    ImageStore,
+    Size,
+    decode_image,
+    entry_mask,
+    frame,
+    open_images,
+    orientation,
+)
 from dit_jax.data.records.format import serialize, sha256, shard_name
-from dit_jax.data.referent import decode_image
 
 RECENT = 64  # pictures kept for the next referents of the same ones
 RECORDS, NOTES = "records", "notes"  # in the folder of an unfinished build
@@ -50,6 +58,7 @@ class Written:
     bytes: int  # of all records, before they are packed
     expressions: list[int]  # how many each record has
     image_ids: list[int]
+    contents: list[int]
     no_target: int  # records where nothing is meant
     left_out: list[dict[str, str]]  # broken records: what they are called, and why
 
@@ -59,9 +68,11 @@ class Picture:
     """An encoded picture that decodes."""
 
     data: bytes
-    size: tuple[int, int]  # height, width
+    size: Size  # as it is stored
+    orientation: int  # EXIF's
 
-    def own_id(self) -> int:
+    @cached_property
+    def content(self) -> int:
         """An identity that follows from the content: the first 60 bits of its SHA-256."""
         return OWN_PICTURE + (int.from_bytes(hashlib.sha256(self.data).digest()[:8]) >> 4)
 
@@ -80,7 +91,8 @@ class Pictures:
                 data = self._store.read(file_name)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-            self._recent[file_name] = Picture(data, decode_image(data, name=name).shape[:2])
+            size = decode_image(data, name=name).shape[:2]
+            self._recent[file_name] = Picture(data, size, orientation(data))
         self._recent.move_to_end(file_name)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
@@ -169,7 +181,9 @@ def _write(
     """Write one shard into `records`, and its note."""
     partial = notes / "partial"
     partial.unlink(missing_ok=True)
-    found: dict[str, list[Any]] = {"expressions": [], "image_ids": [], "left_out": []}
+    found: dict[str, list[Any]] = {
+        key: [] for key in ("expressions", "image_ids", "contents", "left_out")
+    }
     size = no_target = 0
     writer = ArrayRecordWriter(str(partial), "group_size:1,uncompressed")  # for random access
     try:
@@ -188,6 +202,7 @@ def _write(
             no_target += not example["objects"]
             found["expressions"].append(len(example["expressions"]))
             found["image_ids"].append(example["image_id"])
+            found["contents"].append(example["content"])
     finally:
         writer.close()
     fsync(partial)
@@ -220,8 +235,9 @@ def _example(entry: Entry, pictures: Pictures) -> dict[str, Any]:
     """One record; everything that reading it relies on is checked here, once."""
     name = f"{entry.name} ({entry.file_name})"
     picture = pictures.read(entry.file_name, name=name)
-    height, width = picture.size
-    if entry.size not in (None, picture.size):
+    seen = frame(entry, stored=picture.size, orientation=picture.orientation)
+    height, width = seen.size
+    if entry.size not in (None, seen.size):
         raise ValueError(
             f"{name}: the annotations say {entry.size[0]}x{entry.size[1]} (height x width) but the"
             f" picture is {height}x{width}."
@@ -236,8 +252,10 @@ def _example(entry: Entry, pictures: Pictures) -> dict[str, Any]:
         "file_name": entry.file_name,
         "ref_id": entry.ref_id,
         "ann_ids": entry.ann_ids,
-        "image_id": picture.own_id() if entry.image_id is None else entry.image_id,
+        "image_id": picture.content if entry.image_id is None else entry.image_id,
         "image": picture.data,
+        "content": picture.content,
+        "orientation": seen.orientation,
         "mask": mask,
         "objects": len(entry.segmentations),
         "height": height,

@@ -16,7 +16,8 @@ from places import ROOT, SUPPORT
 
 from dit_jax.data.pipeline.streams import eval_batches
 from dit_jax.data.pixels import run_lengths
-from dit_jax.data.referent import Referent, Truth, decode_image
+from dit_jax.data.pixels.decode import decode_image
+from dit_jax.data.referent import Referent, Truth
 
 UNREADABLE = "noise 2: the picture (9 bytes) cannot be decoded"
 OTHER_SIZE = "noise 5: the mask's run lengths do not add up to the 1000 pixels of a 25x40"

@@ -182,6 +182,10 @@ def test_own_pictures_are_known_by_their_content(tmp_path):
     ids = Records(path, "train").image_ids()
     digests = [hashlib.sha256((images / e.file_name).read_bytes()).hexdigest() for e in own]
     assert ids.tolist() == [2**62 + int(digest[:15], 16) for digest in digests]
+    assert Records(path, "train").contents().tolist() == ids.tolist()
+    numbered = Records(make(annotations, tmp_path / "numbered"), "train")
+    assert numbered.contents().tolist() == ids.tolist()
+    assert numbered.image_ids().tolist() == [e.image_id for e in annotations.splits["train"]]
     assert ids[0] == ids[1] == ids[4] != ids[2]
 
 

@@ -1,0 +1,89 @@
+"""An encoded picture as RGB pixels: by OpenCV, or by Pillow where there may be more than 8 bits."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from dit_jax.data import from_pillow
+
+# What both OpenCV decodes and Pillow reads the header of.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+# What Pillow's readers raise where a header is broken; warnings, where somebody makes them errors.
+BROKEN = (
+    *(SyntaxError, IndexError, TypeError, struct.error),
+    *(OSError, ValueError, KeyError, EOFError, OverflowError, MemoryError, RuntimeError),
+    *(Warning, Image.DecompressionBombError),  # of a frame larger than its picture
+)
+# What Pillow raises for damaged data, as far as it is known.
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, Warning)
+PNG = b"\x89PNG\r\n\x1a\n"
+# TIFF and BigTIFF, JPEG 2000 as file and as stream, PPM and PGM: of any number of bits.
+MAYBE_DEEP = (
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    *(b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7"),
+)
+
+
+def decode_image(data: bytes, *, name: str, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode an encoded picture to RGB of 8 bits; `name` is for errors.
+
+    Pixels come as they are stored, because COCO's masks are drawn on these, unless `orientation`
+    (EXIF's number) turns them. Grey and CMYK come out as RGB, more bits as
+    `from_pillow.eight_bits` says; transparency is left out.
+    """
+    pixels = _deep(data, name=name) if is_deep(data) else _plain(data)
+    if pixels is None:
+        raise ValueError(
+            f"{name}: the picture ({len(data)} bytes) cannot be decoded; expected a complete JPEG,"
+            " PNG or other picture that OpenCV reads."
+        )
+    return pixels if orientation == 1 else from_pillow.turned(pixels, orientation)
+
+
+def is_deep(data: bytes) -> bool:
+    """Whether a picture may have more than 8 bits a channel."""
+    return data.startswith(MAYBE_DEEP) or (data.startswith(PNG) and data[24:25] == b"\x10")
+
+
+def opened(data: bytes) -> tuple[str, Image.Image] | None:
+    """The format, and a picture that Pillow has not decoded yet; None for no picture.
+
+    Not through `Image.open`, whose own limit warns or raises below `picture_size.LARGEST`.
+    """
+    Image.init()
+    for kind in FORMATS:
+        factory, accepts = Image.OPEN.get(kind, (None, None))
+        try:
+            # A text instead of True says that this Pillow was built without the format.
+            if factory is not None and accepts(data[:16]) is True:
+                return kind, factory(io.BytesIO(data), "")
+        except BROKEN:
+            continue
+    return None
+
+
+def _plain(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # it claims to be larger than OpenCV decodes
+        return None
+
+
+def _deep(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"] | None:
+    if (found := opened(data)) is None:
+        return None
+    try:
+        values = from_pillow.values(found[1])
+    except DAMAGED:
+        return None
+    try:
+        return from_pillow.eight_bits(values)[0]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}.") from error
