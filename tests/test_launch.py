@@ -1,6 +1,7 @@
 """The command line, as people call it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,42 +9,35 @@ import sys
 import pytest
 from command_line import launched
 from PIL import Image
-from places import ROOT
-from quickly import SHALLOW
+from places import PYTHONPATH, ROOT, SUPPORT
+from runs import FIVE_STEPS, flags_of, small_runs
 
 import dit_jax
 from dit_jax import cli as command
 
-SMALL = [
-    "--config=configs/quickstart.py",
-    *SHALLOW,
-    "--config.model.image_size=64",
-    "--config.optim.batch_size=4",
-    "--config.optim.max_steps=3",
-    "--config.optim.warmup_epochs=0.0",
-    "--config.data.shapes.length=32",
-    "--config.data.shapes.eval_length=4",
-    "--config.data.eval_splits=('val','testA')",
-    "--config.eval.batch_size=4",
-    "--config.train.log_every=1",
-]
+
+@pytest.fixture(scope="module")
+def flags():
+    """The run of a small model that tests of training share, scored on two splits."""
+    return flags_of(**FIVE_STEPS, data__eval_splits=("val", "testA"))
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(flags, tmp_path_factory):
     """A run in a process of its own, as people start it."""
     workdir = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "launch.py", *SMALL, f"--workdir={workdir}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, SUPPORT / "small_launch.py", *flags, f"--workdir={workdir}"]
+    how = dict(cwd=ROOT, env=os.environ | {"PYTHONPATH": PYTHONPATH}, capture_output=True)
+    done = subprocess.run(command, **how, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "Trained 3 steps." in done.stdout
+    assert "Trained 5 steps." in done.stdout
     return workdir, done.stdout
 
 
 def test_train(trained):
     workdir, said = trained
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3]
+    assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3, 4, 5]
     scores = json.loads((workdir / "eval" / "shapes-val-dit.json").read_text())
     assert scores["n"] == 8
     assert scores["protocol"] == "dit"
@@ -58,19 +52,18 @@ def test_train(trained):
     assert "oIoU" in said
 
 
-def test_eval_agrees(trained, tmp_path):
+def test_eval_agrees(trained, flags, programs, tmp_path):
     """Of the run's folder and of its exported model: the scores that training ended with."""
     workdir, _ = trained
-    before = (workdir / "eval" / "shapes-testA-original.json").read_text()
-    (workdir / "eval" / "shapes-testA-original.json").unlink()
-    of_run = launched(*SMALL, f"--workdir={workdir}", "--mode=eval")
-    assert of_run.returncode == 0, of_run.stderr
-    assert (workdir / "eval" / "shapes-testA-original.json").read_text() == before
-    of_model = launched(
-        *SMALL, f"--workdir={tmp_path}", "--mode=eval", f"--model={workdir / 'model'}"
-    )
-    assert of_model.returncode == 0, of_model.stderr
-    assert (tmp_path / "eval" / "shapes-testA-original.json").read_text() == before
+    name = "eval/shapes-testA-original.json"
+    before = (workdir / name).read_text()
+    (workdir / name).unlink()
+    with small_runs(programs):
+        of_run = launched("--mode=eval", *flags, f"--workdir={workdir}")
+        model = f"--model={workdir / 'model'}"
+        of_model = launched("--mode=eval", *flags, f"--workdir={tmp_path}", model)
+    assert of_run.returncode == of_model.returncode == 0, of_run.stderr + of_model.stderr
+    assert (workdir / name).read_text() == (tmp_path / name).read_text() == before
     assert of_model.stdout == of_run.stdout
 
 

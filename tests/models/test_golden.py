@@ -1,7 +1,6 @@
 """Recorded activations and gradients of the PyTorch references, through the converter."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from closeness import assert_close
@@ -22,26 +21,35 @@ def sam(shared, tmp_path_factory):
 
 
 def test_text(golden):
-    features = golden.model.encode_text(*golden.text())
+    model = golden.model
+    features = jax.jit(lambda *text: model.encode_text(*text))(*golden.text())
     assert_close(features, golden.arrays["text_feats"], "text_feats")
-    assert_close(golden.model.text_proj(features), golden.arrays["text_proj"], "text_proj")
+    assert_close(model.text_proj(features), golden.arrays["text_proj"], "text_proj")
 
 
 def test_encoder_blocks(golden):
     """Each block on its own recorded input, the slot's tokens included."""
     encoder, ref = golden.model.image_encoder, golden.arrays
-    assert_close(encoder.patch_embed(golden.images()), ref["patch_embed"], "patch_embed")
-    text = jnp.asarray(ref["text_feats"])
-    x, carried = encoder.embed(golden.images()), None
-    for i, block in enumerate(encoder.blocks):
-        tokens = encoder.inject(i, text, carried, x)
-        assert_close(with_text(tokens, x, ref[f"block{i}_in"]), ref[f"block{i}_in"], f"block{i}_in")
-        carry = encoder.carries(i)
-        attended = attend(block, block.norm1(x), tokens, carry=carry)
+
+    @jax.jit
+    def stages(images, text):
+        x, carried, blocks = encoder.embed(images), None, []
+        for i, block in enumerate(encoder.blocks):
+            tokens, before = encoder.inject(i, text, carried, x), x
+            carry = encoder.carries(i)
+            attended = attend(block, block.norm1(x), tokens, carry=carry)
+            x, carried = block(x, tokens, carry=carry)
+            blocks.append((tokens, before, attended, (x, carried)))
+        return encoder.patch_embed(images), blocks, encoder.neck(x)
+
+    patches, blocks, neck = stages(golden.images(), ref["text_feats"])
+    assert_close(patches, ref["patch_embed"], "patch_embed")
+    for i, (tokens, before, attended, after) in enumerate(blocks):
+        found = with_text(tokens, before, ref[f"block{i}_in"])
+        assert_close(found, ref[f"block{i}_in"], f"block{i}_in")
         compare(attended, ref[f"block{i}_attn"], f"block{i}_attn")
-        x, carried = block(x, tokens, carry=carry)
-        compare((x, carried), ref[f"block{i}_out"], f"block{i}_out")
-    assert_close(encoder.neck(x), channels_last(ref["neck"]), "neck")
+        compare(after, ref[f"block{i}_out"], f"block{i}_out")
+    assert_close(neck, channels_last(ref["neck"]), "neck")
 
 
 def attend(block, y, tokens, *, carry):
@@ -56,9 +64,8 @@ def attend(block, y, tokens, *, carry):
 def with_text(tokens, x, like):
     if tokens is None:
         return x
-    return jnp.concatenate([tokens, x.reshape(x.shape[0], -1, x.shape[-1])], axis=1).reshape(
-        like.shape
-    )
+    rows = x.reshape(x.shape[0], -1, x.shape[-1])
+    return np.concatenate([tokens, rows], axis=1).reshape(like.shape)
 
 
 def compare(result, expected, what):
@@ -75,19 +82,25 @@ def compare(result, expected, what):
 
 def test_decoder_stages(golden):
     model, ref = golden.model, golden.arrays
-    embedding = channels_last(ref["neck"])
-    positions = model.prompt_encoder.image_positions(embedding.shape[1:3])
+
+    @jax.jit
+    def stages(embedding, sparse):
+        positions = model.prompt_encoder.image_positions(embedding.shape[1:3])
+        dense = model.prompt_encoder.dense(None)
+        decoder = model.mask_decoder
+        tokens, _ = decoder.tokens(sparse, None)
+        x = (embedding + dense).reshape(*embedding.shape[:1], -1, embedding.shape[-1])
+        queries, keys = decoder.transformer(x, positions.reshape(1, x.shape[1], -1), tokens)
+        upscaled = decoder.output_upscaling(keys.reshape(embedding.shape))
+        return positions, dense, queries, keys, upscaled
+
+    found = stages(channels_last(ref["neck"]), ref["sparse_embeddings"])
+    positions, dense, queries, keys, upscaled = found
     assert_close(positions, channels_last(ref["dec_image_pe"]), "dec_image_pe")
-    dense = model.prompt_encoder.dense(None)
     expected = channels_last(ref["dense_embeddings"])
     assert_close(np.broadcast_to(dense, expected.shape), expected, "dense_embeddings")
-    decoder = model.mask_decoder
-    tokens, _ = decoder.tokens(jnp.asarray(ref["sparse_embeddings"]), None)
-    x = (embedding + dense).reshape(*embedding.shape[:1], -1, embedding.shape[-1])
-    queries, keys = decoder.transformer(x, positions.reshape(1, x.shape[1], -1), tokens)
     assert_close(queries, ref["dec_queries"], "dec_queries")
     assert_close(keys, ref["dec_keys"], "dec_keys")
-    upscaled = decoder.output_upscaling(keys.reshape(embedding.shape))
     assert_close(upscaled, channels_last(ref["dec_upscaled"]), "dec_upscaled")
 
 
@@ -114,7 +127,7 @@ def test_back_ends_and_remat_agree(golden, monkeypatch, back_end, remat):
 
 
 def test_sam_image(sam):
-    embedding = sam.model.encode_image(sam.images())
+    embedding = jax.jit(lambda images: sam.model.encode_image(images))(sam.images())
     assert_close(embedding, channels_last(sam.arrays["image_embeddings"]), "image_embeddings")
 
 
@@ -125,11 +138,15 @@ def test_sam_prompts(sam, prompt, multimask):
     points = (ref["in_points"], ref["in_labels"]) if "points" in prompt else None
     boxes = ref["in_boxes"] if "boxes" in prompt else None
     masks = channels_last(ref["in_masks"]) if "mask" in prompt else None
-    embedding = jnp.asarray(channels_last(ref["image_embeddings"]))
-    sparse = sam.model.prompt_encoder.sparse(points, boxes, grid=embedding.shape[1:3])
+
+    @jax.jit
+    def decoded(embedding, **given):
+        grid = embedding.shape[1:3]
+        sparse = sam.model.prompt_encoder.sparse(given["points"], given["boxes"], grid=grid)
+        return sparse, sam.model.decode(embedding, **given, multimask=multimask)
+
+    embedding = channels_last(ref["image_embeddings"])
+    sparse, result = decoded(embedding, points=points, boxes=boxes, masks=masks)
     assert_close(sparse, ref[f"{prompt}_sparse"], "sparse")
-    result = sam.model.decode(
-        embedding, points=points, boxes=boxes, masks=masks, multimask=multimask
-    )
     assert_close(result.low_res_logits, ref[f"{prompt}_{kind}_low_res"], "low_res")
     assert_close(result.iou, ref[f"{prompt}_{kind}_iou"], "iou")

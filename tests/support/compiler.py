@@ -16,7 +16,14 @@ def accepted(flag: str) -> bool:
     return subprocess.run([sys.executable, "-c", ASK], **how).returncode == 0
 
 
-# A CPU's fusion emitters and LLVM's optimiser are most of the time that compiling takes. Newer XLA
-# has no way around the former.
-FLAGS = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
-COMPILES_FASTER = " ".join(flag for flag in FLAGS if accepted(flag))
+# A CPU's fusion emitters, LLVM's optimiser and pieces of code compiled side by side are most of the
+# time that compiling takes. Newer XLA has no way around the first.
+FLAGS = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+# Asked once; the processes that a test starts are told.
+COMPILES_FASTER = os.environ.setdefault(
+    "DIT_JAX_COMPILES_FASTER", " ".join(flag for flag in FLAGS if accepted(flag))
+)

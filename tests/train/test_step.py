@@ -49,12 +49,14 @@ def test_learns_and_compiles_once(tmp_path):
     assert isinstance(metrics["loss"], jax.Array)
 
 
-def test_in_a_process_that_computes_in_64_bits(tmp_path):
+@pytest.mark.parametrize("presence", [False, pytest.param(True, marks=pytest.mark.proof)])
+def test_in_a_process_that_computes_in_64_bits(tmp_path, presence):
     """Where a user's own code asked for them: a step takes and gives what it does without."""
-    _, state, train_step, batch = prepared(tmp_path, model__presence=True)
+    changes = FIVE_STEPS | dict(model__presence=presence)
+    _, state, train_step, batch = prepared(tmp_path, **changes)
     _, expected = train_step(state, batch, jax.random.key(0))
     with jax.enable_x64(True):
-        _, state, train_step, batch = prepared(tmp_path, model__presence=True)
+        _, state, train_step, batch = prepared(tmp_path, **changes)
         after, found = train_step(state, batch, jax.random.key(0))
     assert {x.dtype for x in jax.tree.leaves(after.trainable)} == {np.dtype("float32")}
     assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-5)

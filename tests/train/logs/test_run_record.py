@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from runs import compiling_once, config_of, shrink
+from runs import FIVE_STEPS, config_of, small_runs
 
 from dit_jax.plan import compile
 from dit_jax.strict import flatten
@@ -20,25 +20,22 @@ from dit_jax.weights import directory
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("xla")
-    with pytest.MonkeyPatch.context() as patch, compiling_once(folder):
-        patch.delenv(compile_cache.VARIABLE, raising=False)
-        compile_cache.keep_compiled(str(folder), folder)
-        shrink(patch)
+def kept(programs):
+    """Every program of a run is in the folder that all tests share."""
+    with small_runs(programs):
+        compile_cache.keep_compiled("", programs)
         yield
 
 
 def config_with(**changes):
     """Top-level values, besides those of `config_of`."""
-    lengths = dict(optim__max_steps=4, eval__every_steps=2, checkpoint__every_steps=0)
-    return dataclasses.replace(config_of(**lengths), **changes)
+    return dataclasses.replace(config_of(**FIVE_STEPS), **changes)
 
 
 @pytest.fixture(scope="module")
-def workdir(small, tmp_path_factory):
+def workdir(kept, tmp_path_factory):
     """A run that was traced, and started again after its end."""
-    jax.clear_caches()  # what other tests compiled is not in this cache
+    jax.clear_caches()  # what other tests compiled may not be in the folder
     folder = tmp_path_factory.mktemp("runs") / "short"
     config = config_with(profile_steps="2:4")
     loop.train(config, folder)
@@ -48,17 +45,17 @@ def workdir(small, tmp_path_factory):
 
 def test_every_start_is_noted(workdir):
     first, second = provenance.starts(workdir)
-    assert (first["step"], second["step"]) == (0, 4)
+    assert (first["step"], second["step"]) == (0, 5)
     assert first["packages"]["jax"] == jax.__version__
     assert first["mesh"] == {"data": jax.device_count(), "fsdp": 1, "tensor": 1}
     assert first["devices"]["kind"] == jax.devices()[0].device_kind
-    assert first["config"]["optim.max_steps"] == 4
+    assert first["config"]["optim.max_steps"] == 5
     assert first["config"]["profile_steps"] == "2:4"
 
 
 def test_models_say_where_they_come_from(workdir):
     said = directory.read_provenance(workdir / "model")
-    assert said["step"] in (2, 4)
+    assert said["step"] in (3, 5)
     assert said["config"]["model.variant"] == "tiny"
     assert {"git", "packages", "devices", "mesh", "dataset", "leaks"} <= said.keys()
 
@@ -94,7 +91,7 @@ def test_the_report(workdir):
     assert f"| val | original | {best:.2f} |" in text
     assert "images/s (median of " in text
     assert "no peak is known for this device, so no MFU" in text
-    assert "    optim.max_steps = 4" in text
+    assert "    optim.max_steps = 5" in text
     for target in re.findall(r"\]\(([^)]+)\)", text):
         assert (workdir / target).is_file(), target
     assert text.count("![") == 2
@@ -149,7 +146,7 @@ SCOPES = (
 
 
 @pytest.fixture(scope="module")
-def program(small):
+def program(kept):
     config = config_with()
     mesh = places.make_mesh(config.mesh, jax.devices()[:1])
     text = compile.lower(config, mesh).as_text(debug_info=True)

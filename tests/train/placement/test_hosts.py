@@ -10,6 +10,7 @@ import sys
 import time
 import types
 
+import host_worker
 import jax
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def free_port():
 
 
 def score(workdir, *, processes):
-    """Run the workers; returns what each printed, and the files that were written."""
+    """Run the workers; returns what each printed."""
     port = free_port()
     env = os.environ | {"PYTHONPATH": PYTHONPATH}
     flags = f"{COMPILES_FASTER} --xla_force_host_platform_device_count=1"
@@ -47,16 +48,23 @@ def score(workdir, *, processes):
     ]
     said = [worker.communicate(timeout=240) for worker in started]
     assert [worker.returncode for worker in started] == [0] * processes, said
-    return [out for out, _ in said], {p.name: p.read_bytes() for p in (workdir / "eval").iterdir()}
+    return [out for out, _ in said]
 
 
-def test_two_processes_score_as_one(tmp_path):
-    alone, expected = score(tmp_path / "one", processes=1)
-    together, found = score(tmp_path / "two", processes=2)
+def written(workdir):
+    return {path.name: path.read_bytes() for path in (workdir / "eval").iterdir()}
+
+
+def test_two_processes_score_as_one(tmp_path, capsys):
+    host_worker.main("", "1", "0", str(tmp_path / "one"))
+    alone = capsys.readouterr().out
+    expected = written(tmp_path / "one")
+    together = score(tmp_path / "two", processes=2)
+    found = written(tmp_path / "two")
     assert {"shapes-val-dit.json", "shapes-val-gres.json", "shapes-val-lavt.json"} < set(expected)
     assert found == expected
     tables = ["".join(re.findall(r"^(?:split|val) .*\n", said, re.M)) for said in together]
-    assert tables == [alone[0], ""]  # the first process speaks for both
+    assert tables == [alone, ""]  # the first process speaks for both
 
 
 def test_numbers_above_32_bits_survive():

@@ -8,13 +8,14 @@ import subprocess
 import sys
 
 import jax
+import mesh_worker
 import numpy as np
 import pytest
 from compiler import COMPILES_FASTER
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 from places import PYTHONPATH, SUPPORT, TREES
-from runs import config_of, shallow
+from runs import config_of, shallow, small_runs
 
 from dit_jax import config as configs
 from dit_jax.models import params as parameters
@@ -24,12 +25,10 @@ from dit_jax.train.placement import sharding
 
 WORKER = SUPPORT / "mesh_worker.py"
 # Strategies, as (data, fsdp, tensor). Programs for several devices take long to compile, so one
-# method runs under two of them, and in two processes on their product; `make proof` runs every
-# pair of a method and a strategy.
+# method runs on the product of all, in one process and in two; `make proof` runs every pair of a
+# method and a strategy.
 MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (4, 1, 2), "product": (2, 2, 2)}
-ACROSS = ("layer_wise-across", "layer_wise", (1, 1, 8))  # tensor reaches across processes
-STRATEGIES = [(f"layer_wise-{name}", "layer_wise", MESHES[name]) for name in ("fsdp", "product")]
-PRODUCT = STRATEGIES[-1]
+PRODUCT = MESHES["product"]
 
 
 def mesh_of(data, fsdp, tensor):
@@ -92,16 +91,26 @@ def test_no_large_parameter_of_any_row_stays_whole(tree, shape):
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    """L-DIT on one device, and under every strategy on eight, in one process."""
-    alone = ("one-layer_wise", "layer_wise", (1, 1, 1))
-    return work(tmp_path_factory.mktemp("eight"), [alone, *STRATEGIES], processes=1)
+def alone(programs, tmp_path_factory):
+    """What L-DIT computes on one device, in this process."""
+    out = tmp_path_factory.mktemp("alone")
+    with small_runs(programs):
+        mesh_worker.main(str(out), json.dumps([("one", "layer_wise", (1, 1, 1))]))
+    return out / "one.npz"
 
 
 @pytest.fixture(scope="module")
 def two_by_four(tmp_path_factory):
     """L-DIT on eight devices of two processes."""
-    return work(tmp_path_factory.mktemp("two"), [PRODUCT], processes=2)
+    case = (mesh_worker.STOPPED, "layer_wise", PRODUCT)
+    return work(tmp_path_factory.mktemp("two"), [case], processes=2)
+
+
+@pytest.fixture(scope="module")
+def every_strategy(tmp_path_factory):
+    """L-DIT under every strategy on eight devices of one process."""
+    cases = [(name, "layer_wise", shape) for name, shape in MESHES.items()]
+    return work(tmp_path_factory.mktemp("eight"), cases, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -136,40 +145,50 @@ def work(out, cases, *, processes, **variables):
     return out
 
 
-@pytest.mark.parametrize("case", [name for name, _, _ in STRATEGIES])
-def test_eight_devices_compute_what_one_does(eight, case):
-    assert_equal(eight / "one-layer_wise.npz", eight / f"{case}.npz")
+@pytest.mark.parametrize("back_end", ["pallas", pytest.param("by_head", marks=pytest.mark.proof)])
+def test_eight_devices_compute_what_one_does(alone, tmp_path, back_end):
+    """The small model's attention is plain; larger ones run in back ends that XLA cannot split."""
+    forced = {dispatch.FORCE: back_end}
+    work(tmp_path, [("split", "layer_wise", PRODUCT)], processes=1, **forced)
+    assert_equal(alone, tmp_path / "split.npz")
+    assert_split(tmp_path, "split", PRODUCT)
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("back_end", ["by_head", "pallas"])
-def test_each_device_computes_its_own_rows_and_heads(eight, tmp_path, back_end):
-    """The small model's attention is plain; larger ones run in back ends that XLA cannot split."""
-    forced = {dispatch.FORCE: back_end}
-    work(tmp_path, [("split", "layer_wise", (2, 2, 2))], processes=1, **forced)
-    assert_equal(eight / "one-layer_wise.npz", tmp_path / "split.npz")
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_strategy_computes_the_same(alone, every_strategy, mesh):
+    assert_equal(alone, every_strategy / f"{mesh}.npz")
+    assert_split(every_strategy, mesh, MESHES[mesh])
 
 
 @pytest.mark.proof
 def test_a_loop_over_blocks_is_split_too(tmp_path):
-    cases = [("one", "layer_wise", (1, 1, 1)), ("split", "layer_wise", (2, 2, 2))]
+    cases = [("one", "layer_wise", (1, 1, 1)), ("split", "layer_wise", PRODUCT)]
     work(tmp_path, [(*case, "scan") for case in cases], processes=1)
     assert_equal(tmp_path / "one.npz", tmp_path / "split.npz")
-    assert_split(tmp_path, "split", (2, 2, 2))
+    assert_split(tmp_path, "split", PRODUCT)
 
 
-def test_two_processes_compute_what_one_device_does(eight, two_by_four):
-    case, injection, shape = PRODUCT
-    assert_equal(eight / f"one-{injection}.npz", two_by_four / f"{case}.npz")
-    assert_split(two_by_four, case, shape)
+def test_two_processes_compute_what_one_device_does(alone, two_by_four):
+    assert_equal(alone, two_by_four / f"{mesh_worker.STOPPED}.npz")
+    assert_split(two_by_four, mesh_worker.STOPPED, PRODUCT)
+
+
+def test_what_two_processes_saved_one_device_goes_on_from(alone, two_by_four, programs):
+    with small_runs(programs), mesh_worker.small():
+        run = mesh_worker.run_of("layer_wise", (1, 1, 1))
+        found = mesh_worker.go_on(run, two_by_four / mesh_worker.STOPPED)
+    gradients = {k: v for k, v in np.load(alone).items() if k.startswith("grads.")}
+    np.savez(two_by_four / "gone_on.npz", **found, **gradients)
+    assert_equal(alone, two_by_four / "gone_on.npz")
 
 
 @pytest.mark.proof
-def test_tensor_reaches_across_processes(eight, tmp_path):
-    case, injection, shape = ACROSS
-    work(tmp_path, [ACROSS], processes=2)
-    assert_equal(eight / f"one-{injection}.npz", tmp_path / f"{case}.npz")
-    assert_split(tmp_path, case, shape)
+def test_tensor_reaches_across_processes(alone, tmp_path):
+    shape = (1, 1, 8)
+    work(tmp_path, [("across", "layer_wise", shape)], processes=2)
+    assert_equal(alone, tmp_path / "across.npz")
+    assert_split(tmp_path, "across", shape)
 
 
 @pytest.mark.proof
@@ -191,11 +210,6 @@ def assert_equal(one, many):
     for key, value in one.items():
         limit = 1e-5 * scales[key.split(".")[0]]
         np.testing.assert_allclose(many[key], value, rtol=0, atol=limit, err_msg=key)
-
-
-@pytest.mark.parametrize(("case", "injection", "shape"), STRATEGIES)
-def test_parameters_are_split(eight, case, injection, shape):
-    assert_split(eight, case, shape)
 
 
 def assert_split(folder, case, shape):
