@@ -64,6 +64,8 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
                 clip=rules["clip"],
                 ema=rules["ema"],
                 presence_weight=0.1,
+                rounds=8,  # of SAM
+                click_share=0.5,
                 batch_size=64,
                 accumulate=1,
                 max_steps=0,
@@ -90,6 +92,7 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
 def model(variant: str, *, text_layer: int, image_size: int) -> dict:
     """The model section of a row, without overrides."""
     return dict(
+        task="text",
         variant=variant,
         backbone=placeholder(str),
         injection=placeholder(str),

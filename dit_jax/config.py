@@ -14,13 +14,15 @@ from ml_collections import ConfigDict
 from dit_jax import variants
 from dit_jax.data import mix
 from dit_jax.data.entries import CHOICES
-from dit_jax.eval.protocols import PROTOCOLS
+from dit_jax.eval.protocols import CLICKS, PROTOCOLS
 from dit_jax.models.architecture import Architecture, Bert, Injection
 from dit_jax.ops import rematerialise
 from dit_jax.strict import build, flatten, one_of
 
 SCHEDULES = ("cosine", "steps")
 ENCODERS = ("image_encoder", "text_encoder")
+TASKS = ("text", "text+clicks", "prompts")
+AFTER_TEXT = ("click1", "click3", "click5")
 
 Range = tuple[str, Callable[[Any], bool], tuple[str, ...]]  # in words, as a test, of which keys
 RANGES: tuple[Range, ...] = (
@@ -48,6 +50,7 @@ RANGES: tuple[Range, ...] = (
                 "seed",
             ),
             "optim.presence_weight",
+            "optim.rounds",
         ),
     ),
     ("from 0 to below 1", lambda x: 0 <= x < 1, ("optim.ema", "data.shapes.absent")),
@@ -57,6 +60,7 @@ RANGES: tuple[Range, ...] = (
         ("optim.betas",),
     ),
     ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.presence_threshold")),
+    ("from 0 to 1", lambda x: 0 <= x <= 1, ("optim.click_share",)),
 )
 
 
@@ -73,6 +77,7 @@ class Init:
 class Model:
     """A row of `variants.VARIANTS`; None keeps what the row says."""
 
+    task: str  # what it learns to answer: "text"; "text+clicks", corrected; or "prompts", SAM's own
     variant: str
     backbone: str | None
     injection: str | None
@@ -157,6 +162,8 @@ class Optim:
     clip: float  # global norm; 0 = off
     ema: float  # largest decay of the moving average; 0 = off
     presence_weight: float  # of the loss on "is anything meant?", where the model says it
+    rounds: int  # points that correct an answer, one after another, where `model.task` has clicks
+    click_share: float  # of the steps of "text+clicks", that have clicks
     batch_size: int  # of one optimiser step, on all devices together
     accumulate: int  # micro-batches a step
     max_steps: int  # length and schedule in steps instead of epochs; 0 = epochs decide
@@ -226,6 +233,7 @@ class Config:
     def __post_init__(self):
         row = variants.VARIANTS
         one_of("model.variant", self.model.variant, tuple(row))
+        one_of("model.task", self.model.task, TASKS)
         one_of("model.backbone", self.model.backbone, (None, *variants.BACKBONES))
         one_of("model.remat", self.model.remat, rematerialise.POLICIES)
         one_of("model.injection", self.model.injection, (None, *map(str, Injection)))
@@ -237,8 +245,11 @@ class Config:
         self._check_data()
         if not self.eval.protocols:
             raise ValueError(f"eval.protocols is empty; expected some of {', '.join(PROTOCOLS)}.")
+        ways = tuple(CLICKS) if self.model.task == "prompts" else tuple(PROTOCOLS)
+        if self.model.task == "text+clicks":
+            ways += AFTER_TEXT
         for protocol in self.eval.protocols:
-            one_of("eval.protocols", protocol, tuple(PROTOCOLS))
+            one_of("eval.protocols", protocol, ways)
         one_of("eval.best", self.eval.best, self.eval.protocols)
         self._check_numbers()
 
@@ -309,8 +320,10 @@ class Config:
         settings = {name: getattr(self.model, name) for name in names}
         if self.model.text_encoder is not None:
             settings["bert"] = _text_encoder(self.model.text_encoder)
+        if self.model.task == "prompts":
+            settings |= dict(bert=None, injection=Injection.NONE, presence=False, windowed=True)
         arch = variants.architecture(self.variant(), **settings)
-        if self.model.vocab_size is None:
+        if self.model.vocab_size is None or arch.bert is None:
             return arch
         bert = dataclasses.replace(arch.bert, vocab=self.model.vocab_size)
         return dataclasses.replace(arch, bert=bert)

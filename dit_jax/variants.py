@@ -11,6 +11,7 @@ from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
 
 BACKBONES = {
     "tiny": Vit(depth=4, width=96, heads=3, global_blocks=(1, 3), grid=8, window=4),
+    "mini": Vit(depth=6, width=128, heads=4, global_blocks=(2, 5), grid=8, window=4),
     "vit_b": Vit(depth=12, width=768, heads=12, global_blocks=(2, 5, 8, 11)),
     "vit_l": Vit(depth=24, width=1024, heads=16, global_blocks=(5, 11, 17, 23)),
     "vit_h": Vit(depth=32, width=1280, heads=16, global_blocks=(7, 15, 23, 31)),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32
@@ -10,6 +11,30 @@ from tokenizers import BertWordPieceTokenizer
 
 TOGETHER = 1024  # texts that are encoded at once, on all cores
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@runtime_checkable
+class Words(Protocol):
+    """What makes token ids and attention mask of texts."""
+
+    length: int
+    vocab_path: Path | None
+
+    def __call__(
+        self, texts: Sequence[str]
+    ) -> tuple[Int32[np.ndarray, "b l"], Int32[np.ndarray, "b l"]]: ...
+
+
+class NoWords:
+    """For a model that reads no text: whatever is said, one token of padding."""
+
+    length, vocab_path = 1, None
+
+    def __call__(
+        self, texts: Sequence[str]
+    ) -> tuple[Int32[np.ndarray, "b 1"], Int32[np.ndarray, "b 1"]]:
+        nothing = np.zeros((len(texts), self.length), np.int32)
+        return nothing, nothing.copy()
 
 
 class Tokenizer:

@@ -25,7 +25,14 @@ from dit_jax.eval.metrics import Scores, measure
 from dit_jax.eval.outcomes import Outcomes, join
 from dit_jax.eval.prediction_files import Writer
 from dit_jax.eval.predictions import Predict, predictions
-from dit_jax.eval.protocols import FEW_PIXELS, PRESENCE_THRESHOLD, PROTOCOLS, THRESHOLD, rows
+from dit_jax.eval.protocols import (
+    FEW_PIXELS,
+    PRESENCE_THRESHOLD,
+    PROTOCOLS,
+    THRESHOLD,
+    conventions,
+    rows,
+)
 
 # Rows [n,k] of one host → those of all hosts, in any order. All hosts bring equally many.
 Gather = Callable[[Int64[np.ndarray, "n k"]], Int64[np.ndarray, "m k"]]
@@ -86,7 +93,7 @@ def evaluate(
     chosen = rows(protocols, threshold=threshold, presence_threshold=presence_threshold)
     thresholds, shard = Thresholds(threshold, presence_threshold), Shard(shard_index, shard_count)
     expressions = int(source.expression_counts().sum())
-    count = _count(expressions, limit)
+    count = count_of(expressions, limit)
     share = range(shard.index, count, shard.count)
     sharding = {"shard_index": shard.index, "shard_count": shard.count}
     batches = iter(eval_batches(source, tokenizer, size=size, batch_size=batch_size, **sharding))
@@ -96,7 +103,7 @@ def evaluate(
         lines = None
         if predictions_path is not None:
             lines = stack.enter_context(Writer(_path(predictions_path, shard), about=about or {}))
-        shown = _spread(share, keep)
+        shown = spread(share, keep)
         collector = Collector(source, chosen, thresholds=thresholds, shown=shown, lines=lines)
         for seen in tqdm(
             answers, total=len(share), unit="expr", disable=None if progress else True, leave=False
@@ -104,7 +111,7 @@ def evaluate(
             collector.add(seen)
     outcomes = collector.outcomes()
     if gather is not None:
-        outcomes = _gathered(outcomes, gather, count=count, rows=-(-count // shard.count))
+        outcomes = gathered(outcomes, gather, count=count, rows=-(-count // shard.count))
     remarks = {"limit": count} if count < expressions else {}
     remarks |= source.remarks() if isinstance(source, Stated) else {}
     scores = {}
@@ -122,23 +129,24 @@ def summarise(
     METRICS, `n`, `protocol`, `reported` (metrics that its papers print), `intervals` where
     `bootstrap` asks for them, `breakdown` and `remarks`.
     """
-    conventions = PROTOCOLS[protocol].conventions
-    scores = measure(outcomes, conventions) | {"protocol": protocol}
-    scores["reported"] = list(conventions.reported)
+    counted = conventions(protocol)
+    scores = measure(outcomes, counted) | {"protocol": protocol}
+    scores["reported"] = list(counted.reported)
     if bootstrap:
-        scores["intervals"] = intervals(outcomes, conventions, resamples=bootstrap)
-    scores["breakdown"] = breakdown(outcomes, conventions)
+        scores["intervals"] = intervals(outcomes, counted, resamples=bootstrap)
+    scores["breakdown"] = breakdown(outcomes, counted)
     scores["remarks"] = dict(remarks or {})
     return scores
 
 
-def _count(expressions: int, limit: int) -> int:
+def count_of(expressions: int, limit: int) -> int:
+    """How many of them are scored."""
     if limit < 0:
         raise ValueError(f"limit is {limit}, expected 0 (all expressions) or more.")
     return min(limit or expressions, expressions)
 
 
-def _spread(share: range, keep: int) -> frozenset[int]:
+def spread(share: range, keep: int) -> frozenset[int]:
     """At most `keep` of the indices of a share, evenly spaced."""
     places = np.linspace(0, len(share) - 1, min(keep, len(share))).astype(int)
     return frozenset(share[place] for place in places.tolist())
@@ -151,19 +159,20 @@ def _path(path: str | os.PathLike[str], shard: Shard) -> Path:
     return path.with_name(f"{path.stem}-{shard.index:05d}-of-{shard.count:05d}{path.suffix}")
 
 
-def _gathered(
-    parts: Mapping[str, Outcomes], gather: Gather, *, count: int, rows: int
+def gathered(
+    parts: Mapping[str, Outcomes], gather: Gather, *, count: int | None, rows: int
 ) -> dict[str, Outcomes]:
     """The outcomes of all shards, each expression once.
 
     Hosts may have one expression more or less: `rows` each, filled up with an index below 0.
+    `count` is how many there should be, where that is known.
     """
     whole = {}
     for name, part in parts.items():
         padded = np.pad(part.table, ((0, rows - len(part)), (0, 0)), constant_values=-1)
         table = gather(padded)
         whole[name] = join([Outcomes(table[table[:, 0] >= 0])])
-        if len(whole[name]) != count:
+        if count is not None and len(whole[name]) != count:
             raise ValueError(
                 f"the hosts scored {len(whole[name])} expressions together, expected {count}."
             )

@@ -26,6 +26,9 @@ THRESHOLD = 0.35  # on the probability of a pixel; the released code's, and CRIS
 PRESENCE_THRESHOLD = 0.5
 SQUARE = 480  # pixels a side: the space of LAVT
 FEW_PIXELS = 50  # GRES: a smaller mask means "nothing", from models that cannot say so
+# Ways of pointing → clicks; see `clicks`. They count as "original" does. The oracle takes the best
+# of the three answers to a single click, whatever the model says of them.
+CLICKS = {"box": 0, "click1": 1, "click1_oracle": 1, "click3": 3, "click5": 5}
 
 Mask = Bool[np.ndarray, "h w"]
 
@@ -201,6 +204,11 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     ),
 }
+
+
+def conventions(name: str) -> Conventions:
+    """How a protocol, or a way of pointing, counts."""
+    return PROTOCOLS["original" if name in CLICKS else name].conventions
 
 
 def rows(

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dit_jax.eval.metrics import METRICS, Scores
-from dit_jax.eval.protocols import PROTOCOLS
+from dit_jax.eval.protocols import CLICKS, PROTOCOLS
 
 SUMMARY = "scores.md"
+KNOWN = (*PROTOCOLS, *CLICKS)
 BLANK = "–"
 KINDS = {
     "length": "words of the expression",
@@ -54,13 +55,13 @@ def summary(folder: Path) -> str:
     """All scores of a folder of JSON files as Markdown, data set by data set, split by split."""
     splits: dict[tuple[str, str], dict[str, Scores]] = {}
     for path in sorted(folder.glob("*-*.json")):
-        if path.stem.rpartition("-")[2] in PROTOCOLS:
+        if path.stem.rpartition("-")[2] in KNOWN:
             row = json.loads(path.read_text(encoding="utf-8"))
             if {"dataset", "split", "reported"} <= row.keys():  # older files do not say
                 splits.setdefault((row["dataset"], row["split"]), {})[row["protocol"]] = row
     parts = ["# Scores\n\nIn percent; in brackets, 95 % intervals over the pictures.\n"]
     for (dataset, split), found in splits.items():
-        scores = {name: found[name] for name in PROTOCOLS if name in found}
+        scores = {name: found[name] for name in KNOWN if name in found}
         parts.append(f"## {dataset} {split}\n\n{markdown({split: scores})}")
         name = "original" if "original" in scores else next(iter(scores))
         parts.append(f"{breakdown_markdown(name, scores[name])}\n{_remarks(scores)}")

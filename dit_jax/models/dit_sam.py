@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.image_encoder import ImageEncoder
 from dit_jax.models.layers import Rng, linear
-from dit_jax.models.mask_decoder import MaskDecoder
+from dit_jax.models.mask_decoder import SEVERAL, SINGLE, MaskDecoder
 from dit_jax.models.prompt_encoder import PromptEncoder
 from dit_jax.models.text_encoder import TextEncoder
 from dit_jax.ops.arrays import Array
@@ -74,8 +74,7 @@ class DitSam(nnx.Module):
           remat: what the backward pass computes again instead of keeping it: "none", "dots",
             "full" or "scan"; see `dit_jax.ops.rematerialise`.
         """
-        about = dict(picture_of=None, remat=remat, rngs=rngs)
-        return self._predict(images, input_ids, attention_mask, **about)
+        return self._predict(images, input_ids, attention_mask, remat=remat, rngs=rngs)
 
     def segment(
         self,
@@ -98,18 +97,29 @@ class DitSam(nnx.Module):
           input_ids, attention_mask: as in `__call__`.
           picture_of: which of the p pictures each expression is about.
         """
-        about = dict(picture_of=picture_of, remat="none", rngs=None)
-        return self._predict(images, input_ids, attention_mask, **about)
+        return self._predict(images, input_ids, attention_mask, picture_of=picture_of)
 
-    def _predict(self, images, input_ids, attention_mask, *, picture_of, remat, rngs) -> Prediction:
-        features = self.encode_text(input_ids, attention_mask, rngs=rngs)
-        text_mask = self.text_mask(attention_mask)
-        about = dict(text_mask=text_mask, picture_of=picture_of, remat=remat, rngs=rngs)
-        embedding = self.image_encoder(images, features, **about)
-        text = self.text_proj(features)
-        all_masks = self.decode(embedding, text=text, text_mask=text_mask)
+    def _predict(self, images, input_ids, attention_mask, **how) -> Prediction:
+        embedding, text = self.read(images, input_ids, attention_mask, **how)
+        all_masks = self.decode(embedding, text=text, text_mask=self.text_mask(attention_mask))
         single = (x[:, 0] for x in (all_masks.logits, all_masks.low_res_logits, all_masks.iou))
         return Prediction(*single, all_masks.presence)
+
+    def read(
+        self,
+        images: Float[Array, "p H W 3"],
+        input_ids: Ids,
+        attention_mask: Ids,
+        *,
+        picture_of: Int[Array, " b"] | None = None,
+        remat: str = "none",
+        rngs: Rng | None = None,
+    ) -> tuple[Embedding, Float[Array, "b l c"]]:
+        """What `decode` takes: the embedding of a picture and its text, and the text as prompts."""
+        features = self.encode_text(input_ids, attention_mask, rngs=rngs)
+        about = dict(text_mask=self.text_mask(attention_mask), picture_of=picture_of)
+        embedding = self.image_encoder(images, features, **about, remat=remat, rngs=rngs)
+        return embedding, self.text_proj(features)
 
     def encode_text(
         self, input_ids: Ids, attention_mask: Ids, *, rngs: Rng | None = None
@@ -165,7 +175,7 @@ class DitSam(nnx.Module):
             sparse=sparse,
             dense=self.prompt_encoder.dense(masks),
             sparse_mask=mask,
-            multimask=multimask,
+            wanted=SEVERAL if multimask else SINGLE,
         )
         size = (grid[0] * PATCH, grid[1] * PATCH)
         # DIT aligns corners (reference), Meta's SAM does not.

@@ -10,7 +10,8 @@ from dit_jax.models.layers import CrossAttention, Mlp, Rng, layer_norm, linear
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.gelu import gelu
 
-MASK_TOKENS = 4  # one for a single mask, three for ambiguous prompts
+MASK_TOKENS = 4
+SINGLE, SEVERAL, EVERY = slice(0, 1), slice(1, MASK_TOKENS), slice(MASK_TOKENS)  # clear, ambiguous
 DOWNSAMPLE = 2  # `attention_downsample_rate` of the cross-attentions
 TRANSFORMER_EPSILON, UPSCALER_EPSILON = 1e-5, 1e-6
 
@@ -50,15 +51,14 @@ class MaskDecoder(nnx.Module):
         sparse: Float[Array, "b s c"],
         dense: Float[Array, "_ _ _ c"],
         sparse_mask: Bool[Array, "b s"] | None = None,
-        multimask: bool = False,
+        wanted: slice = SINGLE,
     ) -> tuple[Float[Array, "b m H4 W4"], Float[Array, "b m"], Float[Array, " b"] | None]:
-        """Logits and predicted IoU, of the first mask (m = 1) or the other three; and presence."""
+        """Logits and predicted IoU of the wanted masks; and presence."""
         b, h, w, c = embedding.shape
         tokens, mask = self.tokens(sparse, sparse_mask)
         x = jnp.broadcast_to(embedding + dense, (b, h, w, c)).reshape(b, h * w, c)
         queries, keys = self.transformer(x, positions.reshape(1, h * w, -1), tokens, mask=mask)
         upscaled = self.output_upscaling(keys.reshape(b, h, w, -1))
-        wanted = slice(1, MASK_TOKENS) if multimask else slice(0, 1)
         networks = list(self.output_hypernetworks_mlps)[wanted]
         outputs = queries[:, 1 : 1 + MASK_TOKENS][:, wanted]
         weights = jnp.stack([f(outputs[:, i]) for i, f in enumerate(networks)], axis=1)

@@ -11,6 +11,7 @@ from dit_jax.ops.platform import Target, planned_for
 from dit_jax.plan.targets import Devices
 from dit_jax.train import abstract
 from dit_jax.train import step as steps
+from dit_jax.train.objective import Objective
 from dit_jax.train.placement import sharding
 
 STEPS_PER_EPOCH = 1000  # of the schedule, which takes no memory
@@ -54,6 +55,7 @@ def lower(config: configs.Config, mesh: Mesh) -> jax.stages.Lowered:
     train_step = steps.make_train_step(
         graph,
         rules,
+        objective=Objective.of(config),
         dropout=config.model.dropout,
         remat=config.model.remat,
         mesh=mesh,

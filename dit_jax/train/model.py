@@ -12,13 +12,14 @@ from jax.sharding import Mesh
 from dit_jax import config as configs
 from dit_jax import variants
 from dit_jax.data import shapes
-from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.tokenizer import NoWords, Tokenizer, Words
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten
 from dit_jax.train import step as steps
 from dit_jax.train.placement import sharding
+from dit_jax.train.pointing import Pointing
 from dit_jax.weights import directory, hub
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
@@ -31,21 +32,30 @@ class Model:
 
     arch: Architecture
     graph: nnx.GraphDef
-    tokenizer: Tokenizer
+    tokenizer: Words
     mesh: Mesh
     placement: Params  # shardings of all parameters
 
     @staticmethod
-    def of(arch: Architecture, vocab: Path, mesh: Mesh) -> "Model":
-        """Raises ValueError where the text encoder has no row for every word piece."""
+    def of(arch: Architecture, vocab: Path | None, mesh: Mesh) -> "Model":
+        """`vocab` is None of a model that reads no text.
+
+        Raises ValueError where the text encoder has no row for every word piece.
+        """
         graph, abstract = parameters.structure(arch)
-        tokenizer = open_tokenizer(vocab, arch)
+        tokenizer = NoWords() if vocab is None else open_tokenizer(vocab, arch)
         return Model(arch, graph, tokenizer, mesh, sharding.shardings(abstract, mesh))
 
     @functools.cached_property
     def predict(self) -> Callable:
         """`step.make_predict_step`'s function, compiled once."""
         return steps.make_predict_step(self.graph, mesh=self.mesh, placement=self.placement)
+
+    @functools.cached_property
+    def pointing(self) -> Pointing:
+        """What answers points and boxes, after a text where the model reads any."""
+        text = self.arch.bert is not None
+        return Pointing(self.graph, self.mesh, self.placement, text=text)
 
 
 def weights(model: configs.Model) -> configs.Init:
@@ -57,8 +67,13 @@ def weights(model: configs.Model) -> configs.Init:
     return dataclasses.replace(init, **{key: str(hub.local(name)) for key, name in given.items()})
 
 
-def vocabulary(model: configs.Model, *, drawn: bool) -> Path:
-    """The vocabulary file that a config means; `drawn`: only embedded data are trained on."""
+def vocabulary(model: configs.Model, *, drawn: bool) -> Path | None:
+    """The vocabulary file that a config means; None where its model reads no text.
+
+    `drawn`: only embedded data are trained on.
+    """
+    if model.task == "prompts":
+        return None
     if model.vocab:
         return Path(model.vocab)
     init = weights(model)
@@ -123,7 +138,8 @@ def first_params(init: configs.Init, arch: Architecture, *, seed: int) -> Params
 
 def _from_directory(folder: str, arch: Architecture, *, seed: int) -> Params:
     contents = directory.read_contents(folder)
-    if contents.architecture is None or contents.architecture.bert is None:
+    theirs = contents.architecture
+    if theirs is None or (theirs.bert is None and arch.bert is not None):
         raise ValueError(
             f"model.init.model is {folder}, which holds one encoder or plain SAM; give it as"
             " model.init.bert or model.init.sam."

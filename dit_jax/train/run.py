@@ -16,6 +16,7 @@ from dit_jax.train import model as models
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.model import Model
+from dit_jax.train.objective import Objective
 from dit_jax.train.placement import hosts, sharding
 from dit_jax.train.scoring import Scorer
 from dit_jax.train.sources import Datasets, Leaks
@@ -125,6 +126,7 @@ class Run:
         return steps.make_train_step(
             self.model.graph,
             self.config.optim,
+            objective=Objective.of(self.config),
             dropout=self.config.model.dropout,
             remat=self.config.model.remat,
             mesh=self.model.mesh,

@@ -7,10 +7,11 @@ from typing import Any
 
 from dit_jax import config as configs
 from dit_jax.data.pipeline import Batch
-from dit_jax.eval import report
+from dit_jax.eval import clicks, report
 from dit_jax.eval.evaluate import Evaluation, evaluate
 from dit_jax.eval.metrics import Scores
 from dit_jax.eval.predictions import Answers
+from dit_jax.eval.protocols import CLICKS, PROTOCOLS
 from dit_jax.models.params import Params
 from dit_jax.train import step as steps
 from dit_jax.train import trained
@@ -46,32 +47,65 @@ class Scorer:
         self, params: Params, split: Scored, *, about: About | None, stop: Stop | None = None
     ) -> Evaluation:
         """Score one split, and write the scores; raises Stopped where `stop` is asked for."""
-        share, rules = hosts.share(self.model.mesh), self.rules
-        lines = self.workdir / "predictions" / f"{split.dataset}-{split.name}.jsonl"
-        several = functools.partial(hosts.gather, readers=share.readers)
-        result = evaluate(
-            self._predict(params, stop),
-            split.open(),
-            self.model.tokenizer,
-            size=self.model.arch.image_size,
-            batch_size=rules.batch_size // share.count,
-            protocols=rules.protocols,
-            threshold=rules.threshold,
-            presence_threshold=rules.presence_threshold,
-            bootstrap=rules.bootstrap,
-            limit=self.limit,
-            keep=self.pictures,
-            predictions_path=lines if rules.predictions and share.reads else None,
-            about={"dataset": split.dataset, "split": split.name},
-            shard_index=share.index,
-            shard_count=share.count,
-            gather=several if share.count > 1 else None,
-        )
+        results = []
+        protocols = [name for name in self.rules.protocols if name in PROTOCOLS]
+        if protocols:
+            results.append(self._texts(params, split, protocols, stop))
+        ways = [name for name in self.rules.protocols if name in CLICKS]
+        if ways:
+            results.append(self._clicks(params, split, ways, stop))
+        result = joined(results)
         if hosts.is_primary():
             remarks = {"trained_on": about}
             where = (self.workdir, split.dataset, split.name)
             report.write_scores(*where, result.scores, remarks=remarks)
         return result
+
+    def _texts(
+        self, params: Params, split: Scored, protocols: list[str], stop: Stop | None
+    ) -> Evaluation:
+        share, rules = hosts.share(self.model.mesh), self.rules
+        lines = self.workdir / "predictions" / f"{split.dataset}-{split.name}.jsonl"
+        return evaluate(
+            self._predict(params, stop),
+            split.open(),
+            self.model.tokenizer,
+            **self._about(),
+            protocols=protocols,
+            threshold=rules.threshold,
+            presence_threshold=rules.presence_threshold,
+            predictions_path=lines if rules.predictions and share.reads else None,
+            about={"dataset": split.dataset, "split": split.name},
+        )
+
+    def _clicks(
+        self, params: Params, split: Scored, ways: list[str], stop: Stop | None
+    ) -> Evaluation:
+        model, agreed = self.model, hosts.Agreement(self.model.mesh)
+        pointable = model.pointing.of(params, threshold=self.rules.threshold)
+
+        def embed(batch: Batch) -> Any:
+            if agreed(stop.request if stop is not None else hosts.GO_ON) == hosts.ASKED:
+                raise Stopped
+            return pointable.embed(batch)
+
+        asked = dataclasses.replace(pointable, embed=embed)
+        return clicks.evaluate(asked, split.open(), model.tokenizer, **self._about(), names=ways)
+
+    def _about(self) -> dict[str, Any]:
+        """What both kinds of evaluation are told."""
+        share, rules = hosts.share(self.model.mesh), self.rules
+        several = functools.partial(hosts.gather, readers=share.readers)
+        return dict(
+            size=self.model.arch.image_size,
+            batch_size=rules.batch_size // share.count,
+            bootstrap=rules.bootstrap,
+            limit=self.limit,
+            keep=self.pictures,
+            shard_index=share.index,
+            shard_count=share.count,
+            gather=several if share.count > 1 else None,
+        )
 
     def _predict(self, params: Params, stop: Stop | None):
         """What `evaluate` asks of a model: this process's rows of a batch's answers."""
@@ -99,6 +133,13 @@ class Scorer:
         if hosts.is_primary():
             print(report.table(results))
         return headlines
+
+
+def joined(results: list[Evaluation]) -> Evaluation:
+    """One evaluation of all scores; the first one's pictures."""
+    scores = {name: row for result in results for name, row in result.scores.items()}
+    outcomes = {name: table for result in results for name, table in result.outcomes.items()}
+    return Evaluation(scores, results[0].samples, outcomes)
 
 
 def score(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -21,13 +20,11 @@ from dit_jax.ops.mesh import use_mesh
 from dit_jax.ops.pixels import normalize
 from dit_jax.ops.platform import compiler_options
 from dit_jax.train import optim
+from dit_jax.train.objective import TEXT, Inputs, Metrics, Objective
 from dit_jax.train.placement import hosts, sharding
 from dit_jax.train.state import TrainState
 
 Batch = dict[str, Array]  # as `dit_jax.data.pipeline` yields it
-# images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
-Inputs = dict[str, Array]
-Metrics = dict[str, Array]
 TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 # What travels to the device.
 USED = ("image", "content", "input_ids", "attention_mask", "mask", "present")
@@ -44,40 +41,6 @@ def prepare(batch: Batch) -> Inputs:
     }
 
 
-def losses(
-    graph: nnx.GraphDef,
-    params: Params,
-    inputs: Inputs,
-    *,
-    presence_weight: float,
-    rngs: nnx.Rngs | None,
-    remat: str = "none",
-) -> Metrics:
-    """`loss`, which is minimised: mean binary cross-entropy over all pixels, padding included
-    (released code), also where the expression means nothing and every pixel is background.
-
-    A model with a presence head adds `presence_weight` times the cross-entropy of its answers,
-    reported as `presence_loss` with `presence_accuracy`, the share that is right at 0.5.
-    """
-    model = parameters.merge(graph, params)
-    prediction = model(
-        inputs["images"], inputs["input_ids"], inputs["attention_mask"], remat=remat, rngs=rngs
-    )
-    with jax.named_scope("loss"):
-        logits = prediction.logits.astype(jnp.float32)
-        pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
-    if prediction.presence is None:
-        return {"loss": pixels}
-    # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
-    presence, present = prediction.presence, inputs["present"]
-    answers = optax.sigmoid_binary_cross_entropy(presence, present.astype(jnp.float32)).mean()
-    return {
-        "loss": pixels + presence_weight * answers,
-        "presence_loss": answers,
-        "presence_accuracy": jnp.mean((presence > 0) == present),
-    }
-
-
 def loss_and_grads(
     graph: nnx.GraphDef,
     trainable: Params,
@@ -85,19 +48,19 @@ def loss_and_grads(
     inputs: Inputs,
     key: Array | None,
     *,
-    presence_weight: float = 0.0,
+    objective: Objective = TEXT,
+    dropout: bool = False,
     remat: str = "none",
 ) -> tuple[Metrics, Params]:
-    """The losses, and the gradient of `loss` by the trainable parameters alone.
+    """What the objective measures, and the gradient of its `loss` by the trainable parameters.
 
     Args:
-      key: of dropout; None for none.
+      key: of dropout and clicks; None where there is neither.
     """
 
     def of_trainable(values: Params) -> tuple[Array, Metrics]:
-        rngs = None if key is None else nnx.Rngs(dropout=key)  # counts, so made inside the trace
-        about = dict(presence_weight=presence_weight, rngs=rngs, remat=remat)
-        metrics = losses(graph, optim.combine(values, frozen), inputs, **about)
+        model = parameters.merge(graph, optim.combine(values, frozen))
+        metrics = objective(model, inputs, key, dropout=dropout, remat=remat)
         return metrics["loss"], metrics
 
     (_, metrics), grads = jax.value_and_grad(of_trainable, has_aux=True)(trainable)
@@ -131,6 +94,7 @@ def make_train_step(
     graph: nnx.GraphDef,
     rules: configs.Optim,
     *,
+    objective: Objective,
     dropout: bool,
     remat: str,
     mesh: Mesh,
@@ -146,9 +110,10 @@ def make_train_step(
     schedule = optim.schedule(rules, steps_per_epoch=steps_per_epoch)
 
     def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(key, state.step) if dropout else None
+        key = jax.random.fold_in(key, state.step) if dropout or objective.random else None
         with use_mesh(mesh):
-            about = dict(rules=rules, remat=remat, mesh=mesh)
+            about = dict(parts=rules.accumulate, mesh=mesh)
+            about |= dict(objective=objective, dropout=dropout, remat=remat)
             metrics, grads = accumulated(graph, state, batch, key, **about)
         rate = schedule(state.step)
         state, norm = apply_gradients(state, grads, loss=metrics["loss"], rules=rules, rate=rate)
@@ -196,13 +161,14 @@ def accumulated(
     batch: Batch,
     key: Array | None,
     *,
-    rules: configs.Optim,
-    remat: str,
+    parts: int,
     mesh: Mesh,
+    **about,
 ) -> tuple[Metrics, Params]:
-    """Mean losses and gradients over `optim.accumulate` micro-batches, one after another."""
-    parts = rules.accumulate
-    about = dict(presence_weight=rules.presence_weight, remat=remat)
+    """Mean losses and gradients over `parts` micro-batches, one after another.
+
+    `about` is for `loss_and_grads`.
+    """
 
     def of_rows(rows: Batch, key: Array | None) -> tuple[Metrics, Params]:
         inputs = prepare(rows)

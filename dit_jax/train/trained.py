@@ -42,7 +42,7 @@ def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Tr
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(config.optim, config.eval, mesh)
     if model_dir is not None:
-        return _of_directory(model_dir, mesh)
+        return _of_directory(model_dir, mesh, task=config.model.task)
     check_same(workdir, flatten(config), only=("model.", "optim.ema"))
     drawn = Datasets.of(config.data, size=config.model.image_size).drawn
     arch = config.architecture()
@@ -56,14 +56,17 @@ def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Tr
         return Trained(model, params, training_of(checkpoints.meta(best)))
 
 
-def _of_directory(folder: Path, mesh: Mesh) -> Trained:
+def _of_directory(folder: Path, mesh: Mesh, *, task: str) -> Trained:
     arch, params = directory.read(folder)
     about = directory.read_provenance(folder)
-    if arch.bert is None:
+    if arch.bert is None and task != "prompts":
         raise ValueError(
-            f"{folder} is plain SAM, which reads no text; expected a model with a text encoder."
+            f"{folder} is plain SAM, which reads no text; expected a model with a text encoder, or"
+            " a config with model.task=prompts."
         )
-    model = Model.of(arch, directory.vocab_path(folder), mesh)
+    if arch.bert is not None and task == "prompts":
+        raise ValueError(f"{folder} reads text, and model.task is 'prompts'; expected plain SAM.")
+    model = Model.of(arch, directory.vocab_path(folder) if arch.bert else None, mesh)
     return Trained(model, jax.device_put(params, model.placement), training_of(about))
 
 

@@ -25,6 +25,7 @@ from dit_jax.train import model as models
 from dit_jax.train import optim
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
+from dit_jax.train.objective import Objective
 from dit_jax.train.placement import sharding
 from dit_jax.weights import directory
 
@@ -122,7 +123,9 @@ def answering():
     graph, _ = parameters.structure(architecture())
 
     def presence_loss(params, inputs):
-        metrics = steps.losses(graph, params, inputs, presence_weight=0.25, rngs=None)
+        objective = Objective(presence_weight=0.25)
+        model = parameters.merge(graph, params)
+        metrics = objective(model, inputs, None, dropout=False, remat="none")
         return metrics["presence_loss"], metrics
 
     return jax.jit(jax.value_and_grad(presence_loss, has_aux=True))
@@ -275,7 +278,9 @@ def training(config):
     state = states.create(parameters.init(arch), freeze=config.freeze(), rules=config.optim)
     placement = sharding.shardings(state, mesh)
     about = dict(mesh=mesh, placement=placement, steps_per_epoch=1)
-    about |= dict(dropout=config.model.dropout, remat=config.model.remat)
+    about |= dict(
+        objective=Objective.of(config), dropout=config.model.dropout, remat=config.model.remat
+    )
     train_step = steps.make_train_step(graph, config.optim, **about)
     placed = sharding.shardings(abstract, mesh)
     predict = steps.make_predict_step(graph, mesh=mesh, placement=placed)

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from dit_jax.data.pixels import UNCHANGED, Augmentation, augment, inside
 from dit_jax.data.referent import Referent, Source
-from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.tokenizer import Words
 
 Batch = dict[str, np.ndarray]
 Row = dict[str, Any]  # as in Batch, but image and mask are not on their canvases yet
@@ -27,7 +27,7 @@ class Reader:
     """Referents as rows: what training and evaluation share."""
 
     source: Source
-    tokenizer: Tokenizer
+    tokenizer: Words
     size: int
 
     def row(

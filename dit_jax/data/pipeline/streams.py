@@ -20,7 +20,7 @@ from dit_jax.data.pipeline.batches import EvalBatches, TrainBatches
 from dit_jax.data.pipeline.items import Batch, Collate, EvaluationRow, Reader, Row, TrainingRow
 from dit_jax.data.pixels import Augmentation
 from dit_jax.data.referent import Source
-from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.tokenizer import Words
 
 __all__ = ["Batch", "TrainBatches", "eval_batches", "expression_table", "train_batches"]
 
@@ -30,7 +30,7 @@ TRIES = {"stop": 1, "skip": 100}
 
 def train_batches(
     source: Source,
-    tokenizer: Tokenizer,
+    tokenizer: Words,
     *,
     size: int,
     batch_size: int,
@@ -104,21 +104,23 @@ class Portion:
 
 def eval_batches(
     source: Source,
-    tokenizer: Tokenizer,
+    tokenizer: Words,
     *,
     size: int,
     batch_size: int,
     shard_index: int = 0,
     shard_count: int = 1,
     workers: int = 0,
+    objects: bool = False,
 ) -> EvalBatches:
-    """Every expression once, in order. A broken record raises ValueError, naming it.
+    """Every expression once, in order, or every object. A broken record raises ValueError, naming
+    it.
 
     Row j of shard i's batch k is expression `(k * batch_size + j) * shard_count + i`, and `index`
     says so. All shards yield equally many batches; the rows that complete the last ones repeat
     the last expression with `valid` False.
     """
-    table = expression_table(source)
+    table = expression_table(source, objects=objects)
     _check(len(table), batch_size, shard_index, shard_count)
     step = batch_size * shard_count
     reader = Reader(source, tokenizer, size)
@@ -128,9 +130,10 @@ def eval_batches(
     return EvalBatches(batches, reader=reader, workers=workers)
 
 
-def expression_table(source: Source) -> Int[np.ndarray, "n 2"]:
-    """Which (referent, expression of it) each evaluation index means."""
+def expression_table(source: Source, *, objects: bool = False) -> Int[np.ndarray, "n 2"]:
+    """Which (referent, expression of it) each evaluation index means; of `objects`, the first."""
     counts = source.expression_counts()
+    counts = np.minimum(counts, 1) if objects else counts
     referents = np.repeat(np.arange(len(counts)), counts)
     starts = np.cumsum(counts) - counts
     return np.stack([referents, np.arange(len(referents)) - starts[referents]], axis=1)

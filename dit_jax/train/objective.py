@@ -1,0 +1,101 @@
+"""What a step minimises, by `model.task`: the answers to texts, to clicks after them, or to SAM's
+own prompts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array
+
+from dit_jax import config as configs
+from dit_jax.models.dit_sam import DitSam, Prediction
+from dit_jax.train.interactive import Answering, Metrics, click_losses, prompt_losses
+
+# images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
+Inputs = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """`loss`, which is minimised, and what else is to be known of a step.
+
+    Of texts: the mean binary cross-entropy over all pixels, padding included (released code), also
+    where the expression means nothing and every pixel is background. A model with a presence head
+    adds `presence_weight` times the cross-entropy of its answers, reported as `presence_loss` with
+    `presence_accuracy`, the share that is right at 0.5. Of clicks: see `interactive`.
+    """
+
+    task: str = "text"
+    presence_weight: float = 0.0
+    rounds: int = 0
+    click_share: float = 0.0
+
+    @staticmethod
+    def of(config: configs.Config) -> "Objective":
+        rules = config.optim
+        return Objective(config.model.task, rules.presence_weight, rules.rounds, rules.click_share)
+
+    @property
+    def random(self) -> bool:
+        """Whether a step draws numbers, whatever dropout does."""
+        return self.task != "text"
+
+    def __call__(
+        self, model: DitSam, inputs: Inputs, key: Array | None, *, dropout: bool, remat: str
+    ) -> Metrics:
+        """Args:
+        key: of dropout and clicks; None where there is neither.
+        """
+        if self.task == "prompts":
+            answering = Answering(model, model.image_encoder(inputs["images"], remat=remat))
+            return prompt_losses(answering, inputs["target"], key, rounds=self.rounds)
+        rngs = nnx.Rngs(dropout=key) if dropout else None  # counts, so made inside the trace
+        about = dict(remat=remat, rngs=rngs)
+        words = inputs["input_ids"], inputs["attention_mask"]
+        if self.task == "text":
+            return self.of_text(model(inputs["images"], *words, **about), inputs)
+        embedding, text = model.read(inputs["images"], *words, **about)
+        text_mask = model.text_mask(inputs["attention_mask"])
+        said = model.decode(embedding, text=text, text_mask=text_mask)
+        answer = Prediction(
+            said.logits[:, 0], said.low_res_logits[:, 0], said.iou[:, 0], said.presence
+        )
+        metrics = self.of_text(answer, inputs)
+        with_text = Answering(model, embedding, text, text_mask)
+        clicks = self.of_clicks(with_text, answer, inputs, key)
+        return metrics | clicks | {"loss": metrics["loss"] + clicks["click_loss"]}
+
+    def of_text(self, prediction: Prediction, inputs: Inputs) -> Metrics:
+        with jax.named_scope("loss"):
+            logits = prediction.logits.astype(jnp.float32)
+            pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
+        if prediction.presence is None:
+            return {"loss": pixels}
+        # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
+        presence, present = prediction.presence, inputs["present"]
+        answers = optax.sigmoid_binary_cross_entropy(presence, present.astype(jnp.float32)).mean()
+        return {
+            "loss": pixels + self.presence_weight * answers,
+            "presence_loss": answers,
+            "presence_accuracy": jnp.mean((presence > 0) == present),
+        }
+
+    def of_clicks(
+        self, answering: Answering, answer: Prediction, inputs: Inputs, key: Array
+    ) -> Metrics:
+        """In a share of the steps; nothing in the others."""
+        often, key = jax.random.split(jax.random.fold_in(key, 1))
+
+        def clicked(_) -> Metrics:
+            given = inputs["target"], answer.logits, answer.low_res_logits
+            return click_losses(answering, *given, key, rounds=self.rounds)
+
+        def unclicked(_) -> Metrics:
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(clicked, 0))
+
+        return jax.lax.cond(jax.random.bernoulli(often, self.click_share), clicked, unclicked, 0)
+
+
+TEXT = Objective()
