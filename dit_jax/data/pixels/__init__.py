@@ -6,7 +6,7 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
-from dit_jax.data.pixels.decode import decode_image
+from dit_jax.data.pixels.decode import decode_image, depth
 from dit_jax.data.pixels.frames import Frame, frame
 from dit_jax.data.pixels.masks import (
     MARGIN,
@@ -53,6 +53,7 @@ __all__ = [
     "check_pixels",
     "content_box",
     "decode_image",
+    "depth",
     "entry_mask",
     "frame",
     "header",
