@@ -3,7 +3,7 @@
     segment.onnx   one picture uint8 [H, W, 3] of any size, and b expressions as token ids int32
                    [b, l], to mask bool and probability float32 [b, H, W], score [b] (presence [b])
     vocab.txt      of the text encoder
-    run.py         runs it, with nothing but onnxruntime, numpy, tokenizers and Pillow
+    run.py         runs it, with nothing but what it says at its top
 
 jax2onnx translates the model. Resizing into the canvas and back is written out below, for the sides
 are not known before there is a picture, and jax2onnx 0.17.1 translates no gather of unknown size.

@@ -2,9 +2,12 @@
 
     python run.py photo.jpg "the man on the left" "a red cup"
 
-Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs numpy
-and tokenizers; jax for `segment.stablehlo`, onnxruntime for `segment.onnx`; and Pillow, but only to
-read the picture and to write the masks.
+Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs
+
+    pip install jax flatbuffers numpy tokenizers pillow  for segment.stablehlo
+    pip install onnxruntime numpy tokenizers pillow      for segment.onnx
+
+and Pillow only to read the picture and to write the masks.
 """
 
 import json

@@ -3,7 +3,7 @@
     segment.stablehlo    the program (see `program.py`), with every parameter that it reads inside
     weights.safetensors  only of models above `INSIDE` bytes: the parameters, by their dotted paths
     vocab.txt            of the text encoder
-    run.py               runs it, with nothing but jax, numpy, tokenizers and Pillow
+    run.py               runs it, with nothing but what it says at its top
 
 Height, width and number of the pictures are symbols in the program: no size is compiled in.
 """

@@ -4,14 +4,17 @@ import ast
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import made_of, said_to_need
 from jax import export as jax_export
 from PIL import Image
 from places import ROOT
+from quickly import environment
 from runs import compiling_once
 from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 
@@ -137,6 +140,9 @@ def test_the_folder(exported, model_dir):
     assert noted.provenance == {"source": "drawn at random"} and noted.license == "Apache-2.0"
     card = (exported / "README.md").read_text()
     assert "python run.py photo.jpg" in card and "$" not in card
+    writer = version("jaxlib")
+    assert noted.packages["jaxlib"] == writer and noted.packages["jax"] == version("jax")
+    assert f"jaxlib {writer} wrote the program. Releases of jaxlib up to six months newer" in card
     assert (exported / "vocab.txt").read_bytes() == (model_dir / "vocab.txt").read_bytes()
 
 
@@ -163,11 +169,13 @@ def imported(nodes):
     return names - set(sys.stdlib_module_names)
 
 
-def test_the_runner_as_people_call_it(exported, python, tmp_path):
+def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
     image = drawn(60, 90)
     Image.fromarray(image).save(tmp_path / "photo.png")
-    command = [sys.executable, "-I", exported / "run.py", "photo.png", *TEXTS]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    alone = made_of(tmp_path / "venv", said_to_need(exported, "stablehlo"))
+    command = [alone, "-I", exported / "run.py", "photo.png", *TEXTS]
+    how = dict(cwd=tmp_path, env=environment(programs), capture_output=True, text=True)
+    done = subprocess.run(command, **how, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
     for number, expected in enumerate(python(image, TEXTS), 1):
