@@ -6,7 +6,7 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
-from dit_jax.data.pixels.decode import decode_image, depth
+from dit_jax.data.pixels.decode import begins, decode_image, depth
 from dit_jax.data.pixels.frames import Frame, frame
 from dit_jax.data.pixels.masks import (
     MARGIN,
@@ -16,6 +16,7 @@ from dit_jax.data.pixels.masks import (
     looks_like_corners,
     read_entry,
 )
+from dit_jax.data.pixels.near_names import near
 from dit_jax.data.pixels.picture_size import (
     Size,
     check_pixels,
@@ -49,6 +50,7 @@ __all__ = [
     "ImageStore",
     "Size",
     "augment",
+    "begins",
     "broken_parts",
     "check_pixels",
     "content_box",
@@ -61,6 +63,7 @@ __all__ = [
     "inside",
     "letterbox",
     "looks_like_corners",
+    "near",
     "open_images",
     "orientation",
     "picture_size",

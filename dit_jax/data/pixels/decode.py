@@ -78,6 +78,13 @@ def is_deep(data: bytes) -> bool:
     return data.startswith(MAYBE_DEEP) or (data.startswith(PNG) and data[24:25] == b"\x10")
 
 
+def begins(data: bytes) -> bool:
+    """Whether a file whose first 16 bytes these are is one of `FORMATS`."""
+    Image.init()
+    accepts = (Image.OPEN.get(kind, (None, None))[1] for kind in FORMATS)
+    return any(accept and accept(data) is True for accept in accepts)
+
+
 def opened(data: bytes) -> tuple[str, Image.Image] | None:
     """The format, and a picture that Pillow has not decoded yet; None for no picture.
 
