@@ -17,6 +17,7 @@ from dit_jax.data.pixels.masks import (
     read_entry,
 )
 from dit_jax.data.pixels.picture_size import (
+    LARGE,
     Size,
     check_pixels,
     header,
@@ -40,6 +41,7 @@ from dit_jax.data.pixels.transforms import (
 )
 
 __all__ = [
+    "LARGE",
     "MARGIN",
     "SIDE",
     "UNCHANGED",
