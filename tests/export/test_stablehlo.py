@@ -136,7 +136,8 @@ def test_every_method_is_a_program(injection):
 
 def test_the_folder(exported, model_dir):
     noted = manifest.verify(exported)
-    assert noted.files.keys() == {"segment.stablehlo", "vocab.txt", "run.py"}
+    words = {"vocab.txt", "tokenizer_config.json"}
+    assert noted.files.keys() == {"segment.stablehlo", "run.py"} | words
     assert noted.provenance == {"source": "drawn at random"} and noted.license == "Apache-2.0"
     card = (exported / "README.md").read_text()
     assert "python run.py photo.jpg" in card and "$" not in card
@@ -275,7 +276,7 @@ def test_command(model_dir, tmp_path):
     how = dict(cwd=root, capture_output=True, text=True, timeout=120)
     done = subprocess.run([*command, *options], **how)
     assert done.returncode == 0, done.stderr
-    assert "3 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
+    assert "4 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
     again = subprocess.run([*command, *options], **how)
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr
