@@ -25,7 +25,7 @@ from absl import logging
 
 from dit_jax.data.annotations import Mistake, Mistakes, fields, geometry, strict_json
 from dit_jax.data.entries import CHOICES
-from dit_jax.data.pixels import begins, near, pictures
+from dit_jax.data.pixels import header, near, pictures
 
 # Of a folder's files these are taken whatever is in them.
 ENDINGS = (
@@ -94,14 +94,14 @@ def _found(name: str) -> list[str]:
 
 
 def _pictures(folder: str) -> list[str]:
-    """By their endings or their first bytes; what else is there is counted and named."""
+    """By their endings or what they hold; what else is there is counted and named."""
     found, others = [], []
     for path in sorted(os.path.join(folder, name) for name in os.listdir(folder)):
         if Path(path).suffix.lower() in ENDINGS:
             found.append(path)
         elif os.path.isfile(path) and not Path(path).name.startswith("."):
             with open(path, "rb") as file:
-                (found if begins(file.read(16)) else others).append(path)
+                (found if header(file) else others).append(path)
     if others:
         names = ", ".join(pictures.shown(Path(path).name) for path in others[:SHOWN])
         rest = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""

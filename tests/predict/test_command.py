@@ -2,17 +2,15 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from command_line import launched
 from PIL import Image
-from places import ROOT
 from pycocotools import mask as rle
-from quickly import compiled_quickly, environment
+from quickly import compiled_quickly
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
@@ -325,25 +323,13 @@ def test_a_key_says_what_the_numbers_of_a_box_are(tmp_path, prompt, box, units):
     assert (task.box, task.units) == (box, units)
 
 
-def launch(programs, *arguments):
-    return subprocess.run(
-        [sys.executable, "launch.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment(programs),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
-def test_launch(programs, model, photos, tmp_path):
+def test_launch(model, photos, tmp_path):
     images = ["--images", photos / "Photo 0.png", f"--images={photos}/*1.png"]
-    done = launch(
-        programs,
+    done = launched(
         *("--mode=predict", f"--model={model}", f"--out={tmp_path / 'out'}", *images),
         *(f"--text={TEXTS[0]}", f"--text={TEXTS[1]}"),
     )
     assert done.returncode == 0, done.stderr
     assert len(lines_of(tmp_path / "out")) == 4
-    failed = launch(programs, "--mode=predict", f"--model={model}")
+    failed = launched("--mode=predict", f"--model={model}")
     assert failed.stderr == "error: --mode=predict expected --out; see --help.\n"

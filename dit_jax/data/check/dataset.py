@@ -3,7 +3,9 @@
 Every picture is opened, but none is decoded that is evidently whole: `records.build` does that.
 """
 
+import contextlib
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from dit_jax.data.check.masks import mask_problems
 from dit_jax.data.check.report import Problem, Report
 from dit_jax.data.entries import Annotations, Entry, NamedBox
 from dit_jax.data.pixels import (
+    LARGE,
     Frame,
     ImageStore,
     Size,
@@ -162,8 +165,9 @@ def _pictures(
     first = {entry.file_name: entry for entry in reversed(entries)}
     count = Counter(entry.file_name for entry in entries)
     seen, problems = {}, []
+    alone = threading.Lock()
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda name: _picture(store, name), first)
+        found = pool.map(lambda name: _picture(store, name, alone), first)
         for name, one in zip(first, _bar(found, "pictures", progress, len(first)), strict=True):
             if isinstance(one, tuple):
                 seen[name] = one
@@ -178,13 +182,14 @@ def _pictures(
     return seen, [*problems, *_turned(entries, seen), *_other_sizes(entries, seen)]
 
 
-def _picture(store: ImageStore, name: str) -> Seen | str:
-    """The size and orientation of a picture, or what is wrong with it."""
-    try:
-        data = store.read(name)
-        return picture_size(data, name=name), orientation(data), depth(data, name=name)
-    except ValueError as error:
-        return str(error)
+def _picture(store: ImageStore, name: str, alone: threading.Lock) -> Seen | str:
+    """The size and orientation of a picture, or what is wrong with it; large ones one by one."""
+    with alone if store.size(name) > LARGE else contextlib.nullcontext():
+        try:
+            data = store.read(name)
+            return picture_size(data, name=name), orientation(data), depth(data, name=name)
+        except ValueError as error:
+            return str(error)
 
 
 def _frame(entry: Entry, seen: dict[str, Seen]) -> Frame | None:

@@ -6,7 +6,7 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
-from dit_jax.data.pixels.decode import begins, decode_image, depth
+from dit_jax.data.pixels.decode import decode_image, depth
 from dit_jax.data.pixels.frames import Frame, frame
 from dit_jax.data.pixels.masks import (
     MARGIN,
@@ -18,6 +18,7 @@ from dit_jax.data.pixels.masks import (
 )
 from dit_jax.data.pixels.near_names import near
 from dit_jax.data.pixels.picture_size import (
+    LARGE,
     Size,
     check_pixels,
     header,
@@ -41,6 +42,7 @@ from dit_jax.data.pixels.transforms import (
 )
 
 __all__ = [
+    "LARGE",
     "MARGIN",
     "SIDE",
     "UNCHANGED",
@@ -50,7 +52,6 @@ __all__ = [
     "ImageStore",
     "Size",
     "augment",
-    "begins",
     "broken_parts",
     "check_pixels",
     "content_box",

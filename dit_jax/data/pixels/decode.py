@@ -78,25 +78,21 @@ def is_deep(data: bytes) -> bool:
     return data.startswith(MAYBE_DEEP) or (data.startswith(PNG) and data[24:25] == b"\x10")
 
 
-def begins(data: bytes) -> bool:
-    """Whether a file whose first 16 bytes these are is one of `FORMATS`."""
-    Image.init()
-    accepts = (Image.OPEN.get(kind, (None, None))[1] for kind in FORMATS)
-    return any(accept and accept(data) is True for accept in accepts)
-
-
-def opened(data: bytes) -> tuple[str, Image.Image] | None:
+def opened(data: bytes | io.BufferedIOBase) -> tuple[str, Image.Image] | None:
     """The format, and a picture that Pillow has not decoded yet; None for no picture.
 
     Not through `Image.open`, whose own limit warns or raises below `picture_size.LARGEST`.
     """
     Image.init()
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    begins = file.read(16)
     for kind in FORMATS:
         factory, accepts = Image.OPEN.get(kind, (None, None))
         try:
             # A text instead of True says that this Pillow was built without the format.
-            if factory is not None and accepts(data[:16]) is True:
-                return kind, factory(io.BytesIO(data), "")
+            if factory is not None and accepts(begins) is True:
+                file.seek(0)
+                return kind, factory(file, "")
         except BROKEN:
             continue
     return None

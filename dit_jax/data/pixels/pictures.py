@@ -15,10 +15,9 @@ from PIL import Image
 
 from dit_jax.data.pixels.decode import FORMATS, by_pillow, decode_image, is_deep, opened, or_heic
 from dit_jax.data.pixels.near_names import near
-from dit_jax.data.pixels.picture_size import LARGEST, check_pixels, header, orientation
+from dit_jax.data.pixels.picture_size import LARGEST_FILE, check_pixels, header, orientation
 
 Rgb = UInt8[np.ndarray, "H W 3"]
-LARGEST_FILE = 6 * LARGEST + 2**20  # bytes: as many pixels of 16 bits, uncompressed
 EXPECTED = "a path, encoded bytes, a PIL picture or a uint8 NumPy array [H, W, 3]"
 
 
