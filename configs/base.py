@@ -64,6 +64,7 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
                 clip=rules["clip"],
                 ema=rules["ema"],
                 presence_weight=0.1,
+                iou_weight=0.0,
                 rounds=8,  # of SAM
                 click_share=0.5,
                 batch_size=64,

@@ -49,7 +49,7 @@ RANGES: tuple[Range, ...] = (
                 "probe.seed",
                 "seed",
             ),
-            "optim.presence_weight",
+            *("optim.presence_weight", "optim.iou_weight"),
             "optim.rounds",
         ),
     ),
@@ -162,6 +162,7 @@ class Optim:
     clip: float  # global norm; 0 = off
     ema: float  # largest decay of the moving average; 0 = off
     presence_weight: float  # of the loss on "is anything meant?", where the model says it
+    iou_weight: float  # of SAM's loss on the predicted IoU; 0 = not trained, as in DIT
     rounds: int  # points that correct an answer, one after another, where `model.task` has clicks
     click_share: float  # of the steps of "text+clicks", that have clicks
     batch_size: int  # of one optimiser step, on all devices together
@@ -318,10 +319,12 @@ class Config:
         """The model that this run trains."""
         names = ("text_layer", "text_tokens", "presence", "image_size", "mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
+        settings["iou_trained"] = self.optim.iou_weight > 0
         if self.model.text_encoder is not None:
             settings["bert"] = _text_encoder(self.model.text_encoder)
         if self.model.task == "prompts":
             settings |= dict(bert=None, injection=Injection.NONE, presence=False, windowed=True)
+            settings["iou_trained"] = True
         arch = variants.architecture(self.variant(), **settings)
         if self.model.vocab_size is None or arch.bert is None:
             return arch

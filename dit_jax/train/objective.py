@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from dit_jax import config as configs
+from dit_jax.eval.protocols import THRESHOLD, logit
 from dit_jax.models.dit_sam import DitSam, Prediction
+from dit_jax.ops.pixels import inside
 from dit_jax.train.interactive import Answering, Metrics, click_losses, prompt_losses
 
-# images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
+# images f32 [b,S,S,3], content [b,4], input_ids, attention_mask [b,l], target [b,S,S],
+# present bool [b]
 Inputs = dict[str, Array]
 
 
@@ -24,18 +27,26 @@ class Objective:
     Of texts: the mean binary cross-entropy over all pixels, padding included (released code), also
     where the expression means nothing and every pixel is background. A model with a presence head
     adds `presence_weight` times the cross-entropy of its answers, reported as `presence_loss` with
-    `presence_accuracy`, the share that is right at 0.5. Of clicks: see `interactive`.
+    `presence_accuracy`, the share that is right at 0.5. Where `iou_weight` is not 0, it is that of
+    `iou_loss`. Of clicks: see `interactive`.
     """
 
     task: str = "text"
     presence_weight: float = 0.0
+    iou_weight: float = 0.0
     rounds: int = 0
     click_share: float = 0.0
 
     @staticmethod
     def of(config: configs.Config) -> "Objective":
         rules = config.optim
-        return Objective(config.model.task, rules.presence_weight, rules.rounds, rules.click_share)
+        return Objective(
+            config.model.task,
+            rules.presence_weight,
+            rules.iou_weight,
+            rules.rounds,
+            rules.click_share,
+        )
 
     @property
     def random(self) -> bool:
@@ -71,16 +82,18 @@ class Objective:
         with jax.named_scope("loss"):
             logits = prediction.logits.astype(jnp.float32)
             pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
-        if prediction.presence is None:
-            return {"loss": pixels}
-        # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
-        presence, present = prediction.presence, inputs["present"]
-        answers = optax.sigmoid_binary_cross_entropy(presence, present.astype(jnp.float32)).mean()
-        return {
-            "loss": pixels + self.presence_weight * answers,
-            "presence_loss": answers,
-            "presence_accuracy": jnp.mean((presence > 0) == present),
-        }
+        metrics = {"loss": pixels}
+        if prediction.presence is not None:
+            # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
+            presence, present = prediction.presence, inputs["present"]
+            answers = optax.sigmoid_binary_cross_entropy(presence, present.astype(jnp.float32))
+            metrics["presence_loss"] = answers.mean()
+            metrics["presence_accuracy"] = jnp.mean((presence > 0) == present)
+            metrics["loss"] += self.presence_weight * metrics["presence_loss"]
+        if self.iou_weight:
+            metrics["iou_loss"] = iou_loss(prediction, inputs)
+            metrics["loss"] += self.iou_weight * metrics["iou_loss"]
+        return metrics
 
     def of_clicks(
         self, answering: Answering, answer: Prediction, inputs: Inputs, key: Array
@@ -96,6 +109,23 @@ class Objective:
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(clicked, 0))
 
         return jax.lax.cond(jax.random.bernoulli(often, self.click_share), clicked, unclicked, 0)
+
+
+@jax.named_scope("iou_loss")
+def iou_loss(prediction: Prediction, inputs: Inputs) -> Float[Array, ""]:
+    """Mean squared difference of the predicted IoU and the one that the mask has (Kirillov et al.
+    2023, appendix A).
+
+    The mask is the one that is answered: above THRESHOLD and without the padding. Its IoU is that
+    of the protocol `original`, 1 where nothing is meant and nothing found.
+    """
+    logits = prediction.logits.astype(jnp.float32)
+    within = inside(inputs["content"], logits.shape[1])
+    found, truth = within & (logits > logit(THRESHOLD)), within & (inputs["target"] > 0.5)
+    pixels = dict(axis=(1, 2), dtype=jnp.float32)  # exact: no canvas has more than 2**24
+    hit, union = jnp.sum(found & truth, **pixels), jnp.sum(found | truth, **pixels)
+    iou = jnp.where(union > 0, hit / jnp.maximum(union, 1), 1.0)
+    return jnp.mean((prediction.iou - iou) ** 2)
 
 
 TEXT = Objective()

@@ -34,6 +34,7 @@ def prepare(batch: Batch) -> Inputs:
     """The model's inputs and the soft target in [0, 1]."""
     return {
         "images": normalize(batch["image"], batch["content"]),
+        "content": batch["content"],
         "input_ids": batch["input_ids"],
         "attention_mask": batch["attention_mask"],
         "target": batch["mask"].astype(jnp.float32) / 255,

@@ -33,6 +33,7 @@ FREE = (
 )
 # Keys that runs of dit_jax 0.1 may lack, and what those runs did.
 FORMER = {
+    "model.task": "text",
     "model.presence": False,
     "model.text_encoder": None,
     "data.images": "",
@@ -44,6 +45,9 @@ FORMER = {
     "data.on_error": "stop",
     "data.shapes.absent": 0.0,
     "optim.presence_weight": 0.1,
+    "optim.iou_weight": 0.0,
+    "optim.rounds": 8,
+    "optim.click_share": 0.5,
     "eval.presence_threshold": 0.5,
 }
 RENAMED = {"train.seed": "seed"}

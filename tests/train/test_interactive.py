@@ -114,9 +114,8 @@ def test_first_round_is_the_best_of_three_or_a_box():
     answering = Answering(model, embedding)
     whole, _, predicted = map(np.asarray, answering(start, wanted=EVERY))
     each = np.asarray(interactive.mask_losses(whole, jnp.float32(truth)))
-    found = np.array(
-        [[_iou(one > 0, mask) for one in row] for row, mask in zip(whole, np.asarray(truth))]
-    )  # noqa: B905
+    pairs = zip(whole, np.asarray(truth), strict=True)
+    found = np.array([[_iou(one > 0, mask) for one in row] for row, mask in pairs])
     errors = (predicted - found) ** 2
     boxed = np.asarray(start.boxed)[:3]
     assert boxed.any() and not boxed.all()  # the key gives both kinds

@@ -32,6 +32,7 @@ from dit_jax.weights import directory
 HEAD = directory.PRESENCE_HEAD
 ASKED = tuple(COLOURS)[::2]  # red, yellow, cyan, purple
 SIZE = 64
+WEIGHTS = dict(presence_weight=0.25, iou_weight=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ def answering():
     graph, _ = parameters.structure(architecture())
 
     def presence_loss(params, inputs):
-        objective = Objective(presence_weight=0.25)
+        objective = Objective(**WEIGHTS)
         model = parameters.merge(graph, params)
         metrics = objective(model, inputs, None, dropout=False, remat="none")
         return metrics["presence_loss"], metrics

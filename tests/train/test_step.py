@@ -15,6 +15,7 @@ from dit_jax.models import params as parameters
 from dit_jax.ops.pixels import MEAN, STD, normalize
 from dit_jax.train import optim
 from dit_jax.train import step as steps
+from dit_jax.train.objective import Objective
 from dit_jax.train.placement import sharding
 from dit_jax.train.run import Run
 from dit_jax.train.state import evaluated
@@ -41,7 +42,7 @@ def test_learns_and_compiles_once(tmp_path):
         state, metrics = train_step(state, batch, jax.random.key(0))
         losses.append(float(metrics["loss"]))
         rates.append(float(metrics["lr"]))
-    assert metrics.keys() == {"loss", "lr", "grad_norm"}
+    assert metrics.keys() == {"loss", "iou_loss", "lr", "grad_norm"}
     assert losses[-1] < 0.7 * losses[0]
     assert rates[0] < rates[1]
     assert int(state.step) == 5
@@ -122,12 +123,13 @@ def test_accumulation_is_one_large_batch(tmp_path):
 
     @functools.partial(jax.jit, static_argnames="config")
     def grads(state, batch, config):
-        about = dict(rules=config.optim, remat=config.model.remat, mesh=run.model.mesh)
+        about = dict(parts=config.optim.accumulate, mesh=run.model.mesh)
+        about |= dict(objective=Objective.of(config), remat=config.model.remat)
         return steps.accumulated(run.model.graph, state, batch, None, **about)
 
     in_parts = config_of(optim__accumulate=2, model__remat="dots")
     whole, parts = grads(state, batch, run.config), grads(state, batch, in_parts)
-    assert whole[0].keys() == {"loss", "presence_loss", "presence_accuracy"}
+    assert whole[0].keys() == {"loss", "presence_loss", "presence_accuracy", "iou_loss"}
     assert float(whole[0]["presence_accuracy"]) == pytest.approx(5 / 8)  # all "something" so far
     scales = (whole[0]["loss"], whole[1])
     largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(scales))
