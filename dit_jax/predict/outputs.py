@@ -67,6 +67,7 @@ class Outputs:
                 "nothing": answer.nothing,
                 "presence": answer.presence,
                 "score": answer.score,
+                "score_kind": answer.score_kind,
                 "mask": encoded(answer.mask),
                 "mask_file": mask,
             }
