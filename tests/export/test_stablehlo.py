@@ -67,6 +67,7 @@ def agree(said, expected):
         assert said["mask"][i].shape == answer.mask.shape
         assert iou(said["mask"][i], answer.mask) >= 0.999
         assert np.abs(said["probability"][i] - answer.probability).max() < 0.01
+        assert said["score"] is said[answer.score_kind]
         assert abs(said["score"][i] - answer.score) < 0.01
         assert abs(said["presence"][i] - answer.presence) < 0.01
     return np.mean([answer.mask.mean() for answer in expected])
