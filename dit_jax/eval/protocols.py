@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from dit_jax.data.pixels import Content, restore
-from dit_jax.eval.metrics import METRICS, PRECISION, Conventions
+from dit_jax.eval.metrics import METRICS, PRECISION, THRESHOLDS, Conventions
 
 THRESHOLD = 0.35  # on the probability of a pixel; the released code's, and CRIS's
 PRESENCE_THRESHOLD = 0.5
@@ -145,8 +145,11 @@ PROTOCOLS: dict[str, Protocol] = {
         size=None,
         open_threshold=True,
         conventions=Conventions(
-            strict=False,  # it adds 1e-10 to both areas, so that a tie is above
+            strict=True,
+            thresholds=tuple(np.arange(0.5, 1, 0.05)[::2].tolist()),  # 0.7 is 0.7000000000000002
+            added=(1e-10, 1e-10),  # a tie is above, until a large union swallows them
             empty_iou=1,
+            empty_overall=math.nan,
             targets_only=False,
             reported=("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9"),
         ),
@@ -156,7 +159,9 @@ PROTOCOLS: dict[str, Protocol] = {
         compare=as_they_are,
         size=None,
         open_threshold=True,
-        conventions=Conventions(strict=True, empty_iou=1, targets_only=False, reported=METRICS),
+        conventions=Conventions(
+            strict=True, empty_iou=1, empty_overall=1.0, targets_only=False, reported=METRICS
+        ),
     ),
     "lavt": Protocol(
         mask=lavt,
@@ -166,6 +171,7 @@ PROTOCOLS: dict[str, Protocol] = {
         conventions=Conventions(
             strict=False,
             empty_iou=0,
+            empty_overall=math.nan,
             targets_only=False,
             reported=("oIoU", "mIoU", *PRECISION),
         ),
@@ -176,7 +182,13 @@ PROTOCOLS: dict[str, Protocol] = {
         size=None,
         open_threshold=True,
         conventions=Conventions(
-            strict=True, empty_iou=0, targets_only=False, reported=("mIoU", *PRECISION)
+            strict=True,
+            thresholds=tuple(np.asarray(THRESHOLDS, np.float32).tolist()),  # 0.69999999, 0.89999998
+            added=(0.0, 1e-6),
+            empty_iou=0,
+            empty_overall=math.nan,
+            targets_only=False,
+            reported=("mIoU", *PRECISION),
         ),
     ),
     "lisa": Protocol(
@@ -185,7 +197,12 @@ PROTOCOLS: dict[str, Protocol] = {
         size=None,
         open_threshold=False,
         conventions=Conventions(
-            strict=True, empty_iou=1, targets_only=False, reported=("oIoU", "gIoU")
+            strict=True,
+            added_to_n=1e-5,
+            empty_iou=1,
+            empty_overall=0.0,
+            targets_only=False,
+            reported=("oIoU", "gIoU"),
         ),
     ),
     "gres": Protocol(
@@ -196,6 +213,7 @@ PROTOCOLS: dict[str, Protocol] = {
         conventions=Conventions(
             strict=False,
             empty_iou=1,
+            empty_overall=math.nan,
             targets_only=True,
             reported=("oIoU", "gIoU", "P@0.7", "P@0.8", "P@0.9", "N-acc", "T-acc"),
         ),

@@ -2,7 +2,7 @@
 
     segment.onnx   one picture uint8 [H, W, 3] of any size, and b expressions as token ids int32
                    [b, l], to mask bool and probability float32 [b, H, W], score [b] (presence [b])
-    vocab.txt      of the text encoder
+    vocab.txt      of the text encoder, and tokenizer_config.json
     run.py         runs it, with nothing but what it says at its top
 
 jax2onnx translates the model. Resizing into the canvas and back is written out below, for the sides
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from dit_jax import vocabulary
 from dit_jax.eval.protocols import THRESHOLD, logit
 from dit_jax.export import run
 from dit_jax.export.source import Source
@@ -30,7 +31,6 @@ from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
 from dit_jax.ops.pixels import normalize
 from dit_jax.ops.platform import ANYWHERE, planned_for
-from dit_jax.weights import directory
 
 PROGRAM, RUNNER = "segment.onnx", "run.py"
 OPSET, IR = 23, 10
@@ -159,7 +159,7 @@ def write(source: Source, folder: Path) -> None:
     outside = dict(save_as_external_data=True, location=f"{PROGRAM}.data") if large else {}
     onnx.save(make(source.arch, flat), folder / PROGRAM, **outside)
     onnx.checker.check_model(folder / PROGRAM)
-    shutil.copyfile(vocab, folder / directory.VOCAB)
+    vocabulary.write(vocab, folder)
     shutil.copyfile(run.__file__, folder / RUNNER)
 
 

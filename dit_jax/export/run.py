@@ -25,7 +25,7 @@ class Segmenter:
 
     def __init__(self, folder: Path):
         self.program = (Onnx if (folder / "segment.onnx").is_file() else StableHlo)(folder)
-        self.words = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
+        self.words = words(folder)
         self.words.enable_truncation(self.program.length)
         self.words.enable_padding(length=self.program.length)
 
@@ -71,6 +71,19 @@ class Onnx:
         given = {"image": image, "input_ids": ids, "attention_mask": mask}
         names = [output.name for output in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, given), strict=True))
+
+
+def words(folder: Path) -> BertWordPieceTokenizer:
+    """Of vocab.txt, a piece a line; tokenizer_config.json says whether texts keep their case."""
+    lines = (folder / "vocab.txt").read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    how = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return BertWordPieceTokenizer(
+        {piece: i for i, piece in enumerate(lines)},
+        lowercase=how["do_lower_case"],
+        strip_accents=how["strip_accents"],
+        handle_chinese_chars=how["tokenize_chinese_chars"],
+        clean_text=how["clean_text"],
+    )
 
 
 def weights(path: Path) -> dict[str, np.ndarray]:

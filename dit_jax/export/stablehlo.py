@@ -2,7 +2,7 @@
 
     segment.stablehlo    the program (see `program.py`), with every parameter that it reads inside
     weights.safetensors  only of models above `INSIDE` bytes: the parameters, by their dotted paths
-    vocab.txt            of the text encoder
+    vocab.txt            of the text encoder, and tokenizer_config.json
     run.py               runs it, with nothing but what it says at its top
 
 Height, width and number of the pictures are symbols in the program: no size is compiled in.
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from dit_jax import vocabulary
 from dit_jax.export import program, run
 from dit_jax.export.source import Source
 from dit_jax.models import params as params_lib
@@ -38,7 +39,7 @@ def write(source: Source, folder: Path) -> None:
     (folder / PROGRAM).write_bytes(make(source.arch, flat, inside=inside).serialize())
     if not inside:
         directory.write_tensors(folder / WEIGHTS, flat)
-    shutil.copyfile(vocab, folder / directory.VOCAB)
+    vocabulary.write(vocab, folder)
     shutil.copyfile(run.__file__, folder / RUNNER)
 
 

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import launched
 from environments import made_of, said_to_need
 from jax import export as jax_export
 from PIL import Image
-from places import ROOT
 from quickly import environment
 from runs import compiling_once
 from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
+from small_models import some
 
 import dit_jax
 from dit_jax.data.shapes.dataset import VOCAB
@@ -128,7 +129,7 @@ def test_one_program_for_three_platforms_and_any_size(exported):
     assert "image_encoder" in program.mlir_module() and ".py" not in program.mlir_module()
 
 
-@pytest.mark.parametrize("injection", [i for i in Injection if i != Injection.LAYER_WISE])
+@pytest.mark.parametrize("injection", some(Injection.E2E_CARRIED, Injection.CROSS_ATTENTION_FFN))
 def test_every_method_is_a_program(injection):
     arch = Architecture(VIT, BERT, injection, mask_padding=True, **SMALL)
     program = stablehlo.make(arch, params_lib.flatten(random_params(arch)), inside=True)
@@ -137,7 +138,8 @@ def test_every_method_is_a_program(injection):
 
 def test_the_folder(exported, model_dir):
     noted = manifest.verify(exported)
-    assert noted.files.keys() == {"segment.stablehlo", "vocab.txt", "run.py"}
+    words = {"vocab.txt", "tokenizer_config.json"}
+    assert noted.files.keys() == {"segment.stablehlo", "run.py"} | words
     assert noted.provenance == {"source": "drawn at random"} and noted.license == "Apache-2.0"
     card = (exported / "README.md").read_text()
     assert "python run.py photo.jpg" in card and "$" not in card
@@ -270,13 +272,11 @@ def test_refusals(model_dir, tmp_path):
 
 
 def test_command(model_dir, tmp_path):
-    root = ROOT
-    command = [sys.executable, "launch.py", "--mode=export", f"--model={model_dir}"]
-    options = ["--format=safetensors", f"--out={tmp_path / 'out'}", "--license=MIT"]
-    how = dict(cwd=root, capture_output=True, text=True, timeout=120)
-    done = subprocess.run([*command, *options], **how)
+    command = ["--mode=export", f"--model={model_dir}", "--format=safetensors"]
+    command += [f"--out={tmp_path / 'out'}", "--license=MIT"]
+    done = launched(*command)
     assert done.returncode == 0, done.stderr
-    assert "3 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
-    again = subprocess.run([*command, *options], **how)
+    assert "4 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
+    again = launched(*command)
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr

@@ -6,7 +6,7 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
-from dit_jax.data.pixels.decode import decode_image
+from dit_jax.data.pixels.decode import decode_image, depth
 from dit_jax.data.pixels.frames import Frame, frame
 from dit_jax.data.pixels.masks import (
     MARGIN,
@@ -17,6 +17,7 @@ from dit_jax.data.pixels.masks import (
     read_entry,
 )
 from dit_jax.data.pixels.picture_size import (
+    LARGE,
     Size,
     check_pixels,
     header,
@@ -40,6 +41,7 @@ from dit_jax.data.pixels.transforms import (
 )
 
 __all__ = [
+    "LARGE",
     "MARGIN",
     "SIDE",
     "UNCHANGED",
@@ -53,6 +55,7 @@ __all__ = [
     "check_pixels",
     "content_box",
     "decode_image",
+    "depth",
     "entry_mask",
     "frame",
     "header",

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dit_jax.data.entries import Label, MaskFile
 from dit_jax.data.pixels.decode import DAMAGED
-from dit_jax.data.pixels.picture_size import check_pixels, header
+from dit_jax.data.pixels.picture_size import check_pixels, content, header
 
 Levels = Integer[np.ndarray, "H W"]  # as few bits as there are
 Mask = Bool[np.ndarray, "H W"]
@@ -69,7 +69,8 @@ def read_mask(file: MaskFile) -> MaskPicture:
 
 def _open(path: Path) -> tuple[Image.Image, int]:
     """The decoded picture and its bits a channel."""
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = content(file, path.stat().st_size, name="it")
     kind, size = header(data) or ("", (0, 0))
     if kind != "PNG":
         raise ValueError(UNREADABLE)
