@@ -127,6 +127,7 @@ def test_one_program_for_three_platforms_and_any_size(exported):
     shapes = [str(aval.shape).replace(" ", "") for aval in program.in_avals]
     assert shapes == ["(b,h,w,3)", "(b,2)", "(b,20)", "(b,20)"]
     assert not (exported / "weights.safetensors").exists()
+    assert "image_encoder" in program.mlir_module() and ".py" not in program.mlir_module()
 
 
 @pytest.mark.parametrize("injection", some(Injection.E2E_CARRIED, Injection.CROSS_ATTENTION_FFN))
