@@ -144,5 +144,5 @@ def test_command(exported, tmp_path):
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    assert "3 files" in done.stdout
+    assert "4 files" in done.stdout
     manifest.verify(tmp_path / "out")
