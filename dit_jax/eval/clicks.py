@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from tqdm import tqdm
 
-from dit_jax.data.pipeline import Batch, eval_batches, expression_table
+from dit_jax.data.pipeline import AHEAD, Batch, eval_batches, expression_table
 from dit_jax.data.pixels import Content, restore
 from dit_jax.data.referent import Source, Stated, Truth
 from dit_jax.data.tokenizer import Words
@@ -79,6 +79,7 @@ def evaluate(
     shard_index: int = 0,
     shard_count: int = 1,
     gather: Gather | None = None,
+    ahead_bytes: int = AHEAD,
 ) -> Evaluation:
     """Scores of the named ways of pointing (`protocols.CLICKS`) at every object of a split.
 
@@ -88,8 +89,9 @@ def evaluate(
     objects = model.read is None
     count = count_of(len(expression_table(source, objects=objects)), limit)
     share = range(shard_index, count, shard_count)
-    sharding = dict(shard_index=shard_index, shard_count=shard_count, objects=objects)
-    batches = iter(eval_batches(source, tokenizer, size=size, batch_size=batch_size, **sharding))
+    how = dict(shard_index=shard_index, shard_count=shard_count, ahead_bytes=ahead_bytes)
+    how |= dict(size=size, batch_size=batch_size, objects=objects, corner=objects)
+    batches = iter(eval_batches(source, tokenizer, **how))
     pointing = Pointing(model, source, names, objects=objects, shown=spread(share, keep))
     steps = -(-count // (batch_size * shard_count))
     with closing(batches):

@@ -19,7 +19,7 @@ from dit_jax.ops.arrays import Array
 from dit_jax.train import clicks
 
 FOCAL, DICE = 20.0, 1.0  # weights of the losses; Sec. 3 of the SAM paper
-ALPHA, GAMMA = 0.25, 2.0  # Lin et al. 2017
+ALPHA, GAMMA = 0.25, 2  # Lin et al. 2017
 WITHOUT_MASK = 0.5  # share of the answers before that are not shown, so that points do alone too
 
 Metrics = dict[str, Array]
@@ -43,7 +43,9 @@ def prompt_losses(
     losses = mask_losses(whole, target)
     errors = jnp.square(predicted - found)
     boxed = prompts.boxed
-    best = jnp.where(boxed, losses[:, 0], losses[:, SEVERAL].min(axis=1))
+    # Not `min`, whose gradient compares values: where a compiler computes them twice, to different
+    # bits, none is the least, and the gradient is no number.
+    best = _pick(losses, jnp.where(boxed, 0, 1 + losses[:, SEVERAL].argmin(axis=1)))
     judged = jnp.where(boxed, errors[:, 0], errors[:, SEVERAL].mean(axis=1))
     chosen = jnp.where(boxed, 0, 1 + predicted[:, SEVERAL].argmax(axis=1))
     start = _Round(prompts, *(_pick(x, chosen) for x in (whole, small)))
@@ -141,12 +143,15 @@ def starting(key: Array, truth: clicks.Masks, *, rounds: int) -> Prompts:
 
 def mask_losses(logits: Canvas, target: Float[Array, "b S S"]) -> Float[Array, "b m"]:
     """Focal 20 : dice 1 of each mask."""
-    target = target[:, None]
-    focal = optax.sigmoid_focal_loss(logits, target, alpha=ALPHA, gamma=GAMMA).mean(axis=(2, 3))
-    probability = jax.nn.sigmoid(logits)
+    target, probability = target[:, None], jax.nn.sigmoid(logits)
+    # Not optax's focal loss, whose gradient is no number where a probability is 0 or 1.
+    wrong = probability * (1 - target) + (1 - probability) * target
+    balance = ALPHA * target + (1 - ALPHA) * (1 - target)
+    focal = balance * wrong**GAMMA * optax.sigmoid_binary_cross_entropy(logits, target)
     both = (probability * target).sum(axis=(2, 3))
     size = probability.sum(axis=(2, 3)) + target.sum(axis=(2, 3))
-    return FOCAL * focal + DICE * (1 - (2 * both + 1) / (size + 1))
+    dice = 1 - (2 * both + 1) / (size + 1)
+    return FOCAL * focal.mean(axis=(2, 3)) + DICE * dice
 
 
 def ious(logits: Canvas, truth: clicks.Masks) -> Float[Array, "b m"]:

@@ -67,6 +67,7 @@ def agree(said, expected):
         assert said["mask"][i].shape == answer.mask.shape
         assert iou(said["mask"][i], answer.mask) >= 0.999
         assert np.abs(said["probability"][i] - answer.probability).max() < 0.01
+        assert said["score"] is said[answer.score_kind]
         assert abs(said["score"][i] - answer.score) < 0.01
         assert abs(said["presence"][i] - answer.presence) < 0.01
     return np.mean([answer.mask.mean() for answer in expected])
@@ -126,6 +127,7 @@ def test_one_program_for_three_platforms_and_any_size(exported):
     shapes = [str(aval.shape).replace(" ", "") for aval in program.in_avals]
     assert shapes == ["(b,h,w,3)", "(b,2)", "(b,20)", "(b,20)"]
     assert not (exported / "weights.safetensors").exists()
+    assert "image_encoder" in program.mlir_module() and ".py" not in program.mlir_module()
 
 
 @pytest.mark.parametrize("injection", some(Injection.E2E_CARRIED, Injection.CROSS_ATTENTION_FFN))

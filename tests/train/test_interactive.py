@@ -74,14 +74,17 @@ def test_corrections_are_wrong_pixels_with_their_labels():
 def test_mask_losses_are_focal_and_dice():
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, (2, 3, 8, 8))
+    logits[0, 0, 0, :4] = [90, -90, 30, -30]  # probabilities of 0 and 1 in float32
     target = rng.random((2, 8, 8)) < 0.3
     p = 1 / (1 + np.exp(-logits))
     t = np.broadcast_to(target[:, None], p.shape)
     right, balance = np.where(t, p, 1 - p), np.where(t, 0.25, 0.75)
-    focal = (-balance * (1 - right) ** 2 * np.log(right)).mean((2, 3))
+    focal = (-balance * (1 - right) ** 2 * np.log(np.maximum(right, 1e-300))).mean((2, 3))
     dice = 1 - (2 * (p * t).sum((2, 3)) + 1) / (p.sum((2, 3)) + t.sum((2, 3)) + 1)
     found = interactive.mask_losses(jnp.asarray(logits, jnp.float32), jnp.float32(target))
     assert_close(found, 20 * focal + dice, "mask losses")
+    slope = jax.grad(lambda x: interactive.mask_losses(x, jnp.float32(target)).sum())
+    assert np.isfinite(slope(jnp.asarray(logits, jnp.float32))).all()
 
 
 def test_rows_of_different_prompts_equal_decode():

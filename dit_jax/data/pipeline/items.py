@@ -29,6 +29,7 @@ class Reader:
     source: Source
     tokenizer: Words
     size: int
+    corner: bool = False  # of the canvas: where SAM has its pictures; else they are centred
 
     def row(
         self,
@@ -46,10 +47,11 @@ class Reader:
             size=self.size,
             augmentation=augmentation,
         )
+        content = (0, 0, *example.content[2:]) if self.corner else example.content
         input_ids, attention_mask = self.tokenizer([example.text])
         return {
             "image": example.image,
-            "content": np.array(example.content, np.int32),
+            "content": np.array(content, np.int32),
             "input_ids": input_ids[0],
             "attention_mask": attention_mask[0],
             "mask": example.mask,

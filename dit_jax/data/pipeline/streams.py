@@ -24,6 +24,7 @@ from dit_jax.data.tokenizer import Words
 
 __all__ = ["Batch", "TrainBatches", "eval_batches", "expression_table", "train_batches"]
 
+AHEAD = 4_000_000_000  # bytes of batches that are made before they are asked for
 # What to do about a broken record → how many records one row tries.
 TRIES = {"stop": 1, "skip": 100}
 
@@ -38,6 +39,8 @@ def train_batches(
     seed: int,
     own: Int[np.ndarray, " rows"] | None = None,
     workers: int = 0,
+    corner: bool = False,
+    ahead_bytes: int = AHEAD,
     parts: Sequence[int] = (),
     weights: Sequence[float] = (),
     on_error: str = "stop",
@@ -46,7 +49,8 @@ def train_batches(
 
     Every epoch is a new permutation of all referents. The stream is cut into batches across the
     ends of epochs: no batch is short and no referent is dropped. `index` is the referent's.
-    `workers` = 0 prepares batches in threads, otherwise in that many processes.
+    `workers` = 0 prepares batches in threads, otherwise in that many processes; at least one batch
+    is made ahead, and no more than `ahead_bytes` hold.
 
     Args:
       own: the rows of each batch that this host makes, the same ones that a host alone would make
@@ -57,13 +61,14 @@ def train_batches(
         part is permuted and repeated by itself. () is one permutation of all referents.
       on_error: "stop" raises ValueError at a broken record, naming it. "skip" takes another record
         of the same part, logs what is wrong, and counts it; it stops where 100 fail in a row.
+      corner: pictures lie where SAM has them, in the upper left corner of their canvases.
     """
     own = np.arange(batch_size) if own is None else own
     _check_rows(len(source), batch_size, own)
     if on_error not in TRIES:
         raise ValueError(f"on_error is {on_error!r}, expected {' or '.join(TRIES)}.")
     _check_parts(len(source), parts, weights)
-    reader = Reader(source, tokenizer, size)
+    reader = Reader(source, tokenizer, size, corner)
     row = TrainingRow(
         reader,
         augmentation,
@@ -79,6 +84,7 @@ def train_batches(
         rows.batch(len(own), drop_remainder=True, batch_fn=Collate(size)),
         reader=reader,
         workers=workers,
+        ahead=_ahead(ahead_bytes, rows=len(own), size=size),
         identity={
             "seed": seed,
             "referents": len(source),
@@ -112,6 +118,8 @@ def eval_batches(
     shard_count: int = 1,
     workers: int = 0,
     objects: bool = False,
+    corner: bool = False,
+    ahead_bytes: int = AHEAD,
 ) -> EvalBatches:
     """Every expression once, in order, or every object. A broken record raises ValueError, naming
     it.
@@ -123,11 +131,17 @@ def eval_batches(
     table = expression_table(source, objects=objects)
     _check(len(table), batch_size, shard_index, shard_count)
     step = batch_size * shard_count
-    reader = Reader(source, tokenizer, size)
+    reader = Reader(source, tokenizer, size, corner)
     rows = grain.MapDataset.range(-(-len(table) // step) * step).map(EvaluationRow(reader, table))
     rows = rows[shard_index::shard_count]
     batches = rows.batch(batch_size, drop_remainder=True, batch_fn=Collate(size))
-    return EvalBatches(batches, reader=reader, workers=workers)
+    ahead = _ahead(ahead_bytes, rows=batch_size, size=size)
+    return EvalBatches(batches, reader=reader, workers=workers, ahead=ahead)
+
+
+def _ahead(bytes_: int, *, rows: int, size: int) -> int:
+    """How many batches fit: a row is a picture of three channels, and a mask."""
+    return max(1, bytes_ // (rows * size * size * 4))
 
 
 def expression_table(source: Source, *, objects: bool = False) -> Int[np.ndarray, "n 2"]:
