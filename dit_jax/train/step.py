@@ -155,12 +155,14 @@ def make_train_step(
         return state, metrics | {"lr": rate, "grad_norm": norm}
 
     whole = sharding.replicated(mesh)
+    with use_mesh(mesh):
+        options = compiler_options()
     return jax.jit(
         train_step,
         in_shardings=(placement, sharding.batch_sharding(mesh), whole),
         out_shardings=(placement, whole),
         donate_argnums=0,
-        compiler_options=compiler_options(),
+        compiler_options=options,
     )
 
 
@@ -180,7 +182,9 @@ def make_predict_step(
 
     rows = sharding.batch_sharding(mesh)
     places = dict(in_shardings=(placement, rows), out_shardings=rows)
-    answer = jax.jit(predict_step, **places, compiler_options=compiler_options())
+    with use_mesh(mesh):
+        options = compiler_options()
+    answer = jax.jit(predict_step, **places, compiler_options=options)
     return lambda params, batch: Answers(*answer(params, batch))
 
 

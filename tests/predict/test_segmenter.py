@@ -15,9 +15,13 @@ from small_models import architecture, random_params, write_model
 
 from dit_jax import Segmenter
 from dit_jax.data.pixels.pictures import rgb
+from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.prediction_files import read
 from dit_jax.models.architecture import Injection
+from dit_jax.ops.attention import dispatch
+from dit_jax.ops.platform import Target
 from dit_jax.predict.picture import DIT
+from dit_jax.predict.programs import programs_of
 from dit_jax.predict.prompts import Prompt
 from dit_jax.train import scoring
 from dit_jax.train.sources import Datasets
@@ -356,3 +360,35 @@ def test_answers_do_not_keep_what_was_large(segmenter):
     before = found.logits.copy()
     assert found.mask is found.mask and found.probability is not found.probability
     np.testing.assert_array_equal(found.logits, before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("jax_transfer_guard", "disallow"), ("jax_numpy_dtype_promotion", "strict")],
+)
+@pytest.mark.parametrize("of", ["text", "points and boxes"])
+def test_strict_settings_of_jax(segmenter, default, setting, value, of):
+    before = jax.config.values[setting]
+    jax.config.update(setting, value)
+    try:
+        if of == "text":
+            expected = segmenter(photo(7), [STAR, SQUARE, STAR])
+        else:
+            expected = default(photo(7), points=[(3, 4, 1)], multimask=True)
+            expected += default([photo(7), photo(8)], box=[(3, 4, 40, 30), (1, 2, 20, 30)])
+    finally:
+        jax.config.update(setting, before)
+    assert len(expected) == (3 if of == "text" else 5)
+
+
+def test_a_model_on_a_cpu_is_given_no_kernels_of_a_gpu_beside_it(folder, monkeypatch):
+    chosen, choose = set(), dispatch.choose
+    monkeypatch.setattr(dispatch, "choose", lambda *of: chosen.add(of[1]) or choose(*of))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    one = jax.devices("cpu")[-1]
+    arch, params = directory.read(folder)
+    tokenizer = Tokenizer(folder / "vocab.txt", length=arch.text_tokens)
+    programs_of.cache_clear()
+    there = Segmenter(arch, jax.device_put(params, one), tokenizer)
+    assert len(there(photo(), STAR)) == 1
+    assert chosen == {Target("cpu", one)}
