@@ -23,6 +23,7 @@ def of_picture(key: str, shown: OpenPicture, *, texts: tuple[str, ...] = ()) -> 
         "height": shown.picture.height,
         "view": list(shown.view),
         "texts": list(texts),
+        "drawn": shown.drawn is not None,
     }
 
 

@@ -3,8 +3,8 @@
     segment.onnx   one picture uint8 [H, W, 3] of any size, and b expressions as token ids int32
                    [b, l], to mask bool and probability float32 [b, H, W], predicted_iou or
                    confidence [b] (presence [b])
-    vocab.txt      of the text encoder
-    run.py         runs it, with nothing but onnxruntime, numpy, tokenizers and Pillow
+    vocab.txt      of the text encoder, and tokenizer_config.json
+    run.py         runs it, with nothing but what it says at its top
 
 jax2onnx translates the model. Resizing into the canvas and back is written out below, for the sides
 are not known before there is a picture, and jax2onnx 0.17.1 translates no gather of unknown size.
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from dit_jax import vocabulary
 from dit_jax.eval.protocols import THRESHOLD, logit
 from dit_jax.export import run
 from dit_jax.export.source import Source
@@ -31,7 +32,6 @@ from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
 from dit_jax.ops.pixels import normalize
 from dit_jax.ops.platform import ANYWHERE, planned_for
-from dit_jax.weights import directory
 
 PROGRAM, RUNNER = "segment.onnx", "run.py"
 OPSET, IR = 23, 10
@@ -173,7 +173,7 @@ def write(source: Source, folder: Path) -> None:
     outside = dict(save_as_external_data=True, location=f"{PROGRAM}.data") if large else {}
     onnx.save(make(source.arch, flat), folder / PROGRAM, **outside)
     onnx.checker.check_model(folder / PROGRAM)
-    shutil.copyfile(vocab, folder / directory.VOCAB)
+    vocabulary.write(vocab, folder)
     shutil.copyfile(run.__file__, folder / RUNNER)
 
 

@@ -2,9 +2,12 @@
 
     python run.py photo.jpg "the man on the left" "a red cup"
 
-Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs numpy
-and tokenizers; jax for `segment.stablehlo`, onnxruntime for `segment.onnx`; and Pillow, but only to
-read the picture and to write the masks.
+Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs
+
+    pip install jax flatbuffers numpy tokenizers pillow  for segment.stablehlo
+    pip install onnxruntime numpy tokenizers pillow      for segment.onnx
+
+and Pillow only to read the picture and to write the masks.
 """
 
 import json
@@ -26,7 +29,7 @@ class Segmenter:
 
     def __init__(self, folder: Path):
         self.program = (Onnx if (folder / "segment.onnx").is_file() else StableHlo)(folder)
-        self.words = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
+        self.words = words(folder)
         self.words.enable_truncation(self.program.length)
         self.words.enable_padding(length=self.program.length)
 
@@ -73,6 +76,19 @@ class Onnx:
         given = {"image": image, "input_ids": ids, "attention_mask": mask}
         names = [output.name for output in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, given), strict=True))
+
+
+def words(folder: Path) -> BertWordPieceTokenizer:
+    """Of vocab.txt, a piece a line; tokenizer_config.json says whether texts keep their case."""
+    lines = (folder / "vocab.txt").read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    how = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return BertWordPieceTokenizer(
+        {piece: i for i, piece in enumerate(lines)},
+        lowercase=how["do_lower_case"],
+        strip_accents=how["strip_accents"],
+        handle_chinese_chars=how["tokenize_chinese_chars"],
+        clean_text=how["clean_text"],
+    )
 
 
 def kind_of(said: dict[str, np.ndarray]) -> str:

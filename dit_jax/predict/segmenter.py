@@ -128,6 +128,7 @@ class Segmenter:
         """Masks for pairs (picture, text), or for `Question`s, as they come: for endless lists.
 
         An array or PIL picture may be another one each time it comes, as a camera's buffer is.
+        What was asked before a mistake is answered before that is raised.
         """
         yield from self._answers(asked, _Opened(self, still=False), multimask=multimask)
 
@@ -136,12 +137,23 @@ class Segmenter:
     ) -> Iterator[Segmentation]:
         ready = (self._asked(question, opened, multimask=multimask) for question in asked)
         started: deque[PendingBatch] = deque()
-        while chunk := list(itertools.islice(ready, self._engine.batch_size)):
+        wrong: Exception | None = None
+        while wrong is None:
+            chunk = []
+            try:
+                for request in itertools.islice(ready, self._engine.batch_size):
+                    chunk.append(request)
+            except Exception as error:  # raised when what was asked before it is answered
+                wrong = error
+            if not chunk:
+                break
             started.append(self._engine.start(chunk, multimask=multimask))
             if len(started) > 1:
                 yield from self._finished(started.popleft())
         while started:
             yield from self._finished(started.popleft())
+        if wrong is not None:
+            raise wrong
 
     def open(self, image: Any, *, name: str | None = None) -> Picture:
         """A picture to ask several things about: it is decoded once, and a text model computes its

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import made_of, said_to_need
 from PIL import Image
 from places import ROOT
 from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
@@ -102,7 +103,8 @@ def test_logits_of_every_method(injection):
 
 def test_the_folder(exported):
     noted = manifest.verify(exported)
-    assert noted.files.keys() == {"segment.onnx", "vocab.txt", "run.py"}
+    words = {"vocab.txt", "tokenizer_config.json"}
+    assert noted.files.keys() == {"segment.onnx", "run.py"} | words
     assert "python run.py photo.jpg" in (exported / "README.md").read_text()
 
 
@@ -120,7 +122,8 @@ def test_parameters_beside_a_program_that_cannot_hold_them(exported, tmp_path, m
 def test_the_runner_as_people_call_it(exported, python, tmp_path):
     image = drawn(60, 90)
     Image.fromarray(image).save(tmp_path / "photo.png")
-    command = [sys.executable, "-I", exported / "run.py", "photo.png", *TEXTS]
+    alone = made_of(tmp_path / "venv", said_to_need(exported, "onnx"))
+    command = [alone, "-I", exported / "run.py", "photo.png", *TEXTS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
@@ -141,5 +144,5 @@ def test_command(exported, tmp_path):
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    assert "3 files" in done.stdout
+    assert "4 files" in done.stdout
     manifest.verify(tmp_path / "out")

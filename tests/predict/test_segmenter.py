@@ -192,7 +192,7 @@ def test_nothing_compiles_twice(folder, compiled):
     first = len(compiled)
     for seed, image in enumerate(images):
         segmenter(image, f"the {('red', 'blue', 'green')[seed % 3]} star")
-        segmenter(image, STAR, points=[(seed, 5, seed % 2)])
+        segmenter(image, STAR, points=[(seed, 5, seed % 2)] * (1 + 2 * seed))
     segmenter(images * 3, [STAR] * 21)
     segmenter.replace_params(random_params(architecture(), seed=6))
     segmenter(images[:4], SQUARE)
