@@ -8,6 +8,8 @@
 Height, width and number of the pictures are symbols in the program: no size is compiled in.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -52,7 +54,7 @@ def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> ex
         return segment(params_lib.unflatten(params or weights), *inputs)
 
     weights = {} if inside else jax.tree.map(_shape, flat)
-    with attention.use_back_end("anywhere"), planned_for(ANYWHERE):
+    with attention.use_back_end("anywhere"), planned_for(ANYWHERE), _without_file_names():
         return export.export(jax.jit(whole), platforms=PLATFORMS)(weights, *inputs(arch))
 
 
@@ -65,6 +67,18 @@ def inputs(arch: Architecture) -> tuple[jax.ShapeDtypeStruct, ...]:
         jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
         for shape, dtype in rows
     )
+
+
+@contextlib.contextmanager
+def _without_file_names() -> Iterator[None]:
+    """Operations are named by the model's parts alone, not by files of whoever exports."""
+    name = "jax_traceback_in_locations_limit"
+    before = jax.config.values[name]
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _shape(leaf: np.ndarray) -> jax.ShapeDtypeStruct:

@@ -68,6 +68,7 @@ def agree(said, expected):
         assert said["mask"][i].shape == answer.mask.shape
         assert iou(said["mask"][i], answer.mask) >= 0.999
         assert np.abs(said["probability"][i] - answer.probability).max() < 0.01
+        assert said["score"] is said[answer.score_kind]
         assert abs(said["score"][i] - answer.score) < 0.01
         assert abs(said["presence"][i] - answer.presence) < 0.01
     return np.mean([answer.mask.mean() for answer in expected])
@@ -127,6 +128,7 @@ def test_one_program_for_three_platforms_and_any_size(exported):
     shapes = [str(aval.shape).replace(" ", "") for aval in program.in_avals]
     assert shapes == ["(b,h,w,3)", "(b,2)", "(b,20)", "(b,20)"]
     assert not (exported / "weights.safetensors").exists()
+    assert "image_encoder" in program.mlir_module() and ".py" not in program.mlir_module()
 
 
 @pytest.mark.parametrize("injection", some(Injection.E2E_CARRIED, Injection.CROSS_ATTENTION_FFN))
@@ -184,7 +186,7 @@ def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
     how = dict(cwd=tmp_path, env=environment(programs), capture_output=True, text=True)
     done = subprocess.run(command, **how, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
+    assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
     for number, expected in enumerate(python(image, TEXTS), 1):
         mask = np.asarray(Image.open(tmp_path / f"photo-{number}.png"))
         assert mask.dtype == bool and iou(mask, expected.mask) >= 0.999
