@@ -104,8 +104,11 @@ if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     picture, texts = Path(sys.argv[1]), sys.argv[2:]
-    image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
-    said = Segmenter(Path(__file__).resolve().parent)(image, texts)
+    try:
+        image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
+        said = Segmenter(Path(__file__).resolve().parent)(image, texts)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")
         print(f"{picture.stem}-{i + 1}.png: {text}, predicted IoU {said['score'][i]:.2f}")
