@@ -125,7 +125,10 @@ if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     picture, texts = Path(sys.argv[1]), sys.argv[2:]
-    said = Segmenter(Path(__file__).resolve().parent)(read(picture), texts)
+    try:
+        said = Segmenter(Path(__file__).resolve().parent)(read(picture), texts)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
     called = SCORES[kind_of(said)]
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -205,6 +207,23 @@ def test_the_runner_reads_pictures_as_the_segmenter_does(exported, tmp_path, mon
     said = f"{tmp_path / 'deep.png'} has 16 bits, of which 12 are used; 4095 is read as white.\n"
     assert capsys.readouterr().err == said
     assert sys.modules.pop("from_pillow").__file__ == str(exported / "from_pillow.py")
+
+
+@pytest.mark.parametrize(
+    ("picture", "text", "said"),
+    [
+        ("gone.png", "a circle", "No such file or directory: 'gone.png'"),
+        ("vocab.txt", "a circle", "cannot identify image file"),
+        ("photo.png", " ", "an expression of [' '] is empty"),
+    ],
+)
+def test_what_the_command_cannot_do(exported, tmp_path, monkeypatch, picture, text, said):
+    Image.fromarray(drawn(20, 20)).save(tmp_path / "photo.png")
+    (tmp_path / "vocab.txt").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", picture, text])
+    with pytest.raises(SystemExit, match=f"^error: .*{re.escape(said)}"):
+        runpy.run_path(str(exported / "run.py"), run_name="__main__")
 
 
 def test_an_empty_expression(segmenter):
