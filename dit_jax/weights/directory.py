@@ -3,6 +3,7 @@
     config.json          architecture and where the weights came from
     model.safetensors    every parameter by its dotted path, float32
     vocab.txt            WordPiece vocabulary (absent from plain SAM and a BERT without one)
+    tokenizer_config.json  whether its texts keep case and accents
     unused.safetensors   tensors of a converted checkpoint that the model never reads, for `reverse`
     manifest.json        size and SHA-256 of the files above: see `dit_jax.weights.manifest`
 
@@ -23,6 +24,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dit_jax import vocabulary
 from dit_jax.models import initial
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import (
@@ -35,17 +37,13 @@ from dit_jax.models.architecture import (
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
 from dit_jax.strict import few, printed
+from dit_jax.vocabulary import VOCAB
 from dit_jax.weights import hub, manifest
 
 FORMAT = 1
 STORED = ("F32", "I64")  # as safetensors calls them; integers are never parameters
 PRESENCE_HEAD = "mask_decoder.presence_head."
-CONFIG, WEIGHTS, VOCAB, UNUSED = (
-    "config.json",
-    "model.safetensors",
-    "vocab.txt",
-    "unused.safetensors",
-)
+CONFIG, WEIGHTS, UNUSED = "config.json", "model.safetensors", "unused.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
         if unused:
             write_tensors(folder / UNUSED, unused)
         if vocab is not None:
-            shutil.copyfile(vocab, folder / VOCAB)
+            vocabulary.write(Path(vocab), folder)
         manifest.write(folder, **about)
 
 
