@@ -39,6 +39,8 @@ def of_answer(key: str, answered: OpenAnswer) -> Json:
         "score": found.score if math.isfinite(found.score) else None,
         "presence": found.presence,
         "nothing": found.nothing,
+        "cut": found.cut,
+        "unknown": list(found.unknown),
     }
 
 

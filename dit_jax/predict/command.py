@@ -42,6 +42,7 @@ def predict(
             pictures.check_file(task.image)
         for text in task.texts:
             segmenter.check(Question(task.image, task.given, text, task.points, task.box))
+    unread = 0
     work = _Work(segmenter, tasks, skip_broken=skip_broken)
     total = sum(len(task.texts) for task in tasks)
     with Outputs(out, overwrite=overwrite) as written:
@@ -49,8 +50,12 @@ def predict(
         for answer in tqdm(answers, total=total, unit="mask", disable=None, leave=False):
             pending = work.pending.popleft()
             written.write(answer, pending.picture, about=pending.about)
+            unread += bool(answer.cut or answer.unknown)
     masks, given = counted(written.count, "mask"), counted(len(work.numbers), "picture")
     print(f"{masks} of {given} {'is' if written.count == 1 else 'are'} in {out}.")
+    if unread:
+        texts = "1 text is" if unread == 1 else f"{unread} texts are"
+        print(f"{texts} not read whole: see cut and unknown in {outputs.PREDICTIONS}.")
     if work.broken:
         more = f"\n  and {len(work.broken) - SHOWN} more" if len(work.broken) > SHOWN else ""
         print(f"{len(work.broken)} left out:\n  " + "\n  ".join(work.broken[:SHOWN]) + more)

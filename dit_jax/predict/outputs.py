@@ -59,10 +59,11 @@ class Outputs:
         mask = f"{MASKS}/{name}.png"
         save(self._out / mask, answer.mask.view(np.uint8) * np.uint8(255))
         save(self._out / OVERLAYS / f"{name}.jpg", overlay(picture, answer.mask))
+        spoken = {"text": answer.text, "cut": answer.cut, "unknown": answer.unknown}
         self._lines.write(
             {
                 **about,
-                **({} if answer.text is None else {"text": answer.text}),
+                **({} if answer.text is None else spoken),
                 "size": [answer.height, answer.width],
                 "nothing": answer.nothing,
                 "presence": answer.presence,
