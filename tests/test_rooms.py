@@ -40,8 +40,8 @@ ARROWS = {
     },
     "plan": {"config", "models", "ops", "ops.attention", "strict", "train", "train.placement"},
     "predict": {
-        *("data", "data.annotations", "data.pixels", "eval", "models", "ops", "strict", "viz"),
-        *("weights",),
+        *("data", "data.annotations", "data.pixels", "eval", "lease", "models", "ops"),
+        *("strict", "viz", "weights"),
     },
     "figures": {
         *("data", "data.pipeline", "data.pixels", "data.records", "data.shapes"),

@@ -2,9 +2,12 @@
 
     python run.py photo.jpg "the man on the left" "a red cup"
 
-Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs numpy
-and tokenizers; jax for `segment.stablehlo`, onnxruntime for `segment.onnx`; and Pillow, but only to
-read the picture and to write the masks.
+Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs
+
+    pip install jax flatbuffers numpy tokenizers pillow  for segment.stablehlo
+    pip install onnxruntime numpy tokenizers pillow      for segment.onnx
+
+and Pillow only to read the picture and to write the masks.
 """
 
 import json
@@ -16,11 +19,15 @@ from typing import Any
 import numpy as np
 from tokenizers import BertWordPieceTokenizer
 
+# By the name in the program: the IoU that a model was trained to predict, or the mean probability
+# inside the mask.
+SCORES = {"predicted_iou": "predicted IoU", "confidence": "confidence"}
 STEP = 256  # pixels: arrays whose sides are the same multiples of it share one compilation
 
 
 class Segmenter:
-    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts].
+    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts], which
+    is there under the name of its kind too: a key of SCORES.
 
     Lists beside them say what the model does not read: `cut`, the end of each text, beyond its
     tokens; `unknown`, the words before that which become [UNK].
@@ -41,7 +48,8 @@ class Segmenter:
         left = unread(texts, pieces, unknown=self.words.token_to_id("[UNK]"))
         if any(left["cut"]) or any(left["unknown"]):
             logging.warning("the model does not read all words; `cut` and `unknown` say which.")
-        return self.program(image, ids, mask) | left
+        said = self.program(image, ids, mask)
+        return said | {"score": said[kind_of(said)]} | left
 
 
 class StableHlo:
@@ -105,6 +113,10 @@ def unread(texts: list[str], pieces: list[Any], *, unknown: int) -> dict[str, li
     return said
 
 
+def kind_of(said: dict[str, np.ndarray]) -> str:
+    return next(kind for kind in SCORES if kind in said)
+
+
 def weights(path: Path) -> dict[str, np.ndarray]:
     """Float32 parameters (safetensors) of a program that is too large to hold them."""
     if not path.is_file():
@@ -125,9 +137,10 @@ if __name__ == "__main__":
     picture, texts = Path(sys.argv[1]), sys.argv[2:]
     image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
     said = Segmenter(Path(__file__).resolve().parent)(image, texts)
+    called = SCORES[kind_of(said)]
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")
-        print(f"{picture.stem}-{i + 1}.png: {text}, predicted IoU {said['score'][i]:.2f}")
+        print(f"{picture.stem}-{i + 1}.png: {text}, {called} {said['score'][i]:.2f}")
         if said["unknown"][i]:
             print(f"  unknown words: {', '.join(said['unknown'][i])}")
         if said["cut"][i]:

@@ -23,7 +23,7 @@ from dit_jax.train.placement import sharding
 from dit_jax.weights import directory, hub
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
-FREE = ("image_size", "dtype", "windowed")
+FREE = ("image_size", "dtype", "windowed", "iou_trained")
 
 
 @dataclasses.dataclass(frozen=True)

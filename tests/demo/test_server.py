@@ -36,10 +36,12 @@ def test_a_picture_and_a_mask(client, segmenter):
     jpeg = client.get(f"/api/pictures/{picture['id']}.jpg")
     assert jpeg.mimetype == "image/jpeg" and read(jpeg.data).shape == (351, 512, 3)
     said = client.post("/api/segment", json={"picture": picture["id"], "text": TEXT}).json
-    known = {"id", "mask", "share", "score", "presence", "nothing", "cut", "unknown"}
+    known = {"id", "mask", "share", "score", "score_kind", "presence", "nothing"}
+    known |= {"cut", "unknown"}
     assert set(said) == known
     assert (said["cut"], said["unknown"]) == ("", [])
     (expected,) = segmenter(photo(), TEXT)
+    assert (said["score"], said["score_kind"]) == (pytest.approx(expected.score), "confidence")
     assert 0.05 < expected.mask.mean() < 0.95  # or nothing here could fail
     download = client.get(f"/api/answers/{said['id']}/mask.png")
     assert download.headers["Content-Disposition"] == 'attachment; filename="mask-the-red-star.png"'

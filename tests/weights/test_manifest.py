@@ -63,7 +63,7 @@ def test_it_says_what_is_known(saved):
     assert found.bytes == sum((saved / name).stat().st_size for name in listed)
     assert found.provenance == {"source": "seg_best.pth"}
     assert (found.license, found.scores) == ("CC-BY-4.0", SCORES)
-    assert found.packages.keys() == {"dit_jax", "flax", "jax", "numpy", "safetensors"}
+    assert found.packages.keys() == {"dit_jax", "flax", "jax", "jaxlib", "numpy", "safetensors"}
 
 
 def test_the_key_licence_of_version_0_1_is_read(model_dir):
