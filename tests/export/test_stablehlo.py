@@ -22,11 +22,12 @@ from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 from small_models import some
 
 import dit_jax
+from dit_jax import vocabulary
 from dit_jax.data.pixels.pictures import rgb
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.metrics import iou
-from dit_jax.export import formats, stablehlo
+from dit_jax.export import formats, run, stablehlo
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.ops.attention import anywhere, dispatch
@@ -97,6 +98,32 @@ def test_real_photographs(exported, python, shared, count):
     for path in paths:
         image = np.asarray(Image.open(path).convert("RGB"))
         agree(segmenter(image, TEXTS), python(image, TEXTS))
+
+
+def test_words_that_are_not_read_are_those_of_the_python_api(segmenter, python, caplog):
+    texts = ["the red star", "a \u661f star", "\u661f " + "the red star near " * 6]
+    said, expected = (ask(drawn(64, 64), texts) for ask in (segmenter, python))
+    assert said["cut"] == [one.cut for one in expected]
+    assert said["unknown"] == [one.unknown for one in expected] == [(), ("\u661f",), ("\u661f",)]
+    assert said["cut"] == ["", "", "near " + ("the red star near " * 3).strip()]
+    assert [record.name for record in caplog.records] == ["root", "absl"]  # once a call
+    for text, message in {"\u661f": "knows no word of the", "": "is empty, expected"}.items():
+        for ask in (segmenter, python):
+            with pytest.raises(ValueError, match=message):
+                ask(drawn(64, 64), [text])
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_runner_spells_as_the_vocabulary_says(tmp_path, lower):
+    """It reads a piece a line too: U+2028 ends none."""
+    pieces = [*vocabulary.SPECIAL, "\u2028", "Red", "red", "caf\u00e9", "cafe"]
+    (tmp_path / "words.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
+    (tmp_path / "out").mkdir()
+    vocabulary.write(tmp_path / "words.txt", tmp_path / "out")
+    found = run.words(tmp_path / "out").encode("Red caf\u00e9").ids
+    assert found == ([2, 7, 9, 3] if lower else [2, 6, 8, 3])
+    assert found == next(Tokenizer(tmp_path / "words.txt").uncut(["Red caf\u00e9"]))
 
 
 def test_it_is_compiled_once_a_bucket(exported):
@@ -239,11 +266,10 @@ def test_weights_beside_a_program_that_cannot_hold_them(
     assert (tmp_path / "out" / "segment.stablehlo").stat().st_size < 400_000
     beside = runner(tmp_path / "out").Segmenter(tmp_path / "out")
     image = drawn(70, 80)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-        beside(image, TEXTS),
-        segmenter(image, TEXTS),
-    )
+    said, expected = beside(image, TEXTS), segmenter(image, TEXTS)
+    assert said.keys() == expected.keys()
+    for name in ("mask", "probability", "score", "presence"):
+        np.testing.assert_allclose(said[name], expected[name], atol=1e-5)
 
 
 @pytest.mark.parametrize("text", [0, 5])
