@@ -11,12 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from dit_jax import vocabulary
 from dit_jax.convert import names, sources, transfer
 from dit_jax.convert.assemble import assemble, open_bert
 from dit_jax.convert.checkpoint import Checkpoint
 from dit_jax.convert.reverse import FORMATS, reverse
 from dit_jax.convert.sources import say
-from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models.architecture import Architecture, Bert, Injection
 from dit_jax.models.params import flatten, unflatten
 from dit_jax.strict import one_of
@@ -200,7 +200,10 @@ def _name(named: str) -> str:
 
 def _blocks(text: str) -> tuple[int, ...]:
     """`2,5,8,11`, or `none`."""
-    return () if text == "none" else tuple(int(word) for word in text.split(","))
+    words = [] if text == "none" else text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither numbers as in 2,5,8,11 nor none")
+    return tuple(map(int, words))
 
 
 def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:
@@ -210,12 +213,12 @@ def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:
     """
     if given is not None and not given.is_file():
         raise FileNotFoundError(f"no such vocabulary: {given}.")
-    beside = source / "vocab.txt" if source.is_dir() else source.with_name("vocab.txt")
-    path = given or (beside if beside.is_file() else None)
+    path = given or vocabulary.find(source)
     if path is None:
         say(f"{source}: no vocab.txt beside it; without its words no text can be read: --vocab.")
         return None
-    pieces, rows = Tokenizer(path).size, bert.vocab
+    found = vocabulary.read(path)
+    pieces, rows = found.size, bert.vocab
     if not 0 <= rows - pieces <= PADDED:
         raise ValueError(
             f"{path} has {pieces} word pieces, and the text encoder of {source} has {rows} rows:"
@@ -223,6 +226,9 @@ def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:
         )
     if pieces < rows:
         say(f"{path} has {pieces} word pieces for {rows} rows: {rows - pieces} are never read.")
+    if found.guessed and found.spelling != vocabulary.Spelling():
+        kept = "accents" if found.spelling.do_lower_case else "case and accents"
+        say(f"{path}: texts keep their {kept}, as its pieces do; no {vocabulary.CONFIG} says it.")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Text to token ids: WordPiece as bert-base-uncased does it, cut and zero-padded (Sec. 2.1)."""
+"""Text to token ids: WordPiece as BERT does it, cut and zero-padded (Sec. 2.1)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,15 @@ import numpy as np
 from jaxtyping import Int32
 from tokenizers import BertWordPieceTokenizer
 
+from dit_jax import vocabulary
+
 TOGETHER = 1024  # texts that are encoded at once, on all cores
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Tokenizer:
-    """`[CLS] word pieces [SEP]`, lower-cased, cut to `length` and padded with zeros.
+    """`[CLS] word pieces [SEP]`, cut to `length` and padded with zeros.
+
+    Case and accents are those of the vocabulary; see `dit_jax.vocabulary`.
 
     Calling it gives `input_ids` and `attention_mask` (1 on tokens, 0 on padding).
     """
@@ -23,8 +26,9 @@ class Tokenizer:
             raise ValueError(f"length is {length}, expected at least 3: [CLS], a word and [SEP].")
         self.vocab_path = Path(vocab_path)
         self.length = length
-        check_vocabulary(self.vocab_path)
-        self._pieces = BertWordPieceTokenizer(str(self.vocab_path), lowercase=True)
+        found = vocabulary.read(self.vocab_path)
+        self.size = found.size  # rows that an embedding table needs
+        self._pieces = BertWordPieceTokenizer(found.pieces, **found.spelling.normalizer())
 
     def __call__(
         self, texts: Sequence[str]
@@ -64,11 +68,6 @@ class Tokenizer:
         """The id of [UNK], which stands for a word that the vocabulary cannot spell."""
         return self._pieces.token_to_id("[UNK]")
 
-    @property
-    def size(self) -> int:
-        """How many rows an embedding table needs: the largest id, and one more."""
-        return 1 + max(self._pieces.get_vocab().values())
-
     def _encode(self, text: str) -> list[int]:
         ids = self._pieces.encode(text).ids
         if len(ids) <= 2:  # [CLS] and [SEP] alone
@@ -78,23 +77,3 @@ class Tokenizer:
     def __reduce__(self):
         # Worker processes read the vocabulary themselves; the Rust object does not travel.
         return Tokenizer, (self.vocab_path, self.length)
-
-
-def check_vocabulary(path: Path) -> None:
-    """Raise ValueError unless `path` is a WordPiece vocabulary with BERT's special tokens, [PAD]
-    first."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such vocabulary file; expected BERT's vocab.txt.")
-    try:
-        words = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text; expected one word piece per line.") from error
-    if not any(words):
-        raise ValueError(f"{path}: the vocabulary is empty; expected one word piece per line.")
-    missing = [token for token in SPECIAL if token not in words]
-    if missing:
-        raise ValueError(
-            f"{path}: the vocabulary lacks {', '.join(missing)}; expected BERT's vocab.txt."
-        )
-    if words[0] != "[PAD]":  # padding is written as zeros
-        raise ValueError(f"{path}: the first word piece is {words[0]!r}, expected [PAD].")

@@ -2,9 +2,12 @@
 
     python run.py photo.jpg "the man on the left" "a red cup"
 
-Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs numpy
-and tokenizers; jax for `segment.stablehlo`, onnxruntime for `segment.onnx`; and Pillow, but only to
-read the picture and to write the masks.
+Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs
+
+    pip install jax flatbuffers numpy tokenizers pillow  for segment.stablehlo
+    pip install onnxruntime numpy tokenizers pillow      for segment.onnx
+
+and Pillow only to read the picture and to write the masks.
 """
 
 import json
@@ -14,15 +17,19 @@ from pathlib import Path
 import numpy as np
 from tokenizers import BertWordPieceTokenizer
 
+# By the name in the program: the IoU that a model was trained to predict, or the mean probability
+# inside the mask.
+SCORES = {"predicted_iou": "predicted IoU", "confidence": "confidence"}
 STEP = 256  # pixels: arrays whose sides are the same multiples of it share one compilation
 
 
 class Segmenter:
-    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts]."""
+    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts], which
+    is there under the name of its kind too: a key of SCORES."""
 
     def __init__(self, folder: Path):
         self.program = (Onnx if (folder / "segment.onnx").is_file() else StableHlo)(folder)
-        self.words = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
+        self.words = words(folder)
         self.words.enable_truncation(self.program.length)
         self.words.enable_padding(length=self.program.length)
 
@@ -32,7 +39,8 @@ class Segmenter:
         mask = np.array([piece.attention_mask for piece in pieces], np.int32)
         if mask.sum(1).min() < 3:  # [CLS], a word, [SEP]
             raise ValueError(f"an expression of {texts} is empty, expected at least one word.")
-        return self.program(image, ids, mask)
+        said = self.program(image, ids, mask)
+        return said | {"score": said[kind_of(said)]}
 
 
 class StableHlo:
@@ -70,6 +78,23 @@ class Onnx:
         return dict(zip(names, self.session.run(names, given), strict=True))
 
 
+def words(folder: Path) -> BertWordPieceTokenizer:
+    """Of vocab.txt, a piece a line; tokenizer_config.json says whether texts keep their case."""
+    lines = (folder / "vocab.txt").read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    how = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return BertWordPieceTokenizer(
+        {piece: i for i, piece in enumerate(lines)},
+        lowercase=how["do_lower_case"],
+        strip_accents=how["strip_accents"],
+        handle_chinese_chars=how["tokenize_chinese_chars"],
+        clean_text=how["clean_text"],
+    )
+
+
+def kind_of(said: dict[str, np.ndarray]) -> str:
+    return next(kind for kind in SCORES if kind in said)
+
+
 def weights(path: Path) -> dict[str, np.ndarray]:
     """Float32 parameters (safetensors) of a program that is too large to hold them."""
     if not path.is_file():
@@ -90,6 +115,7 @@ if __name__ == "__main__":
     picture, texts = Path(sys.argv[1]), sys.argv[2:]
     image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
     said = Segmenter(Path(__file__).resolve().parent)(image, texts)
+    called = SCORES[kind_of(said)]
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")
-        print(f"{picture.stem}-{i + 1}.png: {text}, predicted IoU {said['score'][i]:.2f}")
+        print(f"{picture.stem}-{i + 1}.png: {text}, {called} {said['score'][i]:.2f}")

@@ -2,13 +2,15 @@
 
     segment.stablehlo    the program (see `program.py`), with every parameter that it reads inside
     weights.safetensors  only of models above `INSIDE` bytes: the parameters, by their dotted paths
-    vocab.txt            of the text encoder
-    run.py               runs it, with nothing but jax, numpy, tokenizers and Pillow
+    vocab.txt            of the text encoder, and tokenizer_config.json
+    run.py               runs it, with nothing but what it says at its top
 
 Height, width and number of the pictures are symbols in the program: no size is compiled in.
 """
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from dit_jax import vocabulary
 from dit_jax.export import program, run
 from dit_jax.export.source import Source
 from dit_jax.models import params as params_lib
@@ -36,7 +39,7 @@ def write(source: Source, folder: Path) -> None:
     (folder / PROGRAM).write_bytes(make(source.arch, flat, inside=inside).serialize())
     if not inside:
         directory.write_tensors(folder / WEIGHTS, flat)
-    shutil.copyfile(vocab, folder / directory.VOCAB)
+    vocabulary.write(vocab, folder)
     shutil.copyfile(run.__file__, folder / RUNNER)
 
 
@@ -54,7 +57,7 @@ def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> ex
         return segment(params_lib.unflatten(params or weights), *inputs)
 
     weights = {} if inside else jax.tree.map(_shape, flat)
-    with attention.use_back_end("anywhere"), planned_for(ANYWHERE):
+    with attention.use_back_end("anywhere"), planned_for(ANYWHERE), _without_file_names():
         return export.export(jax.jit(whole), platforms=PLATFORMS)(weights, *inputs(arch))
 
 
@@ -67,6 +70,18 @@ def inputs(arch: Architecture) -> tuple[jax.ShapeDtypeStruct, ...]:
         jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
         for shape, dtype in rows
     )
+
+
+@contextlib.contextmanager
+def _without_file_names() -> Iterator[None]:
+    """Operations are named by the model's parts alone, not by files of whoever exports."""
+    name = "jax_traceback_in_locations_limit"
+    before = jax.config.values[name]
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _shape(leaf: np.ndarray) -> jax.ShapeDtypeStruct:

@@ -1,8 +1,10 @@
 """`--mode=predict`: a model directory, pictures and words; masks, overlays and run lengths."""
 
-from collections import deque
+import itertools
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from dit_jax.predict.outputs import Outputs, Thumbnail
 from dit_jax.predict.pairs import Task
 from dit_jax.predict.requests import Question
 from dit_jax.predict.segmenter import Segmenter
+from dit_jax.weights import directory, manifest
 
 SHOWN = 5  # pictures that were left out and are named
 
@@ -32,7 +35,8 @@ def predict(
     """Every text for every picture of `images`, or what `pairs_file` asks; see `pairs`.
 
     Names, texts and the model are checked before anything is written. `skip_broken` leaves pictures
-    out that cannot be read, and says which.
+    out that cannot be read, and says which. Answers stay in `out` whatever happens, and the same
+    call goes on behind them.
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our sentence is enough
     tasks = _tasks(images, texts, pairs_file)
@@ -42,22 +46,74 @@ def predict(
             pictures.check_file(task.image)
         for text in task.texts:
             segmenter.check(Question(task.image, task.given, text, task.points, task.box))
-    work = _Work(segmenter, tasks, skip_broken=skip_broken)
-    total = sum(len(task.texts) for task in tasks)
+    asked = _asked(tasks, model=_weights(model_dir))
     with Outputs(out, overwrite=overwrite) as written:
+        left = _left(asked, written)
+        work = _Work(segmenter, left, skip_broken=skip_broken)
         answers = segmenter.stream(work.questions())
-        for answer in tqdm(answers, total=total, unit="mask", disable=None, leave=False):
+        start = dict(initial=written.count, total=len(asked))
+        for answer in tqdm(answers, **start, unit="mask", disable=None, leave=False):
             pending = work.pending.popleft()
             written.write(answer, pending.picture, about=pending.about)
-    masks, given = counted(written.count, "mask"), counted(len(work.numbers), "picture")
+    read = {one.task.image for one in asked} - work.broken.keys()
+    masks, given = counted(written.count, "mask"), counted(len(read), "picture")
     print(f"{masks} of {given} {'is' if written.count == 1 else 'are'} in {out}.")
     if work.broken:
-        more = f"\n  and {len(work.broken) - SHOWN} more" if len(work.broken) > SHOWN else ""
-        print(f"{len(work.broken)} left out:\n  " + "\n  ".join(work.broken[:SHOWN]) + more)
+        named = [*work.broken.values()]
+        more = f"\n  and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+        print(f"{len(named)} left out:\n  " + "\n  ".join(named[:SHOWN]) + more)
 
 
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One mask that is wanted, and what the line of its answer says first."""
+
+    task: Task
+    text: str | None
+    about: dict[str, Any]
+
+
+def _asked(tasks: Sequence[Task], *, model: str) -> list[Asked]:
+    numbers: dict[Path, int] = {}  # of the pictures, for intervals over pictures
+    found = []
+    for task in tasks:
+        number = numbers.setdefault(task.image, len(numbers))
+        about = {"image": task.given, "id": task.given, "image_id": number} | task.about
+        pointed = {"points": task.points, "box": task.box, "units": task.units}
+        if task.points is not None or task.box is not None:
+            about["prompt"] = pointed
+        for text in task.texts:
+            said = {} if text is None else {"text": text}
+            found.append(Asked(task, text, {**about, **said, "model": model}))
+    return found
+
+
+def _left(asked: Sequence[Asked], written: Outputs) -> list[Asked]:
+    """Those that an earlier call did not answer; it may have answered no others."""
+    there = Counter(written.found)
+    left = []
+    for one in asked:
+        key = outputs.question(one.about)
+        if there[key]:
+            there[key] -= 1
+        else:
+            left.append(one)
+    if there.total():
+        written.start_anew()
+        return list(asked)
+    return left
+
+
+def _weights(model_dir: Path) -> str:
+    """Which weights answer: the first digits of their SHA-256, as the manifest has it."""
+    noted = manifest.read(model_dir)
+    if noted is not None and directory.WEIGHTS in noted.files:
+        return noted.files[directory.WEIGHTS].sha256[:16]
+    return manifest.sha256(model_dir / directory.WEIGHTS)[:16]
 
 
 @dataclass(frozen=True)
@@ -71,29 +127,26 @@ class PendingMask:
 class _Work:
     """Questions one by one, and beside each what its answer will need."""
 
-    def __init__(self, segmenter: Segmenter, tasks: Sequence[Task], *, skip_broken: bool):
-        self._segmenter, self._tasks, self._skip = segmenter, tasks, skip_broken
+    def __init__(self, segmenter: Segmenter, asked: Sequence[Asked], *, skip_broken: bool):
+        self._segmenter, self._asked, self._skip = segmenter, asked, skip_broken
         self.pending: deque[PendingMask] = deque()
-        self.numbers: dict[Path, int] = {}  # of the pictures, for intervals over pictures
-        self.broken: list[str] = []
+        self.broken: dict[Path, str] = {}
 
     def questions(self) -> Iterator[Question]:
-        for task in self._tasks:
+        for task, several in itertools.groupby(self._asked, key=attrgetter("task")):
             try:
                 pixels = pictures.rgb(task.image)
                 picture = self._segmenter.open(pixels, name=pictures.shown(task.image))
             except (ValueError, OSError) as error:
                 if not self._skip:
                     raise
-                self.broken.append(str(error))
+                self.broken[task.image] = str(error)
                 continue
             small = outputs.thumbnail(pixels)
-            number = self.numbers.setdefault(task.image, len(self.numbers))
-            about = {"image": task.given, "id": task.given, "image_id": number} | task.about
-            for text in task.texts:
-                self.pending.append(PendingMask(small, about))
+            for one in several:
+                self.pending.append(PendingMask(small, one.about))
                 pointed = dict(points=task.points, box=task.box, units=task.units)
-                yield Question(picture, picture.name, text, **pointed)
+                yield Question(picture, picture.name, one.text, **pointed)
 
 
 def _tasks(images: Sequence[str], texts: Sequence[str], pairs_file: Path | None) -> list[Task]:

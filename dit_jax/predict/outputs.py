@@ -4,13 +4,18 @@
     overlays/00001-dog-the-left-dog.jpg   the mask on the picture, to look at
     predictions.jsonl                     run lengths, as `dit_jax.eval.score` reads them
 
+Until every answer is there, the last is called `predictions.jsonl.partial`.
+
 Names are made here, of a number and the letters and digits of what the user calls a picture: no
 path that a user's file holds leads anywhere.
 """
 
+import json
+import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -18,10 +23,14 @@ from jaxtyping import Bool, UInt8
 
 from dit_jax import viz
 from dit_jax.data.pixels import pictures
-from dit_jax.eval.prediction_files import Writer, encoded
+from dit_jax.eval.prediction_files import encoded, read
+from dit_jax.lease import NAME, Lease
 from dit_jax.predict.segmentation import Segmentation
 
 PREDICTIONS, MASKS, OVERLAYS = "predictions.jsonl", "masks", "overlays"
+PARTIAL = f"{PREDICTIONS}.partial"
+# The rest of a line is the question.
+ANSWER = ("size", "nothing", "presence", "score", "score_kind", "mask", "mask_file")
 SIDE = 1280  # pixels of an overlay's longer side, at most
 WORD = 40  # characters of a picture's name, and of the text, in a file's name
 
@@ -29,48 +38,88 @@ Thumbnail = UInt8[np.ndarray, "h w 3"]
 
 
 class Outputs:
-    """Writes answers one by one; a context manager, after which `predictions.jsonl` is there.
+    """Writes answers one by one, behind those that a call that was stopped left; a context manager.
 
-    Raises FileExistsError where the folder holds anything, unless `overwrite`.
+    `found` are the questions of those, as `question` writes them. FileExistsError where the folder
+    holds anything else, unless `overwrite`; entering raises OSError where another process has it.
     """
 
     def __init__(self, out: Path, *, overwrite: bool):
         if out.exists() and not out.is_dir():
             raise FileExistsError(f"{out} is a file; expected a folder to write masks into.")
-        if out.is_dir() and any(out.iterdir()) and not overwrite:
+        self.partial = out / PARTIAL
+        names = {path.name for path in out.iterdir()} - {NAME} if out.is_dir() else set()
+        if names and not overwrite and (PARTIAL not in names or PREDICTIONS in names):
             raise FileExistsError(
                 f"{out} is not empty; choose another folder, or write into it with --overwrite."
             )
-        for name in (MASKS, OVERLAYS):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        self._out, self.count = out, 0
-        self._lines = Writer(out / PREDICTIONS, about={})
+        self._out, self._overwrite = out, overwrite
+        self._lease, self._open = Lease(out, purpose="predicting"), ExitStack()
+        self.found: list[str] = []
+        self.count = 0  # of lines
 
     def __enter__(self) -> "Outputs":
+        with ExitStack() as stack:
+            stack.enter_context(self._lease)
+            self._lines = stack.enter_context(self.partial.open("ab+"))
+            _cut(self._lines)
+            self.found = [question(line.values) for line in read(self.partial)]
+            self.count = len(self.found)
+            for name in (MASKS, OVERLAYS):
+                (self._out / name).mkdir(exist_ok=True)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, kind: type | None, *error) -> None:
-        self._lines.__exit__(kind, *error)
+        with self._open:
+            if kind is None:
+                os.replace(self.partial, self._out / PREDICTIONS)
+            elif self.count:
+                print(
+                    f"{self.partial} keeps what was answered; the same command goes on behind it."
+                )
+
+    def start_anew(self) -> None:
+        """Leave what was found; raises FileExistsError unless `overwrite`."""
+        if not self._overwrite:
+            raise FileExistsError(
+                f"{self.partial} holds answers of another model or to other questions; choose"
+                " another folder, or leave them with --overwrite."
+            )
+        self._lines.truncate(0)
+        self.found, self.count = [], 0
 
     def write(self, answer: Segmentation, picture: Thumbnail, *, about: dict[str, Any]) -> None:
-        """`about` is what the line says first: `image`, and what else identifies it."""
+        """`about` is what the line says first: `image`, and what else the question is."""
+        self._lease.check()
         self.count += 1
         name = file_name(self.count, about["image"], answer.text)
         mask = f"{MASKS}/{name}.png"
         save(self._out / mask, answer.mask.view(np.uint8) * np.uint8(255))
         save(self._out / OVERLAYS / f"{name}.jpg", overlay(picture, answer.mask))
-        self._lines.write(
-            {
-                **about,
-                **({} if answer.text is None else {"text": answer.text}),
-                "size": [answer.height, answer.width],
-                "nothing": answer.nothing,
-                "presence": answer.presence,
-                "score": answer.score,
-                "mask": encoded(answer.mask),
-                "mask_file": mask,
-            }
-        )
+        line = {
+            **about,
+            "size": [answer.height, answer.width],
+            "nothing": answer.nothing,
+            "presence": answer.presence,
+            "score": answer.score,
+            "score_kind": answer.score_kind,
+            "mask": encoded(answer.mask),
+            "mask_file": mask,
+        }
+        self._lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._lines.flush()  # a kill loses nothing that was answered
+
+
+def question(line: dict[str, Any]) -> str:
+    """What a line answers: the same text for the same question to the same model."""
+    return json.dumps({key: line[key] for key in line if key not in ANSWER}, sort_keys=True)
+
+
+def _cut(file: BinaryIO) -> None:
+    """Down to whole lines: the last one may not have been finished."""
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def file_name(number: int, image: str, text: str | None) -> str:

@@ -128,6 +128,7 @@ class Segmenter:
         """Masks for pairs (picture, text), or for `Question`s, as they come: for endless lists.
 
         An array or PIL picture may be another one each time it comes, as a camera's buffer is.
+        What was asked before a mistake is answered before that is raised.
         """
         yield from self._answers(asked, _Opened(self, still=False), multimask=multimask)
 
@@ -136,12 +137,23 @@ class Segmenter:
     ) -> Iterator[Segmentation]:
         ready = (self._asked(question, opened, multimask=multimask) for question in asked)
         started: deque[PendingBatch] = deque()
-        while chunk := list(itertools.islice(ready, self._engine.batch_size)):
+        wrong: Exception | None = None
+        while wrong is None:
+            chunk = []
+            try:
+                for request in itertools.islice(ready, self._engine.batch_size):
+                    chunk.append(request)
+            except Exception as error:  # raised when what was asked before it is answered
+                wrong = error
+            if not chunk:
+                break
             started.append(self._engine.start(chunk, multimask=multimask))
             if len(started) > 1:
                 yield from self._finished(started.popleft())
         while started:
             yield from self._finished(started.popleft())
+        if wrong is not None:
+            raise wrong
 
     def open(self, image: Any, *, name: str | None = None) -> Picture:
         """A picture to ask several things about: it is decoded once, and a text model computes its
@@ -216,19 +228,21 @@ class Segmenter:
 
     def _segmentations(self, asked: Request, answer: Answer) -> Iterator[Segmentation]:
         there = 0.0 if answer.presence is None else answer.presence
-        if not (np.isfinite(answer.logits).all() and np.isfinite(there)):
+        judged = self.arch.iou_trained
+        said = (answer.logits, there, answer.iou if judged else 0.0)
+        if not all(np.isfinite(x).all() for x in said):
             raise ValueError(
                 f"the model's logits for {asked.picture.name} are not finite; its weights are"
                 " damaged or do not belong to its architecture."
             )
-        for logits, score in zip(answer.logits, answer.iou, strict=True):
+        for logits, iou in zip(answer.logits, answer.iou, strict=True):
             yield Segmentation(
                 name=asked.picture.name,
                 text=asked.text,
                 height=asked.picture.height,
                 width=asked.picture.width,
                 logits=inside(logits, asked.picture.content).copy(),
-                score=float(score),
+                predicted_iou=float(iou) if judged else None,
                 presence=None if answer.presence is None else 0.5 + 0.5 * float(np.tanh(there / 2)),
                 nothing=None if answer.presence is None else there < logit(self.presence_threshold),
                 threshold=self.threshold,

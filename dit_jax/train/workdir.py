@@ -27,6 +27,7 @@ FREE = (
         "train.pictures",
         "train.max_nonfinite",
         "data.workers",
+        "data.ahead_gb",
         "checkpoint.",
     ),
     *("probe.", "eval.bootstrap", "eval.predictions", "profile_steps", "compile_cache"),
@@ -44,6 +45,7 @@ FORMER = {
     "data.on_error": "stop",
     "data.shapes.absent": 0.0,
     "optim.presence_weight": 0.1,
+    "optim.iou_weight": 0.0,
     "eval.presence_threshold": 0.5,
 }
 RENAMED = {"train.seed": "seed"}

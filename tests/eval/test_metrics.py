@@ -11,18 +11,17 @@ from dit_jax.eval.metrics import (
     ONE,
     PRECISION,
     SUMS,
-    Conventions,
+    THRESHOLDS,
     addends,
     iou,
     measure,
     ratios,
-    units,
 )
 from dit_jax.eval.outcomes import Outcome, Outcomes, about, count_words, join, outcome
 from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.eval.relations import CLASSES
 
-STRICT = Conventions(strict=True, empty_iou=1, targets_only=False, reported=METRICS)
+STRICT = PROTOCOLS["original"].conventions
 
 
 def pairs_of(seed: int, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -96,7 +95,7 @@ def test_empty_masks():
     scores = measure(right, STRICT)
     assert all(scores[name] == 100 for name in METRICS if name != "T-acc")
     assert scores["T-acc"] is None  # there is no target
-    scores = measure(right, dataclasses.replace(STRICT, empty_iou=0))
+    scores = measure(right, dataclasses.replace(STRICT, empty_iou=0, empty_overall=0.0))
     assert all(scores[name] == 0 for name in ("oIoU", "mIoU", "gIoU", *PRECISION))
     assert scores["N-acc"] == 100
     scores = measure(wrong, STRICT)
@@ -125,12 +124,25 @@ def test_without_an_empty_truth_nothing_is_said_about_nothing():
     assert scores["mIoU"] == scores["gIoU"] == 50
 
 
-def test_units_are_the_nearest_exactly():
+def test_an_iou_is_as_exact_as_its_sum_needs_and_its_side_of_a_threshold_is_exact():
+    """Also one pixel beside a threshold, in pictures of up to 2**40 pixels."""
     rng = np.random.default_rng(0)
     bottom = np.concatenate([rng.integers(1, 10**6, 3000), rng.integers(1, 2**40, 3000), [1, 2, 3]])
     top = np.concatenate([(rng.random(6000) * (bottom[:-3] + 1)).astype(np.int64), [1, 1, 0]])
-    for a, b, unit in zip(top.tolist(), bottom.tolist(), units(top, bottom).tolist(), strict=True):
-        assert unit == int(Fraction(a, b) * ONE + Fraction(1, 2))
+    near = [
+        (x * scale + more, 10 * scale)
+        for x in range(5, 10)
+        for scale in (1, 7, 10**4, 10**10)
+        for more in (-1, 0, 1)
+    ]
+    pairs = [*zip(top.tolist(), bottom.tolist(), strict=True), *near]
+    found = Outcomes.of([made(a, b, index=i) for i, (a, b) in enumerate(pairs)])
+    sums = dict(zip(SUMS, addends(found, STRICT).T.tolist(), strict=True))
+    exact = [Fraction(a, b) for a, b in pairs]
+    for value, unit in zip(exact, sums["iou"], strict=True):
+        assert abs(value * ONE - unit) <= Fraction(1, 2) + Fraction(1, 2**12)
+    for x in THRESHOLDS:
+        assert sums[f"above {x}"] == [value > Fraction(str(x)) for value in exact]
 
 
 def test_any_grouping_and_order_gives_the_same_sums():

@@ -4,16 +4,20 @@ import ast
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import launched
+from environments import made_of, said_to_need
 from jax import export as jax_export
 from PIL import Image
-from places import ROOT
+from quickly import environment
 from runs import compiling_once
 from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
+from small_models import some
 
 import dit_jax
 from dit_jax.data.shapes.dataset import VOCAB
@@ -63,6 +67,7 @@ def agree(said, expected):
         assert said["mask"][i].shape == answer.mask.shape
         assert iou(said["mask"][i], answer.mask) >= 0.999
         assert np.abs(said["probability"][i] - answer.probability).max() < 0.01
+        assert said["score"] is said[answer.score_kind]
         assert abs(said["score"][i] - answer.score) < 0.01
         assert abs(said["presence"][i] - answer.presence) < 0.01
     return np.mean([answer.mask.mean() for answer in expected])
@@ -122,9 +127,10 @@ def test_one_program_for_three_platforms_and_any_size(exported):
     shapes = [str(aval.shape).replace(" ", "") for aval in program.in_avals]
     assert shapes == ["(b,h,w,3)", "(b,2)", "(b,20)", "(b,20)"]
     assert not (exported / "weights.safetensors").exists()
+    assert "image_encoder" in program.mlir_module() and ".py" not in program.mlir_module()
 
 
-@pytest.mark.parametrize("injection", [i for i in Injection if i != Injection.LAYER_WISE])
+@pytest.mark.parametrize("injection", some(Injection.E2E_CARRIED, Injection.CROSS_ATTENTION_FFN))
 def test_every_method_is_a_program(injection):
     arch = Architecture(VIT, BERT, injection, mask_padding=True, **SMALL)
     program = stablehlo.make(arch, params_lib.flatten(random_params(arch)), inside=True)
@@ -133,10 +139,14 @@ def test_every_method_is_a_program(injection):
 
 def test_the_folder(exported, model_dir):
     noted = manifest.verify(exported)
-    assert noted.files.keys() == {"segment.stablehlo", "vocab.txt", "run.py"}
+    words = {"vocab.txt", "tokenizer_config.json"}
+    assert noted.files.keys() == {"segment.stablehlo", "run.py"} | words
     assert noted.provenance == {"source": "drawn at random"} and noted.license == "Apache-2.0"
     card = (exported / "README.md").read_text()
     assert "python run.py photo.jpg" in card and "$" not in card
+    writer = version("jaxlib")
+    assert noted.packages["jaxlib"] == writer and noted.packages["jax"] == version("jax")
+    assert f"jaxlib {writer} wrote the program. Releases of jaxlib up to six months newer" in card
     assert (exported / "vocab.txt").read_bytes() == (model_dir / "vocab.txt").read_bytes()
 
 
@@ -163,11 +173,13 @@ def imported(nodes):
     return names - set(sys.stdlib_module_names)
 
 
-def test_the_runner_as_people_call_it(exported, python, tmp_path):
+def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
     image = drawn(60, 90)
     Image.fromarray(image).save(tmp_path / "photo.png")
-    command = [sys.executable, "-I", exported / "run.py", "photo.png", *TEXTS]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    alone = made_of(tmp_path / "venv", said_to_need(exported, "stablehlo"))
+    command = [alone, "-I", exported / "run.py", "photo.png", *TEXTS]
+    how = dict(cwd=tmp_path, env=environment(programs), capture_output=True, text=True)
+    done = subprocess.run(command, **how, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
     for number, expected in enumerate(python(image, TEXTS), 1):
@@ -261,13 +273,11 @@ def test_refusals(model_dir, tmp_path):
 
 
 def test_command(model_dir, tmp_path):
-    root = ROOT
-    command = [sys.executable, "launch.py", "--mode=export", f"--model={model_dir}"]
-    options = ["--format=safetensors", f"--out={tmp_path / 'out'}", "--license=MIT"]
-    how = dict(cwd=root, capture_output=True, text=True, timeout=120)
-    done = subprocess.run([*command, *options], **how)
+    command = ["--mode=export", f"--model={model_dir}", "--format=safetensors"]
+    command += [f"--out={tmp_path / 'out'}", "--license=MIT"]
+    done = launched(*command)
     assert done.returncode == 0, done.stderr
-    assert "3 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
-    again = subprocess.run([*command, *options], **how)
+    assert "4 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
+    again = launched(*command)
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr

@@ -2,23 +2,22 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from command_line import launched
 from PIL import Image
-from places import ROOT
 from pycocotools import mask as rle
-from quickly import compiled_quickly, environment
+from quickly import compiled_quickly
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
 from dit_jax.eval import score
 from dit_jax.eval.prediction_files import encoded, read
 from dit_jax.predict import command, outputs, pairs
+from dit_jax.predict.outputs import Outputs
 
 TEXTS = ["the red star", "the large square"]
 
@@ -70,6 +69,7 @@ def test_every_text_for_every_picture(model, photos, tmp_path, capsys):
         written = cv2.imread(str(out / line["mask_file"]), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(written, stored.mask() * np.uint8(255))
         assert line["score"] == pytest.approx(expected.score, rel=1e-3)
+        assert line["score_kind"] == expected.score_kind == "confidence"
     masks = sorted(path.name for path in (out / "masks").iterdir())
     assert masks[:2] == ["00001-photo-0-the-red-star.png", "00002-photo-0-the-large-square.png"]
     with Image.open(out / "overlays" / "00005-photo-2-the-red-star.jpg") as overlay:
@@ -156,6 +156,77 @@ def test_broken_pictures_stop_or_are_left_out(model, photos, tmp_path, capsys):
     assert "3 masks of 3 pictures" in said and "1 left out:\n  " in said
     assert "Photo 3.jpg is not a picture" in said
     assert len(lines_of(tmp_path / "other")) == 3
+
+
+def test_a_picture_that_breaks_late_costs_no_answer(model, photos, tmp_path, capsys):
+    """Nor does the batch that was on the device; the same command, mended, does the rest."""
+    whole, out, late = tmp_path / "whole", tmp_path / "out", photos / "Photo 2.png"
+    how = dict(images=[str(photos)], texts=TEXTS)
+    command.predict(model, whole, **how)
+    data = late.read_bytes()
+    late.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="Photo 2.png: the picture"):
+        command.predict(model, out, **how)
+    partial = out / outputs.PARTIAL
+    assert f"{partial} keeps what was answered; the same command goes on" in capsys.readouterr().out
+    kept = partial.read_bytes()
+    assert kept.count(b"\n") == 4 and len(list((out / "masks").iterdir())) == 4
+    partial.write_bytes(kept + kept[:100])  # a kill in the middle of a line
+    late.write_bytes(data)
+    command.predict(model, out, **how)
+    assert capsys.readouterr().out == f"6 masks of 3 pictures are in {out}.\n"
+    assert (out / "predictions.jsonl").read_bytes()[: len(kept)] == kept
+    assert [line["mask_file"] for line in lines_of(out)] == [
+        line["mask_file"] for line in lines_of(whole)
+    ]
+    assert {path.name for path in out.iterdir()} == {"masks", "overlays", "predictions.jsonl"}
+
+
+def interrupted(after, monkeypatch, *about, **more):
+    """`--mode=predict`, and Ctrl-C when so many masks are written."""
+    write = Outputs.write
+
+    def now_and_then(self, *answer, **said):
+        if self.count == after:
+            raise KeyboardInterrupt
+        write(self, *answer, **said)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Outputs, "write", now_and_then)
+        command.predict(*about, **more)
+
+
+def test_an_interruption_keeps_what_was_answered(model, photos, tmp_path, monkeypatch):
+    """Also between two texts about one picture; what was answered is not opened again."""
+    how, out = dict(images=[str(photos)], texts=TEXTS), tmp_path / "out"
+    interrupted(3, monkeypatch, model, out, **how)
+    (photos / "Photo 0.png").write_bytes(b"no picture any more")
+    command.predict(model, out, **how)
+    assert [(Path(line["image"]).name, line["text"]) for line in lines_of(out)] == [
+        (f"Photo {number}.png", text) for number in range(3) for text in TEXTS
+    ]
+
+
+def test_answers_of_others_are_not_gone_on_with(model, photos, tmp_path, monkeypatch):
+    out, images = tmp_path / "out", [str(photos / "Photo 0.png")]
+    interrupted(1, monkeypatch, model, out, images=images, texts=TEXTS)
+    other = write_model(tmp_path / "other", seed=1)
+    for weights, texts in ((model, TEXTS[1:]), (other, TEXTS)):
+        with pytest.raises(FileExistsError, match="holds answers of another model or to other que"):
+            command.predict(weights, out, images=images, texts=texts)
+    command.predict(other, out, images=images, texts=TEXTS[:1], overwrite=True)
+    (line,) = lines_of(out)
+    sums = json.loads((other / "manifest.json").read_text())["files"]["model.safetensors"]
+    assert line["model"] == sums["sha256"][:16]
+
+
+def test_one_process_writes_into_a_folder(model, photos, tmp_path):
+    how = dict(images=[str(photos / "Photo 0.png")], texts=TEXTS[:1])
+    (tmp_path / "out").mkdir()
+    record = dict(purpose="predicting", host="elsewhere", pid=1, started="1", since="2026")
+    (tmp_path / "out" / ".lease").write_text(json.dumps(record | {"token": "a"}))
+    with pytest.raises(OSError, match="another process is predicting in .*: process 1 on elsewh"):
+        command.predict(model, tmp_path / "out", **how)
 
 
 def test_nothing_is_written_over(model, photos, tmp_path):
@@ -253,25 +324,13 @@ def test_a_key_says_what_the_numbers_of_a_box_are(tmp_path, prompt, box, units):
     assert (task.box, task.units) == (box, units)
 
 
-def launch(programs, *arguments):
-    return subprocess.run(
-        [sys.executable, "launch.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment(programs),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
-def test_launch(programs, model, photos, tmp_path):
+def test_launch(model, photos, tmp_path):
     images = ["--images", photos / "Photo 0.png", f"--images={photos}/*1.png"]
-    done = launch(
-        programs,
+    done = launched(
         *("--mode=predict", f"--model={model}", f"--out={tmp_path / 'out'}", *images),
         *(f"--text={TEXTS[0]}", f"--text={TEXTS[1]}"),
     )
     assert done.returncode == 0, done.stderr
     assert len(lines_of(tmp_path / "out")) == 4
-    failed = launch(programs, "--mode=predict", f"--model={model}")
+    failed = launched("--mode=predict", f"--model={model}")
     assert failed.stderr == "error: --mode=predict expected --out; see --help.\n"

@@ -47,6 +47,16 @@ def test_a_buffer_that_is_used_again(segmenter):
     np.testing.assert_array_equal(masks(segmenter.stream(camera())), expected)
 
 
+def test_a_mistake_comes_after_the_answers_before_it(segmenter):
+    answered = []
+    with pytest.raises(ValueError, match="the expression ' ' is empty"):
+        for answer in segmenter.stream(
+            [*((frame, STAR) for frame in frames(3)), (frames()[0], " ")]
+        ):
+            answered.append(answer)
+    assert len(answered) == 3
+
+
 def test_a_file_that_is_written_again(segmenter, tmp_path):
     path = tmp_path / "camera.png"
 

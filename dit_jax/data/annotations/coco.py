@@ -128,7 +128,7 @@ def _ref(record: Any, *, dataset: str, targets: Callable[..., tuple[int, ...]]) 
         name=f"{dataset} {split} ref_id {ref_id}",
         split=split,
         image_id=field(record, "image_id", int),
-        file_name=field(record, "file_name", str),
+        file_name=_file_name(record),
         ann_ids=targets(record),
         expressions=tuple(field(sentence, "sent", str) for sentence in sentences),
         ref_id=ref_id,
@@ -275,7 +275,15 @@ def _picture(record: dict[str, Any]) -> Picture:
     height, width = field(record, "height", int), field(record, "width", int)
     if min(height, width) < 1:
         raise ValueError(f"the size is {height}x{width}, expected numbers above 0.")
-    return Picture(field(record, "file_name", str), height, width)
+    return Picture(_file_name(record), height, width)
+
+
+def _file_name(record: dict[str, Any]) -> str:
+    """The picture's name, which leads nowhere but into its folder."""
+    name = field(record, "file_name", str)
+    if name.startswith("/") or ".." in name.split("/") or "\\" in name or "\0" in name:
+        raise ValueError(f"'file_name' is {_shown(name)}, expected a name in the folder.")
+    return name
 
 
 def _object(record: dict[str, Any]) -> Object:

@@ -3,7 +3,9 @@
 Every picture is opened, but none is decoded that is evidently whole: `records.build` does that.
 """
 
+import contextlib
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +19,11 @@ from dit_jax.data.check.masks import mask_problems
 from dit_jax.data.check.report import Problem, Report
 from dit_jax.data.entries import Annotations, Entry, NamedBox
 from dit_jax.data.pixels import (
+    LARGE,
     Frame,
     ImageStore,
     Size,
+    depth,
     frame,
     looks_like_corners,
     open_images,
@@ -31,7 +35,8 @@ from dit_jax.data.tokenizer import Tokenizer
 __all__ = ["Problem", "Report", "check"]
 
 T = TypeVar("T")
-Seen = tuple[Size, int]  # of a picture as it is stored, and its EXIF orientation
+# Of a picture as it is stored, its EXIF orientation, and what is to be said of its bits.
+Seen = tuple[Size, int, str]
 READERS = 8  # pictures that are read at once
 SPLIT_NAME = re.compile(r"train|val|test\w*")
 
@@ -160,8 +165,9 @@ def _pictures(
     first = {entry.file_name: entry for entry in reversed(entries)}
     count = Counter(entry.file_name for entry in entries)
     seen, problems = {}, []
+    alone = threading.Lock()
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda name: _picture(store, name), first)
+        found = pool.map(lambda name: _picture(store, name, alone), first)
         for name, one in zip(first, _bar(found, "pictures", progress, len(first)), strict=True):
             if isinstance(one, tuple):
                 seen[name] = one
@@ -169,22 +175,27 @@ def _pictures(
             kind, text = ("cannot be read" if name in store else "are missing"), one
             more = f" ({count[name]} referents)" if count[name] > 1 else ""
             problems.append(Problem(f"pictures that {kind}", True, first[name].name, text + more))
+    for name, (*_, said) in seen.items():
+        if said:
+            text = f"{name} {said}"
+            problems.append(Problem("pictures of more than 8 bits", False, first[name].name, text))
     return seen, [*problems, *_turned(entries, seen), *_other_sizes(entries, seen)]
 
 
-def _picture(store: ImageStore, name: str) -> Seen | str:
-    """The size and orientation of a picture, or what is wrong with it."""
-    try:
-        data = store.read(name)
-        return picture_size(data, name=name), orientation(data)
-    except ValueError as error:
-        return str(error)
+def _picture(store: ImageStore, name: str, alone: threading.Lock) -> Seen | str:
+    """The size and orientation of a picture, or what is wrong with it; large ones one by one."""
+    with alone if store.size(name) > LARGE else contextlib.nullcontext():
+        try:
+            data = store.read(name)
+            return picture_size(data, name=name), orientation(data), depth(data, name=name)
+        except ValueError as error:
+            return str(error)
 
 
 def _frame(entry: Entry, seen: dict[str, Seen]) -> Frame | None:
     if (found := seen.get(entry.file_name)) is None:
         return None
-    stored, turned = found
+    stored, turned, _ = found
     return frame(entry, stored=stored, orientation=turned)
 
 

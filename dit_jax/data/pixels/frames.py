@@ -54,8 +54,11 @@ def _claimed(entry: Entry) -> Iterator[Size]:
     if entry.size is not None:
         yield entry.size
     files = [one.path for one in entry.segmentations or () if isinstance(one, MaskFile)]
-    found = [header(path.read_bytes()) for path in files if path.is_file()]
-    yield from (size for _, size in filter(None, found))
+    for path in (path for path in files if path.is_file()):
+        with path.open("rb") as file:
+            found = header(file)
+        if found is not None:
+            yield found[1]
 
 
 def _places(entry: Entry) -> Iterator[tuple[float, float]]:

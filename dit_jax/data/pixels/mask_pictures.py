@@ -16,7 +16,8 @@ from PIL import Image
 
 from dit_jax.data.entries import Label, MaskFile
 from dit_jax.data.pixels.decode import DAMAGED
-from dit_jax.data.pixels.picture_size import check_pixels, header
+from dit_jax.data.pixels.near_names import near
+from dit_jax.data.pixels.picture_size import check_pixels, content, header
 
 Levels = Integer[np.ndarray, "H W"]  # as few bits as there are
 Mask = Bool[np.ndarray, "H W"]
@@ -57,7 +58,7 @@ class Values:
 def read_mask(file: MaskFile) -> MaskPicture:
     """Raises ValueError, in one sentence with the path, for what is no mask."""
     if not file.path.is_file():
-        raise ValueError(f"the mask picture {file.path} is missing.")
+        raise ValueError(f"the mask picture {file.path} is missing{near(file.path)}.")
     try:
         image, bits = _open(file.path)
         if file.label is None:
@@ -69,7 +70,8 @@ def read_mask(file: MaskFile) -> MaskPicture:
 
 def _open(path: Path) -> tuple[Image.Image, int]:
     """The decoded picture and its bits a channel."""
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = content(file, path.stat().st_size, name="it")
     kind, size = header(data) or ("", (0, 0))
     if kind != "PNG":
         raise ValueError(UNREADABLE)

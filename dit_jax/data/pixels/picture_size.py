@@ -7,6 +7,8 @@ A header is also where a decompression bomb shows: a few bytes that claim more p
 memory are refused before anything is decoded.
 """
 
+import io
+
 from dit_jax.data import from_pillow
 from dit_jax.data.pixels.decode import decode_image, opened
 
@@ -17,6 +19,9 @@ LAST = {
 }  # what a picture that was not cut off ends on
 ENDING = 64  # bytes of padding that may follow
 LARGEST = 200_000_000  # pixels: the largest sensors of phones; 600 MB as RGB
+LARGEST_FILE = 6 * LARGEST + 2**20  # bytes: as many pixels of 16 bits, uncompressed
+LARGE = 2**26  # bytes: of a file of more, the header says first what to expect
+DEEPEST = 16  # bytes a pixel: four channels of 32 bits, uncompressed
 
 
 def picture_size(data: bytes, *, name: str) -> Size:
@@ -34,13 +39,33 @@ def picture_size(data: bytes, *, name: str) -> Size:
     return decode_image(data, name=name).shape[:2]
 
 
-def header(data: bytes) -> tuple[str, Size] | None:
-    """The format and the size that a picture claims, without decoding it; None for no picture."""
+def header(data: bytes | io.BufferedIOBase) -> tuple[str, Size] | None:
+    """The format and the size that a picture claims, without decoding it; None for no picture.
+
+    Of a file no more is read than that takes.
+    """
     if (found := opened(data)) is None:
         return None
     kind, image = found
     with image:
         return kind, (image.height, image.width)
+
+
+def content(file: io.BufferedIOBase, size: int, *, name: str) -> bytes:
+    """All of a file of `size` bytes; ValueError where its picture cannot need as many."""
+    if size > LARGE:
+        found = header(file)
+        if found is None:
+            raise ValueError(f"{name} has {size} bytes and does not begin as a picture does.")
+        height, width = found[1]
+        check_pixels(height, width, name=name)
+        if size > min(LARGEST_FILE, LARGE + DEEPEST * height * width):
+            raise ValueError(
+                f"{name} has {size} bytes, which are too many for a picture of {height}x{width}"
+                " (height x width)."
+            )
+        file.seek(0)
+    return file.read(size)
 
 
 def orientation(data: bytes) -> int:

@@ -10,6 +10,9 @@ import zlib
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from dit_jax.data.pixels.near_names import near, near_name
+from dit_jax.data.pixels.picture_size import content
+
 
 @runtime_checkable
 class ImageStore(Protocol):
@@ -17,6 +20,10 @@ class ImageStore(Protocol):
 
     def read(self, file_name: str) -> bytes:
         """The encoded picture; ValueError, naming it, where it is missing or damaged."""
+        ...
+
+    def size(self, file_name: str) -> int:
+        """Bytes that `read` will give; 0 where there is nothing to read."""
         ...
 
     def __contains__(self, file_name: str) -> bool: ...
@@ -45,8 +52,13 @@ class Folder:
     def read(self, file_name: str) -> bytes:
         path = self._path / file_name
         if not path.is_file():
-            raise ValueError(f"the picture {path} is missing.")
-        return path.read_bytes()
+            raise ValueError(f"the picture {path} is missing{near(path)}.")
+        with path.open("rb") as file:
+            return content(file, self.size(file_name), name=f"the picture {path}")
+
+    def size(self, file_name: str) -> int:
+        path = self._path / file_name
+        return path.stat().st_size if path.is_file() else 0
 
 
 class Zip:
@@ -69,14 +81,20 @@ class Zip:
     def read(self, file_name: str) -> bytes:
         members = self._members(file_name)
         if len(members) != 1:
-            found = f"there more than once: {', '.join(members)}" if members else "missing"
+            found = f"there more than once: {', '.join(members)}"
+            if not members:
+                found = f"missing{near_name(file_name.rpartition('/')[2], self._paths)}"
             raise ValueError(f"the picture {file_name} of {self._path} is {found}.")
+        name = f"the picture {members[0]} of {self._path}"
         try:
-            return self._open().read(members[0])
+            with self._open().open(members[0]) as file:
+                return content(file, self.size(file_name), name=name)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
-            raise ValueError(
-                f"the picture {members[0]} of {self._path} cannot be unpacked: {e}."
-            ) from e
+            raise ValueError(f"{name} cannot be unpacked: {e}.") from e
+
+    def size(self, file_name: str) -> int:
+        members = self._members(file_name)
+        return self._archive.getinfo(members[0]).file_size if members else 0
 
     def _members(self, file_name: str) -> list[str]:
         """Which members a name can mean; never another folder's picture of the same name."""

@@ -35,6 +35,7 @@ from dit_jax.data.pixels import (
 from dit_jax.data.records.format import serialize, sha256, shard_name
 
 RECENT = 64  # pictures kept for the next referents of the same ones
+RECENT_BYTES = 2**28  # of these together, the latest aside
 RECORDS, NOTES = "records", "notes"  # in the folder of an unfinished build
 OWN_PICTURE = 2**62  # above every image_id of COCO
 SPLIT = re.compile(r"[A-Za-z0-9_]+")  # as TFDS's file names allow
@@ -94,9 +95,12 @@ class Pictures:
             size = decode_image(data, name=name).shape[:2]
             self._recent[file_name] = Picture(data, size, orientation(data))
         self._recent.move_to_end(file_name)
-        while len(self._recent) > RECENT:
+        while len(self._recent) > RECENT or (len(self._recent) > 1 and self._size() > RECENT_BYTES):
             self._recent.popitem(last=False)
         return self._recent[file_name]
+
+    def _size(self) -> int:
+        return sum(len(picture.data) for picture in self._recent.values())
 
 
 def write_all(

@@ -2,6 +2,11 @@
 
 import { percent } from "./maps.js";
 
+const SCORES = {
+  predicted_iou: { name: "predicted IoU", meaning: "How well the model expects its mask to fit, from 0 to 1." },
+  confidence: { name: "confidence", meaning: "The mean probability of the mask's pixels, from 0 to 1." },
+};
+
 // The newest first. `acts`: choose, drop, undo, download, hover(item, word or null), pin(item, word).
 export function listed(items, active, acts) {
   return items.map((item) => entry(item, item === active, acts)).reverse();
@@ -52,11 +57,12 @@ function figures(item) {
   const said = [answer.share ? `${percent(answer.share)} of the picture` : "no pixel"];
   if (answer.presence !== null) said.push(`${percent(answer.presence)} sure that it is there`);
   if (answer.nothing) said.push("so: nothing is meant");
-  if (answer.score !== null) said.push(`score ${answer.score.toFixed(2)}`);
+  const score = SCORES[answer.score_kind];
+  said.push(`${score.name} ${answer.score.toFixed(2)}`);
   const against = points.filter(([, , label]) => !label).length;
   if (points.length) said.push(`${points.length} point${points.length > 1 ? "s" : ""}, ${against} of them against`);
   line.textContent = said.join(" · ");
-  line.title = "The score is the IoU that the decoder expects of its mask; DIT does not train it.";
+  line.title = score.meaning;
   return line;
 }
 

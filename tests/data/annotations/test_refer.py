@@ -176,6 +176,14 @@ def _split_as_path(refs, instances):
     refs[1]["split"] = "../val"
 
 
+def _file_elsewhere(refs, instances):
+    instances["images"][0]["file_name"] = "../../secret.jpg"
+
+
+def _absolute_file(refs, instances):
+    refs[1]["file_name"] = "/etc/secret.jpg"
+
+
 def _no_list(refs, instances):
     refs.clear()
 
@@ -203,6 +211,14 @@ def _no_list(refs, instances):
         (_sentence_is_a_number, "record 1: 'sent' is 3, expected str"),
         (_billion_laughs, r"record 1: 'ref_id' is \[\[\[.*, expected int"),
         (_split_as_path, "record 1: 'split' is '../val', expected letters, digits and _"),
+        (
+            _file_elsewhere,
+            r"images\[0\]: 'file_name' is '../../secret.jpg', expected a name in the",
+        ),
+        (
+            _absolute_file,
+            "record 1: 'file_name' is '/etc/secret.jpg', expected a name in the folder",
+        ),
         (_no_list, r"refs\(unc\).p holds no list of referents"),
     ],
 )

@@ -1,13 +1,18 @@
 """Pictures in folders and in zip files."""
 
+import io
 import os
 import pickle
+import sys
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 
+from dit_jax.data.pixels.picture_size import content as content_of
 from dit_jax.data.pixels.stores import open_images
 
 NAMES = [f"COCO_train2014_{number}.jpg" for number in range(20)]
@@ -87,6 +92,66 @@ def test_a_damaged_member_is_named(tmp_path):
     file.write_bytes(file.read_bytes().replace(b"the picture", b"not the pic"))
     with pytest.raises(ValueError, match=r"the picture a/1.jpg of .*x.zip cannot be unpacked"):
         open_images(file).read("1.jpg")
+
+
+def bomb(size, *, begins=b""):
+    """A member of few bytes that unpacks to `size`."""
+    packed = io.BytesIO()
+    archive = zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with archive, archive.open("1.bmp", "w") as member:
+        member.write(begins)
+        for _ in range(size >> 20):
+            member.write(bytes(2**20))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (None, "has 83886080 bytes and does not begin as a picture does"),
+        ((30, 20), "has 83887934 bytes, which are too many for a picture of 30x20"),
+    ],
+)
+def test_a_member_is_not_unpacked_beyond_its_picture(tmp_path, picture, message):
+    begins = b"" if picture is None else cv2.imencode(".bmp", np.ones((*picture, 3), np.uint8))[1]
+    (tmp_path / "x.zip").write_bytes(bomb(80 << 20, begins=bytes(begins)))
+    store = open_images(tmp_path / "x.zip")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"the picture 1.bmp of .*x.zip {message}"):
+        store.read("1.bmp")
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+
+
+def test_a_member_that_unpacks_to_more_than_it_claims(tmp_path):
+    data = bomb(8 << 20)
+    assert data.count((8 << 20).to_bytes(4, "little")) >= 1
+    (tmp_path / "x.zip").write_bytes(data.replace((8 << 20).to_bytes(4, "little"), b"\0\1\0\0"))
+    store = open_images(tmp_path / "x.zip")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"x.zip cannot be unpacked: Bad CRC-32"):
+        store.read("1.bmp")
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_large_picture_is_read(tmp_path, monkeypatch, kind):
+    """One whose header says that it has to be."""
+    monkeypatch.setattr(sys.modules[content_of.__module__], "LARGE", 1000)
+    data = bytes(cv2.imencode(".bmp", np.ones((300, 200, 3), np.uint8))[1])
+    (tmp_path / "1.bmp").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.bmp", data)
+    store = open_images(tmp_path if kind == "folder" else tmp_path / "x.zip")
+    assert store.read("1.bmp") == data and store.size("1.bmp") == len(data) > 1000
+
+
+def test_a_sparse_file_is_not_read(tmp_path):
+    with (tmp_path / "1.jpg").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match="1.jpg has 1099511627776 bytes and does not begin as a p"):
+        open_images(tmp_path).read("1.jpg")
 
 
 def test_anything_else_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from places import ROOT
 
 from dit_jax.data.annotations import refer
 from dit_jax.data.entries import Annotations, Entry, MaskFile
+from dit_jax.data.pixels import open_images
 from dit_jax.data.records import format, write
 from dit_jax.data.records.folder import Records, build, existing, manifest, verify
 from dit_jax.data.referent import Source
@@ -215,6 +216,19 @@ def test_a_picture_is_decoded_once_for_its_referents(tmp_path, monkeypatch):
     )
     make(drawn(tmp_path), tmp_path / "out")
     assert len(decoded) == 6  # of 11 referents
+
+
+def test_what_is_kept_of_pictures_is_bounded_in_bytes(tmp_path, monkeypatch):
+    images = drawn(tmp_path).images
+    monkeypatch.setattr(write, "RECENT_BYTES", (images / "0.png").stat().st_size + 10)
+    decoded, real = [], write.decode_image
+    monkeypatch.setattr(
+        write, "decode_image", lambda data, name: decoded.append(name) or real(data, name=name)
+    )
+    pictures = write.Pictures(open_images(images))
+    for name in ("0.png", "0.png", "1.png", "1.png", "0.png"):
+        pictures.read(name, name=name)
+    assert decoded == ["0.png", "1.png", "0.png"]
 
 
 def test_a_second_build_writes_nothing_and_other_files_are_noticed(tmp_path):
@@ -486,7 +500,7 @@ def _age(path):
         (_forge_index, r"train: record 0 \(drawn train ref_id 0 .*is not the index's"),
         (_miscount, "val: found .*'no_target': 1.* the manifest says .*'no_target': 2"),
         (_truncate_manifest, "manifest.json is damaged"),
-        (_age, "holds records of format 0, expected 2"),
+        (_age, "holds records of format 0, expected 3"),
     ],
 )
 def test_verify_notices(tmp_path, damage, message):
