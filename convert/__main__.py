@@ -200,7 +200,10 @@ def _name(named: str) -> str:
 
 def _blocks(text: str) -> tuple[int, ...]:
     """`2,5,8,11`, or `none`."""
-    return () if text == "none" else tuple(int(word) for word in text.split(","))
+    words = [] if text == "none" else text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither numbers as in 2,5,8,11 nor none")
+    return tuple(map(int, words))
 
 
 def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:

@@ -94,10 +94,12 @@ def described(source: Path) -> Bert | None:
 
 
 def _refuse_roberta(found: Checkpoint) -> None:
-    """It has BERT's tensors; 2ⁿ + 2 positions or one type of tokens give it away."""
+    """It has BERT's tensors; 2ⁿ + 2 positions, one type of tokens or zeros where a padding's
+    position is give it away."""
     embeddings = infer.bert_embeddings(found)
     positions, types = embeddings["position"][0], embeddings["token_type"][0]
-    if types == 1 or (positions - 2).bit_count() == 1:
+    padding = found.tensors[infer.EMBEDDINGS.format("position")][1:2]
+    if types == 1 or (positions - 2).bit_count() == 1 or not padding.any():
         raise ValueError(
             f"{found.source} looks like RoBERTa or XLM-R, whose positions start at 2: it has"
             f" {positions} positions and {types} types of tokens. If it is a BERT, put its"

@@ -30,6 +30,7 @@ RANGES: tuple[Range, ...] = (
         (
             *("optim.lr", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
             *("checkpoint.keep_latest", "train.log_every", "train.max_nonfinite"),
+            "data.ahead_gb",
         ),
     ),
     (
@@ -136,7 +137,11 @@ class Data:
     eval_limit: int  # expressions of a split that are scored; 0 = all
     augmentation: Augment
     workers: int  # processes that prepare batches; 0 = threads
+    ahead_gb: float  # memory of a host for batches that are made ahead, in 10^9 bytes
     shapes: ShapesData
+
+    def ahead_bytes(self) -> int:
+        return int(self.ahead_gb * 1e9)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ GET  /api/model                 what the model is and takes
 POST /api/pictures              a picture's bytes → its id
 POST /api/examples              a drawn picture, with expressions that fit it
 GET  /api/pictures/ID.jpg       as it is shown
+GET  /api/pictures/ID.png       a drawn one, at its own size
 POST /api/segment               {"picture", "text", "points"} → a mask and its id
 POST /api/words                 {"answer"} → word maps
 GET  /api/answers/ID/mask.png   at the picture's own size
@@ -105,7 +106,7 @@ class Demo:
         size = max(self._segmenter.arch.image_size, shapes.SMALLEST_SIZE)
         drawn = shapes.scene("val", secrets.randbelow(SCENES), size=size)
         texts = tuple(target.expressions[0].text for target in drawn.targets)
-        return self._keep(show(drawn.image(), self._segmenter), texts=texts)
+        return self._keep(show(drawn.image(), self._segmenter, drawn=True), texts=texts)
 
     def segment(self, question: dict[str, Any]) -> replies.Json:
         fields.check_keys(question, known=("picture", "text", "points"))
@@ -155,11 +156,21 @@ def _add_routes(app: Flask, demo: Demo) -> None:
     def jpeg(key: str) -> Response:
         return Response(demo.pictures[key].jpeg, mimetype="image/jpeg")
 
+    @app.get("/api/pictures/<key>.png")
+    def drawing(key: str) -> Response:
+        data = demo.pictures[key].drawn
+        if data is None:
+            raise Gone("this picture was not drawn here; its file is where it was chosen.")
+        return _png(data, "drawing.png")
+
     @app.get("/api/answers/<key>/mask.png")
     def mask(key: str) -> Response:
-        data, name = demo.mask(key)
-        how = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(data, mimetype="image/png", headers=how)
+        return _png(*demo.mask(key))
+
+
+def _png(data: bytes, name: str) -> Response:
+    how = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(data, mimetype="image/png", headers=how)
 
 
 def _answer_mistakes(app: Flask) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 from tqdm import tqdm
 
-from dit_jax.data.pipeline import eval_batches
+from dit_jax.data.pipeline import AHEAD, eval_batches
 from dit_jax.data.referent import Source, Stated
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.bootstrap import intervals
@@ -67,6 +67,7 @@ def evaluate(
     shard_index: int = 0,
     shard_count: int = 1,
     gather: Gather | None = None,
+    ahead_bytes: int = AHEAD,
 ) -> Evaluation:
     """Scores of each protocol over all expressions, and `keep` samples spread over them.
 
@@ -80,6 +81,7 @@ def evaluate(
         `prediction_files`; with several shards, each writes a file of its own beside it.
       about: what each of its lines says first, e.g. {"dataset": …, "split": …}.
       gather: brings the shards' outcomes together; without it, scores are those of this shard.
+      ahead_bytes: memory for batches that are made before they are asked for.
 
     What the scores depend on beside the protocol, like a limit, is in their "remarks".
     """
@@ -88,8 +90,9 @@ def evaluate(
     expressions = int(source.expression_counts().sum())
     count = _count(expressions, limit)
     share = range(shard.index, count, shard.count)
-    sharding = {"shard_index": shard.index, "shard_count": shard.count}
-    batches = iter(eval_batches(source, tokenizer, size=size, batch_size=batch_size, **sharding))
+    how = dict(size=size, batch_size=batch_size, ahead_bytes=ahead_bytes)
+    how |= dict(shard_index=shard.index, shard_count=shard.count)
+    batches = iter(eval_batches(source, tokenizer, **how))
     with ExitStack() as stack:
         answers = predictions(predict_fn, batches, count=count, shard_count=shard.count)
         stack.enter_context(closing(answers))

@@ -38,6 +38,7 @@ class Answer:
     content: Content
     truth: Bool[np.ndarray, "H W"]
     presence: float | None = None  # logit of "something is meant"; None: the model does not say
+    predicted_iou: float | None = None  # by the decoder's head; None where nobody trained it
     threshold: float = THRESHOLD
     presence_threshold: float = PRESENCE_THRESHOLD
 
@@ -46,6 +47,13 @@ class Answer:
         """The logits at the picture's size; several protocols share them."""
         height, width = self.truth.shape
         return restore(self.logits, self.content, height=height, width=width)
+
+    @property
+    def score(self) -> float:
+        """How good the model takes its mask to be, as `Segmentation.score` says it."""
+        if self.predicted_iou is not None:
+            return self.predicted_iou
+        return confidence(self.resized, threshold=self.threshold)
 
     @property
     def nothing(self) -> bool | None:
@@ -253,6 +261,13 @@ def logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def _sigmoid(logits: Float32[np.ndarray, "S S"]) -> Float32[np.ndarray, "S S"]:
+def confidence(logits: Float32[np.ndarray, "H W"], *, threshold: float) -> float:
+    """The mean probability inside the mask of `original`, from `threshold` to 1; 0 where it has no
+    pixel."""
+    inside = logits[logits > logit(threshold)]
+    return float(_sigmoid(inside).mean(dtype=np.float64)) if inside.size else 0.0
+
+
+def _sigmoid(logits: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
     """Without overflow: tanh saturates where exp would not fit a float32."""
     return 0.5 + 0.5 * np.tanh(0.5 * logits)

@@ -17,11 +17,15 @@ from pathlib import Path
 import numpy as np
 from tokenizers import BertWordPieceTokenizer
 
+# By the name in the program: the IoU that a model was trained to predict, or the mean probability
+# inside the mask.
+SCORES = {"predicted_iou": "predicted IoU", "confidence": "confidence"}
 STEP = 256  # pixels: arrays whose sides are the same multiples of it share one compilation
 
 
 class Segmenter:
-    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts]."""
+    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts], which
+    is there under the name of its kind too: a key of SCORES."""
 
     def __init__(self, folder: Path):
         self.program = (Onnx if (folder / "segment.onnx").is_file() else StableHlo)(folder)
@@ -35,7 +39,8 @@ class Segmenter:
         mask = np.array([piece.attention_mask for piece in pieces], np.int32)
         if mask.sum(1).min() < 3:  # [CLS], a word, [SEP]
             raise ValueError(f"an expression of {texts} is empty, expected at least one word.")
-        return self.program(image, ids, mask)
+        said = self.program(image, ids, mask)
+        return said | {"score": said[kind_of(said)]}
 
 
 class StableHlo:
@@ -86,6 +91,10 @@ def words(folder: Path) -> BertWordPieceTokenizer:
     )
 
 
+def kind_of(said: dict[str, np.ndarray]) -> str:
+    return next(kind for kind in SCORES if kind in said)
+
+
 def weights(path: Path) -> dict[str, np.ndarray]:
     """Float32 parameters (safetensors) of a program that is too large to hold them."""
     if not path.is_file():
@@ -109,6 +118,7 @@ if __name__ == "__main__":
         said = Segmenter(Path(__file__).resolve().parent)(image, texts)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+    called = SCORES[kind_of(said)]
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")
-        print(f"{picture.stem}-{i + 1}.png: {text}, predicted IoU {said['score'][i]:.2f}")
+        print(f"{picture.stem}-{i + 1}.png: {text}, {called} {said['score'][i]:.2f}")

@@ -29,7 +29,8 @@ from dit_jax.predict.segmentation import Segmentation
 
 PREDICTIONS, MASKS, OVERLAYS = "predictions.jsonl", "masks", "overlays"
 PARTIAL = f"{PREDICTIONS}.partial"
-ANSWER = ("size", "nothing", "presence", "score", "mask", "mask_file")  # the rest is the question
+# The rest of a line is the question.
+ANSWER = ("size", "nothing", "presence", "score", "score_kind", "mask", "mask_file")
 SIDE = 1280  # pixels of an overlay's longer side, at most
 WORD = 40  # characters of a picture's name, and of the text, in a file's name
 
@@ -102,6 +103,7 @@ class Outputs:
             "nothing": answer.nothing,
             "presence": answer.presence,
             "score": answer.score,
+            "score_kind": answer.score_kind,
             "mask": encoded(answer.mask),
             "mask_file": mask,
         }

@@ -228,19 +228,21 @@ class Segmenter:
 
     def _segmentations(self, asked: Request, answer: Answer) -> Iterator[Segmentation]:
         there = 0.0 if answer.presence is None else answer.presence
-        if not (np.isfinite(answer.logits).all() and np.isfinite(there)):
+        judged = self.arch.iou_trained
+        said = (answer.logits, there, answer.iou if judged else 0.0)
+        if not all(np.isfinite(x).all() for x in said):
             raise ValueError(
                 f"the model's logits for {asked.picture.name} are not finite; its weights are"
                 " damaged or do not belong to its architecture."
             )
-        for logits, score in zip(answer.logits, answer.iou, strict=True):
+        for logits, iou in zip(answer.logits, answer.iou, strict=True):
             yield Segmentation(
                 name=asked.picture.name,
                 text=asked.text,
                 height=asked.picture.height,
                 width=asked.picture.width,
                 logits=inside(logits, asked.picture.content).copy(),
-                score=float(score),
+                predicted_iou=float(iou) if judged else None,
                 presence=None if answer.presence is None else 0.5 + 0.5 * float(np.tanh(there / 2)),
                 nothing=None if answer.presence is None else there < logit(self.presence_threshold),
                 threshold=self.threshold,

@@ -36,7 +36,7 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
         datasets.check()
         found, about = trained.load(config, workdir, model_dir=model_dir), _settings(config)
         for split in datasets.splits:
-            result = _probe_split(found, split, batch_size=config.eval.batch_size, settings=about)
+            result = _probe_split(found, split, config=config, settings=about)
             path = workdir / "probe" / f"{split.dataset}-{split.name}"
             names = {"dataset": split.dataset, "split": split.name}
             _write(result, path, about=names | {"model": str(model_dir or workdir)} | about)
@@ -45,14 +45,15 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
 
 
 def _probe_split(
-    found: Trained, split: Scored, *, batch_size: int, settings: dict[str, Any]
+    found: Trained, split: Scored, *, config: configs.Config, settings: dict[str, Any]
 ) -> probes.Result:
     model = found.model
 
     def predict(batch: Batch) -> Answers:
         return model.predict(found.params, steps.place_batch(batch, model.mesh))
 
-    about = dict(size=model.arch.image_size, batch_size=batch_size)
+    about = dict(size=model.arch.image_size, batch_size=config.eval.batch_size)
+    about |= dict(ahead_bytes=config.data.ahead_bytes())
     return probes.probe(predict, split.open(), model.tokenizer, **about, **settings)
 
 

@@ -75,6 +75,7 @@ class Run:
             seed=config.seed,
             own=hosts.share(mesh).rows(rules.batch_size),
             workers=config.data.workers,
+            ahead_bytes=config.data.ahead_bytes(),
             on_error=config.data.on_error,
             parts=training.source.lengths if config.data.weights else (),
             weights=config.data.weights,

@@ -36,11 +36,19 @@ class Scorer:
     rules: configs.Eval
     limit: int  # expressions of a split; 0 = all
     pictures: int  # answers that are kept to be drawn
+    ahead_bytes: int  # of batches that are made ahead
 
     @staticmethod
     def of(config: configs.Config, workdir: Path, *, model: Model, datasets: Datasets) -> "Scorer":
-        limit, pictures = config.data.eval_limit, config.train.pictures
-        return Scorer(model, datasets.splits, workdir, config.eval, limit, pictures)
+        return Scorer(
+            model,
+            datasets.splits,
+            workdir,
+            config.eval,
+            limit=config.data.eval_limit,
+            pictures=config.train.pictures,
+            ahead_bytes=config.data.ahead_bytes(),
+        )
 
     def split(
         self, params: Params, split: Scored, *, about: About | None, stop: Stop | None = None
@@ -66,6 +74,7 @@ class Scorer:
             shard_index=share.index,
             shard_count=share.count,
             gather=several if share.count > 1 else None,
+            ahead_bytes=self.ahead_bytes,
         )
         if hosts.is_primary():
             remarks = {"trained_on": about}

@@ -27,6 +27,7 @@ FREE = (
         "train.pictures",
         "train.max_nonfinite",
         "data.workers",
+        "data.ahead_gb",
         "checkpoint.",
     ),
     *("probe.", "eval.bootstrap", "eval.predictions", "profile_steps", "compile_cache"),

@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from dit_jax import vocabulary
 from dit_jax.models import initial
@@ -41,6 +41,7 @@ from dit_jax.vocabulary import VOCAB
 from dit_jax.weights import hub, manifest
 
 FORMAT = 1
+STORED = ("F32", "I64")  # as safetensors calls them; integers are never parameters
 PRESENCE_HEAD = "mask_decoder.presence_head."
 CONFIG, WEIGHTS, UNUSED = "config.json", "model.safetensors", "unused.safetensors"
 
@@ -300,9 +301,17 @@ def _config(path: Path) -> dict:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file; raises ValueError where it is not whole."""
+    """The tensors of a safetensors file that `write_tensors` wrote.
+
+    Raises ValueError where it is not whole, or holds other numbers than those that are written.
+    """
     try:
-        return load_file(path)
+        with safe_open(path, framework="np") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            odd = [f"{printed(n)} {kind}" for n, kind in kinds.items() if kind not in STORED]
+            if odd:
+                raise ValueError(f"{path} holds {few(odd)}; expected {' or '.join(STORED)}.")
+            return file.get_tensors()
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {printed(str(error))}.") from error
 

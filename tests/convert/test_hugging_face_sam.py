@@ -194,6 +194,9 @@ def test_assemble_reads_it(folder, theirs, expected):
     [
         (None, dict(model_type="sam2"), "model_type 'sam2' (SAM 2); expected 'sam'"),
         (None, dict(model_type="sam_hq"), "model_type 'sam_hq' (SAM-HQ)"),
+        (None, dict(vision_config=3), "says vision_config 3; expected a section"),
+        ("vision_config", dict(global_attn_indexes=3), "global_attn_indexes 3; expected list"),
+        ("vision_config", dict(image_size=64.0), "image_size 64.0; expected int"),
         ("vision_config", dict(hidden_act="gelu_new"), "vision_config.hidden_act 'gelu_new'"),
         ("vision_config", dict(layer_norm_eps=1e-5), "vision_config.layer_norm_eps 1e-05"),
         ("vision_config", dict(patch_size=8), "vision_config.patch_size 8; expected 16"),

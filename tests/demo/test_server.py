@@ -36,8 +36,9 @@ def test_a_picture_and_a_mask(client, segmenter):
     jpeg = client.get(f"/api/pictures/{picture['id']}.jpg")
     assert jpeg.mimetype == "image/jpeg" and read(jpeg.data).shape == (351, 512, 3)
     said = client.post("/api/segment", json={"picture": picture["id"], "text": TEXT}).json
-    assert set(said) == {"id", "mask", "share", "score", "presence", "nothing"}
+    assert set(said) == {"id", "mask", "share", "score", "score_kind", "presence", "nothing"}
     (expected,) = segmenter(photo(), TEXT)
+    assert (said["score"], said["score_kind"]) == (pytest.approx(expected.score), "confidence")
     assert 0.05 < expected.mask.mean() < 0.95  # or nothing here could fail
     download = client.get(f"/api/answers/{said['id']}/mask.png")
     assert download.headers["Content-Disposition"] == 'attachment; filename="mask-the-red-star.png"'

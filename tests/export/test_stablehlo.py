@@ -69,6 +69,7 @@ def agree(said, expected):
         assert said["mask"][i].shape == answer.mask.shape
         assert iou(said["mask"][i], answer.mask) >= 0.999
         assert np.abs(said["probability"][i] - answer.probability).max() < 0.01
+        assert said["score"] is said[answer.score_kind]
         assert abs(said["score"][i] - answer.score) < 0.01
         assert abs(said["presence"][i] - answer.presence) < 0.01
     return np.mean([answer.mask.mean() for answer in expected])
@@ -182,7 +183,7 @@ def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
     how = dict(cwd=tmp_path, env=environment(programs), capture_output=True, text=True)
     done = subprocess.run(command, **how, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
+    assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
     for number, expected in enumerate(python(image, TEXTS), 1):
         mask = np.asarray(Image.open(tmp_path / f"photo-{number}.png"))
         assert mask.dtype == bool and iou(mask, expected.mask) >= 0.999

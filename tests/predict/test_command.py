@@ -69,6 +69,7 @@ def test_every_text_for_every_picture(model, photos, tmp_path, capsys):
         written = cv2.imread(str(out / line["mask_file"]), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(written, stored.mask() * np.uint8(255))
         assert line["score"] == pytest.approx(expected.score, rel=1e-3)
+        assert line["score_kind"] == expected.score_kind == "confidence"
     masks = sorted(path.name for path in (out / "masks").iterdir())
     assert masks[:2] == ["00001-photo-0-the-red-star.png", "00002-photo-0-the-large-square.png"]
     with Image.open(out / "overlays" / "00005-photo-2-the-red-star.jpg") as overlay:

@@ -1,5 +1,6 @@
 """`Segmenter`: every form of a picture, lists, what is computed once, the evaluation's masks."""
 
+import dataclasses
 import io
 import threading
 
@@ -17,8 +18,10 @@ from dit_jax import Segmenter
 from dit_jax.data.pixels.pictures import rgb
 from dit_jax.eval.prediction_files import read
 from dit_jax.models.architecture import Injection
+from dit_jax.predict.engine import Request
 from dit_jax.predict.picture import DIT
 from dit_jax.predict.prompts import Prompt
+from dit_jax.predict.segmentation import Segmentation
 from dit_jax.train import scoring
 from dit_jax.train.sources import Datasets
 from dit_jax.weights import directory
@@ -77,7 +80,8 @@ def test_one_picture_and_one_text(segmenter):
     assert 0.05 < found.mask.mean() < 0.95  # or nothing here could fail
     assert 0 <= found.probability.min() < 0.35 < found.probability.max() <= 1
     np.testing.assert_array_equal(found.mask, found.probability > 0.35)
-    assert isinstance(found.score, float)
+    assert found.score == pytest.approx(found.probability[found.mask].mean(), rel=1e-5)
+    assert (type(found.score), found.score_kind) == (float, "confidence")
     assert (found.presence, found.nothing, found.text) == (None, None, STAR)
     (other,) = segmenter(photo(), SQUARE)
     assert (found.mask != other.mask).any()
@@ -291,6 +295,31 @@ def test_less_than_a_pixel_beyond_the_border_is_cut():
     assert half == Prompt(((width / 2, height / 4, 0),), (0.0, 0.0, width, height / 2))
     with pytest.raises(ValueError, match="units is 'percent'; expected one of pixel, fraction"):
         Prompt.of(None, None, picture=picture, units="percent")
+
+
+def test_the_score_of_a_trained_head_is_what_it_says(segmenter, monkeypatch):
+    (before,) = segmenter(photo(), STAR)
+    trained = dataclasses.replace(segmenter.arch, iou_trained=True)
+    monkeypatch.setattr(segmenter, "arch", trained)  # of the same programs
+    (found,) = segmenter(photo(), STAR)
+    assert found.score_kind == "predicted_iou"
+    asked = Request(segmenter.open(photo()), STAR, Prompt())
+    (answer,) = segmenter._engine.finish(segmenter._engine.start([asked], multimask=False))
+    assert found.score == pytest.approx(float(answer.iou[0]), rel=1e-4)
+    assert abs(found.score - before.score) > 1e-2
+
+
+@pytest.mark.parametrize("height", [2, 5])
+def test_a_confidence_is_of_the_mask_alone(height):
+    """And 0 without one: a mask that is not there is worth nothing."""
+    logits = np.array([[-9, 0.0], [2.0, -1]], np.float32)
+    about = dict(name="x", text="y", height=height, width=height, presence=None, nothing=None)
+    found = Segmentation(logits=logits, predicted_iou=None, threshold=0.35, **about)
+    assert found.score == pytest.approx(found.probability[found.mask].mean(), rel=1e-6)
+    if height == 2:
+        assert found.score == pytest.approx((0.5 + 1 / (1 + np.exp(-2))) / 2, rel=1e-6)
+    none = Segmentation(logits=logits - 9, predicted_iou=None, threshold=0.35, **about)
+    assert (none.score, none.mask.sum()) == (0.0, 0)
 
 
 def test_points_that_only_fill_up_a_batch_change_nothing(segmenter, default):

@@ -6,6 +6,6 @@ In: any Source, a tokenizer, a seed. Out: `Batch`es, of training without end or 
 
 from dit_jax.data.pipeline.batches import TrainBatches
 from dit_jax.data.pipeline.items import Batch
-from dit_jax.data.pipeline.streams import eval_batches, expression_table, train_batches
+from dit_jax.data.pipeline.streams import AHEAD, eval_batches, expression_table, train_batches
 
-__all__ = ["Batch", "TrainBatches", "eval_batches", "expression_table", "train_batches"]
+__all__ = ["AHEAD", "Batch", "TrainBatches", "eval_batches", "expression_table", "train_batches"]

@@ -15,6 +15,8 @@ from jaxtyping import Int
 
 from dit_jax.data.pipeline.items import NONE, Batch, Reader
 
+HELD_BY_WORKER = 3  # batches: in the making, on the way, and taken before its turn
+
 
 class TrainBatches(Iterator[Batch]):
     """An endless iterator over training batches that can be saved and restored.
@@ -27,11 +29,18 @@ class TrainBatches(Iterator[Batch]):
     """
 
     def __init__(
-        self, batches: grain.MapDataset, *, reader: Reader, workers: int, identity: dict[str, Any]
+        self,
+        batches: grain.MapDataset,
+        *,
+        reader: Reader,
+        workers: int,
+        ahead: int,
+        identity: dict[str, Any],
     ):
+        """`ahead` is how many batches may be there before they are asked for, 1 or more."""
         self._batches = batches
         self._reader = reader
-        self._workers = workers
+        self._how = dict(workers=workers, ahead=ahead)
         self._identity = identity
         self._next = 0
         self._iterator: grain.DatasetIterator | None = None  # started by the first batch
@@ -41,7 +50,7 @@ class TrainBatches(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         if self._iterator is None:
-            self._iterator = iter(_prefetch(self._batches[self._next :], workers=self._workers))
+            self._iterator = iter(_prefetch(self._batches[self._next :], **self._how))
         batch = next(self._iterator)
         failed = batch.pop("failed")
         try:
@@ -90,13 +99,13 @@ class TrainBatches(Iterator[Batch]):
 class EvalBatches(Iterable[Batch]):
     """Batches that come to an end; can be iterated over again."""
 
-    def __init__(self, batches: grain.MapDataset, *, reader: Reader, workers: int):
+    def __init__(self, batches: grain.MapDataset, *, reader: Reader, workers: int, ahead: int):
         self._batches = batches
         self._reader = reader
-        self._workers = workers
+        self._how = dict(workers=workers, ahead=ahead)
 
     def __iter__(self) -> Iterator[Batch]:
-        iterator = iter(_prefetch(self._batches, workers=self._workers))
+        iterator = iter(_prefetch(self._batches, **self._how))
         try:
             for batch in iterator:
                 _stop_where_all_failed(batch.pop("failed"), self._reader)
@@ -116,17 +125,23 @@ def _stop_where_all_failed(failed: Int[np.ndarray, "b tries"], reader: Reader) -
     raise ValueError(problem)
 
 
-def _prefetch(batches: grain.MapDataset, *, workers: int) -> grain.IterDataset:
+def _prefetch(batches: grain.MapDataset, *, workers: int, ahead: int) -> grain.IterDataset:
     """Prepare batches ahead of time. Batching comes first, so that each worker process makes
     whole batches and their order does not depend on how many there are."""
     if workers:
-        if not flags.FLAGS.is_parsed():  # Grain 0.2.18 reads its flags even where no app parsed any
-            flags.FLAGS.mark_as_parsed()
+        fitting = max(1, ahead // HELD_BY_WORKER)
+        if fitting < workers:
+            logging.warning(
+                "Of %d worker processes, %d start: memory is for as many.", workers, fitting
+            )
+        workers = min(workers, fitting)
+        # Grain 0.2.18 reads this flag of its own even where no app parsed any.
+        flags.FLAGS["grain_enable_multiprocess_worker_profiling"].present = 1
         in_worker = batches.to_iter_dataset(grain.ReadOptions(0, 0))
         options = grain.MultiprocessingOptions(num_workers=workers)
         return in_worker.mp_prefetch(options, worker_init_fn=_one_core).map(_own_memory)
-    threads = min(16, os.cpu_count() or 1)
-    return batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1))
+    waiting = min(17, (os.cpu_count() or 1) + 1, ahead)
+    return batches.to_iter_dataset(grain.ReadOptions(min(16, waiting), waiting))
 
 
 def _one_core(*_: int) -> None:

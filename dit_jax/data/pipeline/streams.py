@@ -24,6 +24,7 @@ from dit_jax.data.tokenizer import Tokenizer
 
 __all__ = ["Batch", "TrainBatches", "eval_batches", "expression_table", "train_batches"]
 
+AHEAD = 4_000_000_000  # bytes of batches that are made before they are asked for
 # What to do about a broken record → how many records one row tries.
 TRIES = {"stop": 1, "skip": 100}
 
@@ -38,6 +39,7 @@ def train_batches(
     seed: int,
     own: Int[np.ndarray, " rows"] | None = None,
     workers: int = 0,
+    ahead_bytes: int = AHEAD,
     parts: Sequence[int] = (),
     weights: Sequence[float] = (),
     on_error: str = "stop",
@@ -46,7 +48,8 @@ def train_batches(
 
     Every epoch is a new permutation of all referents. The stream is cut into batches across the
     ends of epochs: no batch is short and no referent is dropped. `index` is the referent's.
-    `workers` = 0 prepares batches in threads, otherwise in that many processes.
+    `workers` = 0 prepares batches in threads, otherwise in that many processes; at least one batch
+    is made ahead, and no more than `ahead_bytes` hold.
 
     Args:
       own: the rows of each batch that this host makes, the same ones that a host alone would make
@@ -79,6 +82,7 @@ def train_batches(
         rows.batch(len(own), drop_remainder=True, batch_fn=Collate(size)),
         reader=reader,
         workers=workers,
+        ahead=_ahead(ahead_bytes, rows=len(own), size=size),
         identity={
             "seed": seed,
             "referents": len(source),
@@ -111,6 +115,7 @@ def eval_batches(
     shard_index: int = 0,
     shard_count: int = 1,
     workers: int = 0,
+    ahead_bytes: int = AHEAD,
 ) -> EvalBatches:
     """Every expression once, in order. A broken record raises ValueError, naming it.
 
@@ -125,7 +130,13 @@ def eval_batches(
     rows = grain.MapDataset.range(-(-len(table) // step) * step).map(EvaluationRow(reader, table))
     rows = rows[shard_index::shard_count]
     batches = rows.batch(batch_size, drop_remainder=True, batch_fn=Collate(size))
-    return EvalBatches(batches, reader=reader, workers=workers)
+    ahead = _ahead(ahead_bytes, rows=batch_size, size=size)
+    return EvalBatches(batches, reader=reader, workers=workers, ahead=ahead)
+
+
+def _ahead(bytes_: int, *, rows: int, size: int) -> int:
+    """How many batches fit: a row is a picture of three channels, and a mask."""
+    return max(1, bytes_ // (rows * size * size * 4))
 
 
 def expression_table(source: Source) -> Int[np.ndarray, "n 2"]:

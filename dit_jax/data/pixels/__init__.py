@@ -16,6 +16,7 @@ from dit_jax.data.pixels.masks import (
     looks_like_corners,
     read_entry,
 )
+from dit_jax.data.pixels.near_names import near
 from dit_jax.data.pixels.picture_size import (
     LARGE,
     Size,
@@ -63,6 +64,7 @@ __all__ = [
     "inside",
     "letterbox",
     "looks_like_corners",
+    "near",
     "open_images",
     "orientation",
     "picture_size",

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dit_jax.data.entries import Label, MaskFile
 from dit_jax.data.pixels.decode import DAMAGED
+from dit_jax.data.pixels.near_names import near
 from dit_jax.data.pixels.picture_size import check_pixels, content, header
 
 Levels = Integer[np.ndarray, "H W"]  # as few bits as there are
@@ -57,7 +58,7 @@ class Values:
 def read_mask(file: MaskFile) -> MaskPicture:
     """Raises ValueError, in one sentence with the path, for what is no mask."""
     if not file.path.is_file():
-        raise ValueError(f"the mask picture {file.path} is missing.")
+        raise ValueError(f"the mask picture {file.path} is missing{near(file.path)}.")
     try:
         image, bits = _open(file.path)
         if file.label is None:

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from dit_jax.data.pixels.decode import FORMATS, by_pillow, decode_image, is_deep, opened, or_heic
+from dit_jax.data.pixels.near_names import near
 from dit_jax.data.pixels.picture_size import LARGEST_FILE, check_pixels, header, orientation
 
 Rgb = UInt8[np.ndarray, "H W 3"]
@@ -50,7 +51,7 @@ def check_file(path: str | os.PathLike) -> None:
     """Raise, in a sentence, unless there is a file of a size that a picture can have."""
     name = shown(path)
     if not os.path.lexists(path):
-        raise FileNotFoundError(f"no such picture: {name}.")
+        raise FileNotFoundError(f"no such picture: {name}{near(path)}.")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{name} is a folder; expected a picture.")
     if not os.path.isfile(path):

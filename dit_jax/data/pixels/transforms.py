@@ -7,6 +7,7 @@ comes after everything, so that its padding stays 0.
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import cv2
@@ -54,8 +55,9 @@ class Augmented:
 
 def content_box(height: int, width: int, size: int, *, scale: float = 1.0) -> Content:
     """Where a picture lies in a `size` x `size` canvas: aspect kept, long side `scale * size`."""
-    ratio = round(scale * size) / max(height, width)
-    h, w = max(1, round(height * ratio)), max(1, round(width * ratio))
+    long = round(scale * size)
+    # Exact, as on the device: a ratio of floats puts some halves below what they are.
+    h, w = (max(1, round(Fraction(side * long, max(height, width)))) for side in (height, width))
     return round((size - h) / 2 - 0.1), round((size - w) / 2 - 0.1), h, w
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from dit_jax.data.pipeline import eval_batches
+from dit_jax.data.pipeline import AHEAD, eval_batches
 from dit_jax.data.referent import Source, Truth
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.collect import Sample, Thresholds
@@ -70,6 +70,7 @@ def probe(
     threshold: float = THRESHOLD,
     presence_threshold: float = PRESENCE_THRESHOLD,
     resamples: int = 1000,
+    ahead_bytes: int = AHEAD,
     progress: bool = True,
 ) -> Result:
     """Probe `limit` expressions, spread evenly over a source; 0 = all of them.
@@ -78,7 +79,8 @@ def probe(
     """
     planned = plan(source, limit=limit, seed=seed)
     asked = Questions(source, planned.questions())
-    batches = iter(eval_batches(asked, tokenizer, size=size, batch_size=batch_size))
+    how = dict(size=size, batch_size=batch_size, ahead_bytes=ahead_bytes)
+    batches = iter(eval_batches(asked, tokenizer, **how))
     thresholds = Thresholds(threshold, presence_threshold)
     outcomes, stuck = [], []
     with closing(predictions(predict_fn, batches, count=len(asked))) as stream:

@@ -1,9 +1,13 @@
 """Batches: what they hold, exact repetition, sharding, mixing and resuming."""
 
 import json
+import os
+import time
 
+import grain
 import numpy as np
 import pytest
+from absl import flags
 from noise import SIZE, Noise, assert_same, small_tokenizer, take, training
 
 from dit_jax.data.pipeline.streams import eval_batches, expression_table
@@ -68,7 +72,14 @@ def test_augmentation_differs_between_epochs_and_seeds(tokenizer):
 def test_the_stream_is_the_same_for_threads_and_worker_processes(tokenizer):
     threads = training(Noise(), tokenizer)
     workers = training(Noise(), tokenizer, workers=2)
-    assert_same(take(threads, 5), take(workers, 5))
+    parsed = flags.FLAGS.is_parsed()
+    flags.FLAGS.unparse_flags()
+    try:
+        assert_same(take(threads, 5), take(workers, 5))
+        assert not flags.FLAGS.is_parsed()  # which is for the user's program to do
+    finally:
+        if parsed:
+            flags.FLAGS.mark_as_parsed()
     state = json.loads(json.dumps(workers.get_state()))
     workers.close()
     assert state == threads.get_state()
@@ -77,6 +88,45 @@ def test_the_stream_is_the_same_for_threads_and_worker_processes(tokenizer):
     one_worker.set_state(state)
     assert_same(take(one_worker, 2), expected)
     one_worker.close()
+
+
+class Counted(Noise):
+    """Counts what is read of it."""
+
+    read = 0
+
+    def __getitem__(self, index):
+        self.read += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_what_is_made_ahead_is_bounded_in_bytes(tokenizer, monkeypatch, batches):
+    """However many cores the host has."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    source, held = Counted(), batches * 4 * SIZE * SIZE * 4
+    for rows in (
+        training(source, tokenizer, ahead_bytes=held),
+        iter(eval_batches(source, tokenizer, size=SIZE, batch_size=4, ahead_bytes=held)),
+    ):
+        source.read, expected = 0, 4 * (1 + batches)  # one was taken
+        next(rows)
+        while source.read < expected:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        rows.close()
+        assert source.read == expected
+
+
+def test_no_more_workers_start_than_memory_is_for(tokenizer, monkeypatch, caplog):
+    def start(num_workers):
+        raise RuntimeError(f"{num_workers} would start")
+
+    monkeypatch.setattr(grain, "MultiprocessingOptions", start)
+    stream = training(Noise(), tokenizer, workers=9, ahead_bytes=7 * 4 * SIZE * SIZE * 4)
+    with caplog.at_level("WARNING"), pytest.raises(RuntimeError, match="2 would start"):
+        next(stream)
+    assert "Of 9 worker processes, 2 start" in caplog.text
 
 
 def test_resuming_equals_never_stopping(tokenizer):

@@ -500,7 +500,7 @@ def _age(path):
         (_forge_index, r"train: record 0 \(drawn train ref_id 0 .*is not the index's"),
         (_miscount, "val: found .*'no_target': 1.* the manifest says .*'no_target': 2"),
         (_truncate_manifest, "manifest.json is damaged"),
-        (_age, "holds records of format 0, expected 2"),
+        (_age, "holds records of format 0, expected 3"),
     ],
 )
 def test_verify_notices(tmp_path, damage, message):
