@@ -8,6 +8,7 @@ python -m convert reverse --format=dit models/ldit_vit_b out.pth
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,9 @@ PADDED = 1024  # rows of a table without a word piece: some are filled up to a r
 def main(argv: list[str] | None = None) -> int:
     """Runs one conversion; a failure is one sentence on standard error and exit status 1."""
     arguments = parser().parse_args(argv)
+    for key in ("source", "bert", "vocab", "out"):
+        if named := getattr(arguments, key, None):  # a shell leaves ~ in --sam=~/… alone
+            setattr(arguments, key, type(named)(os.path.expanduser(named)))
     try:
         for key in ("source", "bert"):
             if named := getattr(arguments, key, None):
