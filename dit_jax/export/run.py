@@ -7,7 +7,7 @@ Writes photo-1.png, photo-2.png …, a mask for each expression, into the curren
     pip install jax flatbuffers numpy tokenizers pillow  for segment.stablehlo
     pip install onnxruntime numpy tokenizers pillow      for segment.onnx
 
-and Pillow only to read the picture and to write the masks.
+and Pillow only to read the picture (by `from_pillow.py`, as dit_jax does) and to write the masks.
 """
 
 import json
@@ -100,6 +100,18 @@ def words(folder: Path) -> BertWordPieceTokenizer:
     )
 
 
+def read(path: Path) -> np.ndarray:
+    """Upright RGB pixels of a picture, uint8 [H, W, 3]; says what is not evident of deep ones."""
+    from from_pillow import rgb
+    from PIL import Image
+
+    with Image.open(path) as image:
+        pixels, remark = rgb(image)
+    if remark:
+        print(f"{path} {remark}", file=sys.stderr)
+    return pixels
+
+
 def unread(texts: list[str], pieces: list[Any], *, unknown: int) -> dict[str, list]:
     """`cut` and `unknown` of each text; raises ValueError where not one word is known."""
     said: dict[str, list] = {"cut": [], "unknown": []}
@@ -130,13 +142,15 @@ def weights(path: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     picture, texts = Path(sys.argv[1]), sys.argv[2:]
-    image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
-    said = Segmenter(Path(__file__).resolve().parent)(image, texts)
+    try:
+        said = Segmenter(Path(__file__).resolve().parent)(read(picture), texts)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
     called = SCORES[kind_of(said)]
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")

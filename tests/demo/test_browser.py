@@ -15,6 +15,8 @@ pytestmark = pytest.mark.browser
 def test_a_visit(page, tmp_path):
     from selenium.webdriver import Keys
 
+    page.driver.refresh()
+    page.driver.get_log("browser")  # what other tests did
     page.until(lambda: "64 px · reads words" in page.find("#model").text)
     page.shoot("1-empty")
 

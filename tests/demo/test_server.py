@@ -88,9 +88,26 @@ def test_word_maps(client):
 
 def test_an_example_comes_with_words_that_fit(client):
     said = client.post("/api/examples").json
-    assert len(said["texts"]) == 2 and max(said["view"]) == 512
+    assert len(said["texts"]) == 2 and max(said["view"]) == 512 and said["drawn"] is True
     asked = {"picture": said["id"], "text": said["texts"][0]}
     assert client.post("/api/segment", json=asked).status_code == 200
+
+
+def test_a_drawn_picture_can_be_saved(client, segmenter):
+    """As the pixels that were asked about; nobody needs what was uploaded."""
+    said = client.post("/api/examples").json
+    saved = client.get(f"/api/pictures/{said['id']}.png")
+    assert saved.headers["Content-Disposition"] == 'attachment; filename="drawing.png"'
+    assert read(saved.data).shape == (said["height"], said["width"], 3)
+    again = client.post("/api/pictures", data=saved.data).json
+    assert (again["drawn"], again["view"]) == (False, said["view"])
+    first, second = (
+        client.post("/api/segment", json={"picture": one["id"], "text": TEXT}).json["mask"]
+        for one in (said, again)
+    )
+    assert first == second
+    refused = client.get(f"/api/pictures/{again['id']}.png")
+    assert refused.status_code == 404 and "was not drawn here" in refused.json["error"]
 
 
 def test_plain_sam_takes_points_alone(tmp_path):

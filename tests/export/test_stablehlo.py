@@ -2,6 +2,8 @@
 
 import ast
 import json
+import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -21,6 +23,7 @@ from small_models import some
 
 import dit_jax
 from dit_jax import vocabulary
+from dit_jax.data.pixels.pictures import rgb
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.metrics import iou
@@ -167,7 +170,7 @@ def test_every_method_is_a_program(injection):
 def test_the_folder(exported, model_dir):
     noted = manifest.verify(exported)
     words = {"vocab.txt", "tokenizer_config.json"}
-    assert noted.files.keys() == {"segment.stablehlo", "run.py"} | words
+    assert noted.files.keys() == {"segment.stablehlo", "run.py", "from_pillow.py"} | words
     assert noted.provenance == {"source": "drawn at random"} and noted.license == "Apache-2.0"
     card = (exported / "README.md").read_text()
     assert "python run.py photo.jpg" in card and "$" not in card
@@ -185,8 +188,12 @@ def test_the_runner_needs_little(exported):
     assert {name: found for name, found in parts.items() if found} == {
         "StableHlo": {"jax"},
         "Onnx": {"onnxruntime"},
+        "read": {"from_pillow", "PIL"},
     }
-    assert imported(ast.walk(tree)) == {"numpy", "tokenizers", "jax", "onnxruntime", "PIL"}
+    every = {"numpy", "tokenizers", "jax", "onnxruntime", "PIL"}
+    assert imported(ast.walk(tree)) == every | {"from_pillow"}
+    beside = ast.parse((exported / "from_pillow.py").read_text())
+    assert imported(ast.walk(beside)) == {"numpy", "PIL"}
 
 
 def imported(nodes):
@@ -204,14 +211,46 @@ def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
     image = drawn(60, 90)
     Image.fromarray(image).save(tmp_path / "photo.png")
     alone = made_of(tmp_path / "venv", said_to_need(exported, "stablehlo"))
-    command = [alone, "-I", exported / "run.py", "photo.png", *TEXTS]
+    command = [alone, "-Es", exported / "run.py", "photo.png", *TEXTS]
     how = dict(cwd=tmp_path, env=environment(programs), capture_output=True, text=True)
     done = subprocess.run(command, **how, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
+    assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
     for number, expected in enumerate(python(image, TEXTS), 1):
         mask = np.asarray(Image.open(tmp_path / f"photo-{number}.png"))
         assert mask.dtype == bool and iou(mask, expected.mask) >= 0.999
+
+
+def test_the_runner_reads_pictures_as_the_segmenter_does(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(exported)
+    exif, bits = Image.Exif(), np.random.default_rng(0).integers(0, 4096, (6, 9), np.uint16)
+    exif[0x0112] = 6
+    Image.fromarray(drawn(60, 90)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(bits).save(tmp_path / "deep.png", exif=exif)
+    for name, size in (("turned.jpg", (90, 60, 3)), ("deep.png", (9, 6, 3))):
+        found = runner(exported).read(tmp_path / name)
+        assert found.shape == size
+        np.testing.assert_array_equal(found, rgb(tmp_path / name))
+    said = f"{tmp_path / 'deep.png'} has 16 bits, of which 12 are used; 4095 is read as white.\n"
+    assert capsys.readouterr().err == said
+    assert sys.modules.pop("from_pillow").__file__ == str(exported / "from_pillow.py")
+
+
+@pytest.mark.parametrize(
+    ("picture", "text", "said"),
+    [
+        ("gone.png", "a circle", "No such file or directory: 'gone.png'"),
+        ("vocab.txt", "a circle", "cannot identify image file"),
+        ("photo.png", " ", "an expression of [' '] is empty"),
+    ],
+)
+def test_what_the_command_cannot_do(exported, tmp_path, monkeypatch, picture, text, said):
+    Image.fromarray(drawn(20, 20)).save(tmp_path / "photo.png")
+    (tmp_path / "vocab.txt").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", picture, text])
+    with pytest.raises(SystemExit, match=f"^error: .*{re.escape(said)}"):
+        runpy.run_path(str(exported / "run.py"), run_name="__main__")
 
 
 def test_an_empty_expression(segmenter):
@@ -303,7 +342,7 @@ def test_command(model_dir, tmp_path):
     command += [f"--out={tmp_path / 'out'}", "--license=MIT"]
     done = launched(*command)
     assert done.returncode == 0, done.stderr
-    assert "4 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
+    assert "5 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
     again = launched(*command)
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr
