@@ -92,6 +92,10 @@ def test_a_visit(page, tmp_path):
     page.until(lambda: "The model knows no word" in page.find("#message").text)
     assert not page.all("#found li")
 
+    # What it does not read of a text is named.
+    page.find("#text").send_keys("the ☃ star", Keys.ENTER)
+    page.until(lambda: page.texts(".unread") == ["It does not know “☃”."])
+
     # Nothing came from elsewhere, and only the refusals above were complained about.
     script = "return performance.getEntriesByType('resource').map((one) => one.name)"
     origin = page.driver.current_url.rstrip("/")

@@ -70,8 +70,8 @@ function figures(item) {
 function unread({ answer }) {
   const said = [];
   if (answer?.unknown.length) said.push(`It does not know ${answer.unknown.map((word) => `“${word}”`).join(", ")}.`);
-  if (answer?.cut) said.push(`It reads too few words for “${answer.cut}”.`);
-  return said.length ? [element("p", { className: "figures unread", textContent: said.join(" ") })] : [];
+  if (answer?.cut) said.push(`It does not read “${answer.cut}”, which is beyond its tokens.`);
+  return said.length ? [element("p", { className: "unread", textContent: said.join(" ") })] : [];
 }
 
 function buttons(item, active, acts) {
