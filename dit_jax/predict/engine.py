@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.tokenizer import Tokenizer, Unread
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
@@ -35,6 +35,7 @@ class Request:
     picture: Picture
     text: str | None
     prompt: Prompt
+    unread: Unread  # of the text
 
 
 @dataclass(frozen=True)

@@ -195,16 +195,17 @@ def make_train_step(
 def make_predict_step(
     graph: nnx.GraphDef, *, mesh: Mesh, placement: Params
 ) -> Callable[[Params, Batch], Answers]:
-    """`(params, batch) → Answers`: float32 logits at the canvas's size, and presence or None."""
+    """`(params, batch) → Answers`: float32 logits at the canvas's size, and what else it says."""
 
     def predict_step(
         params: Params, batch: Batch
-    ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None]:
+    ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None, Float[Array, " b"] | None]:
         model = parameters.merge(graph, params)
         images = normalize(batch["image"], batch["content"])
         with use_mesh(mesh):
             prediction = model(images, batch["input_ids"], batch["attention_mask"])
-        return prediction.logits.astype(jnp.float32), prediction.presence
+        iou = prediction.iou if model.arch.iou_trained else None
+        return prediction.logits.astype(jnp.float32), prediction.presence, iou
 
     rows = sharding.batch_sharding(mesh)
     places = dict(in_shardings=(placement, rows), out_shardings=rows)

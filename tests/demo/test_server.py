@@ -36,7 +36,10 @@ def test_a_picture_and_a_mask(client, segmenter):
     jpeg = client.get(f"/api/pictures/{picture['id']}.jpg")
     assert jpeg.mimetype == "image/jpeg" and read(jpeg.data).shape == (351, 512, 3)
     said = client.post("/api/segment", json={"picture": picture["id"], "text": TEXT}).json
-    assert set(said) == {"id", "mask", "share", "score", "score_kind", "presence", "nothing"}
+    known = {"id", "mask", "share", "score", "score_kind", "presence", "nothing"}
+    known |= {"cut", "unknown"}
+    assert set(said) == known
+    assert (said["cut"], said["unknown"]) == ("", [])
     (expected,) = segmenter(photo(), TEXT)
     assert (said["score"], said["score_kind"]) == (pytest.approx(expected.score), "confidence")
     assert 0.05 < expected.mask.mean() < 0.95  # or nothing here could fail
@@ -49,6 +52,13 @@ def test_a_picture_and_a_mask(client, segmenter):
     assert shown.shape == (351, 512)
     assert said["share"] == pytest.approx((shown > 0).mean())
     assert abs(said["share"] - expected.mask.mean()) < 0.02
+
+
+def test_words_that_are_not_read(client):
+    long = "the \u661f of the large square near the small red circle with blue stripes"
+    ask = {"picture": opened(client)["id"], "text": long}
+    said = client.post("/api/segment", json=ask).json
+    assert (said["cut"], said["unknown"]) == ("the small red circle with blue stripes", ["\u661f"])
 
 
 def test_points_refine(client, segmenter):

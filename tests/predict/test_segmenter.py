@@ -87,6 +87,25 @@ def test_one_picture_and_one_text(segmenter):
     assert (found.mask != other.mask).any()
 
 
+def test_words_that_are_not_read_are_said(segmenter, caplog):
+    long = "the red star \u661f of the large square left of the blue circle"
+    texts = [STAR, long, "\u661f star"]
+    found = segmenter(photo(), texts)
+    assert [(one.cut, one.unknown) for one in found] == [
+        ("", ()),
+        ("the blue circle", ("\u661f",)),
+        ("", ("\u661f",)),
+    ]
+    (said,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]  # one a call
+    assert said.startswith(f"the model does not read all of {long!r} ('unknown: \u661f; beyond")
+    caplog.clear()
+    assert [one.cut for one in segmenter.stream([(photo(), long)] * 2)] == ["the blue circle"] * 2
+    assert len(caplog.records) == 1
+    caplog.clear()
+    segmenter(photo(), STAR)
+    assert not caplog.records
+
+
 def test_a_model_with_a_presence_head_says_how_sure_it_is(default):
     found = default(photo(), [STAR, SQUARE])
     assert all(0 <= one.presence <= 1 and one.nothing == (one.presence < 0.5) for one in found)
