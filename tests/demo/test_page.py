@@ -51,6 +51,21 @@ def test_a_word_map_never_hides_a_new_answer(page):
     assert page.find("#word").text != "“the”" and not page.all(".word[aria-pressed=true]")
 
 
+def test_the_compiler_is_told_of_while_it_works(page):
+    """By the server, at the first question; the script makes it say so, whatever it does."""
+    script = """
+      const real = fetch;
+      fetch = async (path, how) => path !== "/api/model" ? real(path, how)
+        : Response.json({...await (await real(path)).json(), compiling: true});
+      window.said = [];
+      new MutationObserver(() => said.push(document.getElementById("status")?.textContent))
+        .observe(document, {childList: true, subtree: true});"""
+    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    page.drawn().ask("the star")
+    page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    assert "Looking … (the model is still being compiled)" in page.run("return said")
+
+
 def test_a_clicked_word_keeps_its_map(page):
     from selenium.webdriver import Keys
 
