@@ -64,6 +64,7 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
                 clip=rules["clip"],
                 ema=rules["ema"],
                 presence_weight=0.1,
+                iou_weight=0.0,
                 batch_size=64,
                 accumulate=1,
                 max_steps=0,

@@ -32,6 +32,7 @@ def get_config(variant: str = "tiny") -> ConfigDict:
         warmup_epochs=1.0,
         epochs=20.0,
         ema=0.998,  # the last 500 steps or so: own folders are small
+        iou_weight=0.1,
         batch_size=16,
         max_steps=0,
     )

@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
         min_lr=1e-5,
         clip=10.0,
         ema=0.998,
+        iou_weight=0.1,
         batch_size=16,
         max_steps=3000,
     )

@@ -8,27 +8,29 @@ python -m convert reverse --format=dit models/ldit_vit_b out.pth
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from dit_jax import vocabulary
 from dit_jax.convert import names, sources, transfer
 from dit_jax.convert.assemble import assemble, open_bert
 from dit_jax.convert.checkpoint import Checkpoint
 from dit_jax.convert.reverse import FORMATS, reverse
 from dit_jax.convert.sources import say
-from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models.architecture import Architecture, Bert, Injection
 from dit_jax.models.params import flatten, unflatten
 from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
 from dit_jax.weights import directory, hub
 
-PADDED = 1024  # rows of a table without a word piece: some are filled up to a round number
-
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one conversion; a failure is one sentence on standard error and exit status 1."""
     arguments = parser().parse_args(argv)
+    for key in ("source", "bert", "vocab", "out"):
+        if named := getattr(arguments, key, None):  # a shell leaves ~ in --sam=~/… alone
+            setattr(arguments, key, type(named)(os.path.expanduser(named)))
     try:
         for key in ("source", "bert"):
             if named := getattr(arguments, key, None):
@@ -200,7 +202,10 @@ def _name(named: str) -> str:
 
 def _blocks(text: str) -> tuple[int, ...]:
     """`2,5,8,11`, or `none`."""
-    return () if text == "none" else tuple(int(word) for word in text.split(","))
+    words = [] if text == "none" else text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither numbers as in 2,5,8,11 nor none")
+    return tuple(map(int, words))
 
 
 def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:
@@ -210,19 +215,17 @@ def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:
     """
     if given is not None and not given.is_file():
         raise FileNotFoundError(f"no such vocabulary: {given}.")
-    beside = source / "vocab.txt" if source.is_dir() else source.with_name("vocab.txt")
-    path = given or (beside if beside.is_file() else None)
+    path = given or vocabulary.find(source)
     if path is None:
         say(f"{source}: no vocab.txt beside it; without its words no text can be read: --vocab.")
         return None
-    pieces, rows = Tokenizer(path).size, bert.vocab
-    if not 0 <= rows - pieces <= PADDED:
-        raise ValueError(
-            f"{path} has {pieces} word pieces, and the text encoder of {source} has {rows} rows:"
-            " it is another model's vocabulary."
-        )
+    found = vocabulary.fitting(path, bert.vocab, source=source)
+    pieces, rows = found.size, bert.vocab
     if pieces < rows:
         say(f"{path} has {pieces} word pieces for {rows} rows: {rows - pieces} are never read.")
+    if found.guessed and found.spelling != vocabulary.Spelling():
+        kept = "accents" if found.spelling.do_lower_case else "case and accents"
+        say(f"{path}: texts keep their {kept}, as its pieces do; no {vocabulary.CONFIG} says it.")
     return path
 
 

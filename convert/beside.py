@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dit_jax.models.architecture import ACTIVATIONS, PATCH
+from dit_jax.models.architecture import ACTIVATIONS, HEAD_WIDTH, PATCH
 from dit_jax.strict import few
 
 NAMES = ("config.json", "bert_config.json")  # the second is Google's
@@ -37,6 +37,8 @@ VIT_KEYS = {
     "window": "window_size",
     "grid": "image_size",
 }
+DECODER_KEYS = {"heads": "num_attention_heads", "width": "hidden_size"}
+KINDS = {"activation": (str,), "epsilon": (float,), "global_blocks": (list,)}  # else int
 # What has to be as every such model has it, where a config says it.
 BERT_MUST = {
     "position_embedding_type": ("absolute", None),
@@ -90,13 +92,7 @@ def bert(path: Path) -> dict[str, Any]:
         return {}
     _check_kind(path, config, "bert", "Bert")
     _check(path, config, BERT_MUST)
-    said = {ours: config[theirs] for ours, theirs in BERT_KEYS.items() if theirs in config}
-    for ours, value in said.items():
-        kinds = {"activation": (str,), "epsilon": (float, int)}.get(ours, (int,))
-        if type(value) not in kinds:
-            raise ValueError(
-                f"{path} says {BERT_KEYS[ours]} {value!r}; expected {kinds[0].__name__}."
-            )
+    said = _said(path, config, BERT_KEYS)
     if "activation" in said:
         if said["activation"] not in SAME_ACTIVATION:
             raise ValueError(
@@ -117,14 +113,31 @@ def vit(path: Path) -> dict[str, Any]:
         return {}
     _check_kind(path, config, "sam", "Sam")
     for section, must in SAM_MUST.items():
-        if isinstance(config.get(section), dict):
-            _check(path, config[section], must, f"{section}.")
-    said = config.get("vision_config") or {}
-    said = {ours: said[theirs] for ours, theirs in VIT_KEYS.items() if theirs in said}
-    if isinstance(said.get("grid"), int):
+        if not isinstance(config.get(section, {}), dict):
+            raise ValueError(f"{path} says {section} {config[section]!r}; expected a section.")
+        _check(path, config.get(section, {}), must, f"{section}.")
+    decoder = _said(path, config.get("mask_decoder_config", {}), DECODER_KEYS)
+    if len(decoder) == 2 and decoder["heads"] * HEAD_WIDTH != decoder["width"]:
+        raise ValueError(
+            f"{path} says mask_decoder_config.num_attention_heads {decoder['heads']}; expected"
+            f" {HEAD_WIDTH} channels a head."
+        )
+    said = _said(path, config.get("vision_config", {}), VIT_KEYS)
+    if "grid" in said:
         said["grid"] //= PATCH
-    if isinstance(said.get("global_blocks"), list):
+    if "global_blocks" in said:
         said["global_blocks"] = tuple(said["global_blocks"])
+    return said
+
+
+def _said(path: Path, config: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
+    """The values of `keys` (ours → theirs) that a config has, by our names."""
+    said = {ours: config[theirs] for ours, theirs in keys.items() if theirs in config}
+    for ours, value in said.items():
+        kinds = KINDS.get(ours, (int,))
+        inner = value if ours == "global_blocks" and type(value) is list else ()
+        if type(value) not in kinds or any(type(item) is not int for item in inner):
+            raise ValueError(f"{path} says {keys[ours]} {value!r}; expected {kinds[0].__name__}.")
     return said
 
 
@@ -154,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_kind(path: Path, config: dict[str, Any], expected: str, classes: str) -> None:
     kind = config.get("model_type", expected)
     if kind != expected:
-        what = f" ({OTHERS[kind]})" if kind in OTHERS else ""
+        what = f" ({OTHERS[str(kind)]})" if str(kind) in OTHERS else ""
         raise ValueError(f"{path} says model_type {kind!r}{what}; expected {expected!r}.")
     named = config.get("architectures") or []
     if "model_type" not in config and named and not str(named[0]).startswith(classes):

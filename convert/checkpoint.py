@@ -63,7 +63,7 @@ def read(source: Path | str, command: str, *, key: str | None = None) -> Checkpo
         raise ValueError(f"{source} holds a {type(content).__name__}; expected a state dict.")
     dicts = list(_dicts(content))
     if not dicts:
-        raise ValueError(f"{source} holds no tensors.")
+        raise ValueError(f"{source} holds no tensors by name; expected a state dict.")
     for _, state in dicts:
         kinds.check(state, source=str(source))
     model = _choose(dicts, command, key, source)
@@ -96,8 +96,11 @@ def array(value: Any, *, name: str) -> np.ndarray:
     """A tensor as float32 or int64; raises ValueError for what is neither."""
     if not isinstance(value, np.ndarray):
         torch = files.require_torch()
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        plain = value.layout == torch.strided and not value.is_nested
+        if not plain or value.is_quantized or value.is_meta:
             raise ValueError(f"{name} is sparse, quantised or without values; expected numbers.")
+        if value.is_floating_point() and value.itemsize == 1:
+            raise ValueError(f"{name} is of type {value.dtype}; expected 16, 32 or 64 bits.")
         value = value.detach().resolve_conj().resolve_neg()
         value = (value.float() if value.is_floating_point() else value).numpy()
     if value.dtype.kind not in "fiub":
@@ -106,7 +109,8 @@ def array(value: Any, *, name: str) -> np.ndarray:
 
 
 def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, np.generic)
+    kind = type(value)  # not the value: nested tensors raise when they are asked for their shape
+    return hasattr(kind, "dtype") and hasattr(kind, "shape") and not issubclass(kind, np.generic)
 
 
 def _dicts(content: dict, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
@@ -203,12 +207,15 @@ def _checkpoint(source: Path, model: _Model) -> Checkpoint:
             raise ValueError(f"{source} holds two tensors for one: {called[ours]} and {name}.")
         tensors[ours], called[ours] = value, name
     spell = lambda ours: called.get(ours, model.prefix + convention.write(ours))  # noqa: E731
-    return Checkpoint(source, tensors, spell, convention, _facts(model.content))
+    return Checkpoint(source, tensors, spell, convention, _facts(model.content, source))
 
 
-def _facts(content: dict) -> dict[str, Any]:
+def _facts(content: dict, source: Path) -> dict[str, Any]:
     metadata = getattr(content, "_metadata", None)
     noted = metadata.get("") if isinstance(metadata, dict) else None
     text = noted.get(FACTS) if isinstance(noted, dict) else None
-    facts = json.loads(text) if isinstance(text, str) else {}
+    try:
+        facts = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source} notes what is no JSON under {FACTS!r}: {error}.") from error
     return facts if isinstance(facts, dict) else {}

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
 from dit_jax.convert import inert
+from dit_jax.strict import few, printed
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them, best first
 INDICES = tuple(f"{name}.index.json" for name in WHOLE)
@@ -86,14 +87,15 @@ def _inside(folder: Path) -> tuple[Path, ...]:
 def _shards(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{index} is no index of shards: it has no weight_map.") from error
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise ValueError(f"{index} is no index of shards: it must name files of its own folder.")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
+        listed = few(list(map(printed, missing)))
         raise FileNotFoundError(
-            f"{index.parent} lacks {len(missing)} of {len(names)} shards: {', '.join(missing[:5])}."
+            f"{index.parent} lacks {len(missing)} of {len(names)} shards: {listed}."
         )
     return tuple(index.parent / name for name in names)
 
@@ -134,8 +136,11 @@ def _other_archive(file: Path) -> str | None:
     """What a zip file is that holds no state dict of PyTorch, which is one too."""
     if not zipfile.is_zipfile(file):
         return None
-    with zipfile.ZipFile(file) as archive:
-        names = {Path(name).name for name in archive.namelist()}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {Path(name).name for name in archive.namelist()}
+    except Exception as error:  # on damaged files its reader fails in every way
+        raise ValueError(f"{file} is a damaged zip archive, or one that is cut short.") from error
     if "constants.pkl" in names:
         return "a TorchScript program: save the state_dict() of its model"
     if any(name.endswith(".npy") for name in names):

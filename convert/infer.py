@@ -15,6 +15,7 @@ from dit_jax.models.architecture import Bert, Injection, Vit
 
 SAM_TABLE = 2 * 14 - 1  # rows of a table for windows of 14, which every published SAM has
 HEAD_WIDTH = 64  # of Google's BERTs, all sizes
+EMBEDDINGS = "lang_encoder.bert.embeddings.{}_embeddings.weight"
 HEADS = {384: 12, 312: 12}  # BERT widths of which every published model has these heads
 
 
@@ -29,7 +30,7 @@ def vit(found: Checkpoint, *, global_blocks: tuple[int, ...] | None = None) -> V
         _get(found, f"visual_encoder.blocks.{i}.attn.rel_pos_h", axes=2).shape for i in range(depth)
     ]
     rows, channels = [rows for rows, _ in tables], tables[0][1]
-    if width % channels:
+    if not channels or width % channels:
         raise ValueError(f"it is {width} wide, no multiple of its tables' {channels} channels.")
     spanning = _global_blocks(rows, grid) if global_blocks is None else global_blocks
     outside = [i for i in spanning if not 0 <= i < depth]
@@ -108,9 +109,8 @@ def bert(found: Checkpoint, **known: Any) -> Bert:
 
 def bert_embeddings(found: Checkpoint) -> dict[str, tuple[int, int]]:
     """Rows and width of BERT's three tables."""
-    name = "lang_encoder.bert.embeddings.{}_embeddings.weight"
     tables = ("word", "position", "token_type")
-    return {table: _get(found, name.format(table), axes=2).shape for table in tables}
+    return {table: _get(found, EMBEDDINGS.format(table), axes=2).shape for table in tables}
 
 
 def bert_heads(width: int, head_width: int | None) -> int:
@@ -143,6 +143,12 @@ def injection(found: Checkpoint) -> tuple[Injection, ...]:
     if count(found, "visual_encoder.probs.") == 1:
         return (Injection.E2E_CARRIED,)
     return Injection.LAYER_WISE, Injection.E2E
+
+
+def static_tokens(found: Checkpoint) -> int | None:
+    """How many tokens a model brings that reads none of the text; None for the others."""
+    name = "visual_encoder.tokens"
+    return _get(found, name, axes=3).shape[1] if name in found.tensors else None
 
 
 def decoder(found: Checkpoint) -> dict[str, int]:

@@ -94,10 +94,12 @@ def described(source: Path) -> Bert | None:
 
 
 def _refuse_roberta(found: Checkpoint) -> None:
-    """It has BERT's tensors; 2ⁿ + 2 positions or one type of tokens give it away."""
+    """It has BERT's tensors; 2ⁿ + 2 positions, one type of tokens or zeros where a padding's
+    position is give it away."""
     embeddings = infer.bert_embeddings(found)
     positions, types = embeddings["position"][0], embeddings["token_type"][0]
-    if types == 1 or (positions - 2).bit_count() == 1:
+    padding = found.tensors[infer.EMBEDDINGS.format("position")][1:2]
+    if types == 1 or (positions - 2).bit_count() == 1 or not padding.any():
         raise ValueError(
             f"{found.source} looks like RoBERTa or XLM-R, whose positions start at 2: it has"
             f" {positions} positions and {types} types of tokens. If it is a BERT, put its"
@@ -123,14 +125,13 @@ def dit(
     image = infer.vit(found, global_blocks=global_blocks)
     said = dataclasses.asdict(noted.bert) if noted is not None and noted.bert is not None else {}
     text = _untold(found, said, text_heads, head_width=image.width // image.heads)
-    tokens = found.tensors.get("visual_encoder.tokens")
     usual = dict(text_layer=RELEASED_TEXT_LAYER, image_size=DIT_IMAGE_SIZE, text_tokens=TEXT_TOKENS)
     if noted is not None:
         kept = (*usual, "mask_padding", "dtype")
         usual = {field: getattr(noted, field) for field in kept}
         variant = variant or noted.injection
     given = dict(text_layer=text_layer, image_size=image_size)
-    given |= {"text_tokens": None if tokens is None else tokens.shape[1]}
+    given |= {"text_tokens": infer.static_tokens(found)}
     arch = Architecture(
         vit=image,
         bert=infer.bert(found, **text),

@@ -12,7 +12,7 @@ from dit_jax.convert import layout, names
 from dit_jax.convert.checkpoint import Checkpoint
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
-from dit_jax.strict import few
+from dit_jax.strict import few, printed
 
 State = dict[str, np.ndarray]
 Flat = dict[str, np.ndarray]  # our dotted path → value in our axes
@@ -32,7 +32,7 @@ def fill(expected: dict, found: Checkpoint) -> Filled:
     Raises ValueError naming, as the file does, missing, unexpected and wrongly shaped tensors, and
     those that hold no finite numbers.
     """
-    state, theirs = found.tensors, found.theirs
+    state, theirs = found.tensors, lambda name: printed(found.theirs(name))
     wanted = {path: layout.torch_name(path) for path in expected}
     unused = {n: v for n, v in state.items() if names.reason_to_ignore(n) is not None}
     missing = wanted.values() - state.keys()

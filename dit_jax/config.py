@@ -48,7 +48,7 @@ RANGES: tuple[Range, ...] = (
                 "probe.seed",
                 "seed",
             ),
-            "optim.presence_weight",
+            *("optim.presence_weight", "optim.iou_weight"),
         ),
     ),
     ("from 0 to below 1", lambda x: 0 <= x < 1, ("optim.ema", "data.shapes.absent")),
@@ -162,6 +162,7 @@ class Optim:
     clip: float  # global norm; 0 = off
     ema: float  # largest decay of the moving average; 0 = off
     presence_weight: float  # of the loss on "is anything meant?", where the model says it
+    iou_weight: float  # of SAM's loss on the predicted IoU; 0 = not trained, as in DIT
     batch_size: int  # of one optimiser step, on all devices together
     accumulate: int  # micro-batches a step
     max_steps: int  # length and schedule in steps instead of epochs; 0 = epochs decide
@@ -312,6 +313,7 @@ class Config:
         """The model that this run trains."""
         names = ("text_layer", "text_tokens", "presence", "image_size", "mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
+        settings["iou_trained"] = self.optim.iou_weight > 0
         if self.model.text_encoder is not None:
             settings["bert"] = _text_encoder(self.model.text_encoder)
         arch = variants.architecture(self.variant(), **settings)

@@ -16,18 +16,18 @@ ARROWS = {
     "ops.attention": {"ops", "strict"},
     "models": {"ops", "ops.attention", "strict"},
     "variants": {"models"},
-    "weights": {"models", "strict", "version"},
+    "weights": {"models", "strict", "version", "vocabulary"},
     "data.annotations": {"data"},
     "data.pixels": {"data"},
     "data.shapes": {"data"},
     "data.check": {"data", "data.annotations", "data.pixels"},
     "data.records": {"data", "data.pixels", "lease"},
     "data.pipeline": {"data", "data.pixels"},
-    "data": {"data.annotations", "data.check", "data.records"},
+    "data": {"data.annotations", "data.check", "data.records", "vocabulary"},
     "eval": {"data", "data.pipeline", "data.pixels", "data.records"},
     "eval.probe": {"data", "data.pipeline", "data.pixels", "eval"},
     "viz": {"eval"},
-    "convert": {"data", "models", "strict", "variants", "weights"},
+    "convert": {"models", "strict", "variants", "vocabulary", "weights"},
     # To learn how large a BERT is, where a config names one.
     "config": {"convert", "data", "eval", "models", "ops", "strict", "variants"},
     "train.placement": {"config", "data.pipeline", "ops"},
@@ -36,7 +36,7 @@ ARROWS = {
         # To read PyTorch's files, where a config names some.
         *("config", "convert", "data", "data.pipeline", "data.pixels", "data.records"),
         *("data.shapes", "eval", "eval.probe", "lease", "models", "ops", "strict", "train.logs"),
-        *("train.placement", "variants", "viz", "weights"),
+        *("train.placement", "variants", "viz", "vocabulary", "weights"),
     },
     "plan": {"config", "models", "ops", "ops.attention", "strict", "train", "train.placement"},
     "predict": {
@@ -48,7 +48,10 @@ ARROWS = {
         *("eval", "models", "predict", "viz"),
     },
     "demo": {"data.annotations", "data.pixels", "data.shapes", "models", "predict", "viz"},
-    "export": {"eval", "lease", "models", "ops", "ops.attention", "strict", "weights"},
+    "export": {
+        *("data", "eval", "lease", "models", "ops", "ops.attention", "strict", "vocabulary"),
+        "weights",
+    },
     "cli": {
         *("allocator", "config", "configs", "demo", "export", "plan", "predict", "strict"),
         *("train", "train.logs", "train.placement", "version", "weights"),

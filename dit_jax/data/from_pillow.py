@@ -12,16 +12,20 @@ from PIL import Image
 DEPTHS = (8, 10, 12, 16)  # bits that sensors have, in files of 16
 ORIENTATION = 0x0112  # EXIF's tag
 # Where a picture says how it is turned, if it does: EXIF, XMP, AVIF's boxes.
-MARKS = (b"Exif", b"eXIf", b"EXIF", b"exif", b"xmp", b"irot", b"imir")
+MARKS = (b"Exif", b"eXIf", b"EXIF", b"exif", b"xmp", b"tiff:Orientation", b"irot", b"imir")
 
 
-def rgb(image: Image.Image) -> tuple[np.ndarray, str]:
+def rgb(image: Image.Image, *, orientation: int | None = None) -> tuple[np.ndarray, str]:
     """Upright pixels, uint8 [H, W, 3], and what was understood where that is not evident, or "".
 
-    Transparency is left out. Raises ValueError for values that are no picture's.
+    Transparency is left out. Raises ValueError for values that are no picture's, and what Pillow
+    raises for damaged data.
+
+    Args:
+      orientation: how to turn what is stored; None as EXIF says.
     """
     pixels, remark = eight_bits(values(image))  # before EXIF: to look for it may decode a PNG
-    return turned(pixels, exif_orientation(image)), remark
+    return turned(pixels, orientation or exif_orientation(image)), remark
 
 
 def values(image: Image.Image) -> np.ndarray:
@@ -29,9 +33,14 @@ def values(image: Image.Image) -> np.ndarray:
     if image.mode[0] in "IF":  # 16 or 32 bits, or floats
         return np.asarray(image)
     raw = _raw_mode(image)
-    if ";16" in raw and image.mode in ("RGB", "RGBA"):
+    if raw.rstrip("BLN") in ("RGB;16", "RGBA;16", "RGBX;16"):
         return _both_bytes(image, raw)[..., :3]
-    return np.asarray(image.convert("RGB"))
+    if raw in ("jp2", "j2k") and image.mode[:3] in ("RGB", "YCb"):
+        _check_jpeg_2000(image)
+    pixels = np.asarray(image.convert("RGB"))
+    if ";16" in raw and pixels.max() < 16:  # the upper bytes alone
+        raise ValueError(f"it uses at most 12 of its 16 bits, as {raw}; save it as grey or RGB")
+    return pixels
 
 
 def eight_bits(values: np.ndarray) -> tuple[np.ndarray, str]:
@@ -87,21 +96,30 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def _raw_mode(image: Image.Image) -> str:
     """What a file that is not yet decoded holds: "RGB;16B"; "" of anything else."""
     tile = getattr(image, "tile", None)
-    arguments = tile[0][3] if tile else ""
+    arguments = tile[0].args if tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def _both_bytes(image: Image.Image, raw: str) -> np.ndarray:
-    """Colours of 16 bits, of which Pillow 12 keeps the upper byte; told that the file has the other
+    """Colours of 16 bits, of which Pillow 13 keeps the upper byte; told that the file has the other
     byte first, it keeps the lower one."""
     image.fp.seek(0)
     again = type(image)(io.BytesIO(image.fp.read()), "")
-    lower = raw[: raw.index(";16")] + (";16B" if raw.endswith((";16L", ";16N")) else ";16L")
+    again.seek(image.tell())
+    lower = raw[: raw.index(";16")] + (";16L" if raw.endswith("B") else ";16B")
     again.tile = [
-        (*tile[:3], (lower, *tile[3][1:]) if isinstance(tile[3], tuple) else lower)
+        tile._replace(args=(lower, *tile.args[1:]) if isinstance(tile.args, tuple) else lower)
         for tile in again.tile
     ]
-    try:
-        return np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)
-    except ValueError:  # of this kind, no other order of bytes is known
-        return np.asarray(image).astype(np.uint16) << 8
+    image.load()
+    again.load()  # here and not in NumPy, which takes an error for something that is no array
+    return np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)
+
+
+def _check_jpeg_2000(image: Image.Image) -> None:
+    """Raise ValueError for colours of more than 8 bits: white would become black in Pillow 13."""
+    image.fp.seek(0)
+    data = image.fp.read()
+    depth = data[data.index(b"\xff\x51") + 40]  # Ssiz, of the first channel
+    if depth & 127 >= 8:
+        raise ValueError("it is a JPEG 2000 in colour of more than 8 bits; save it as PNG or TIFF")

@@ -1,19 +1,38 @@
-"""Text to token ids: WordPiece as bert-base-uncased does it, cut and zero-padded (Sec. 2.1)."""
+"""Text to token ids: WordPiece as BERT does it, cut and zero-padded (Sec. 2.1)."""
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
 from tokenizers import BertWordPieceTokenizer
 
+from dit_jax import vocabulary
+
 TOGETHER = 1024  # texts that are encoded at once, on all cores
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class Unread:
+    """The parts of a text that a model does not read; false where there is none."""
+
+    cut: str = ""  # its end, beyond the model's tokens
+    unknown: tuple[str, ...] = ()  # words before that which become [UNK], each once
+
+    def __bool__(self) -> bool:
+        return bool(self.cut or self.unknown)
+
+    def __str__(self) -> str:
+        words = f"unknown: {', '.join(self.unknown)}" if self.unknown else ""
+        return "; ".join(filter(None, (words, self.cut and f"beyond its tokens: {self.cut}")))
 
 
 class Tokenizer:
-    """`[CLS] word pieces [SEP]`, lower-cased, cut to `length` and padded with zeros.
+    """`[CLS] word pieces [SEP]`, cut to `length` and padded with zeros.
+
+    Case and accents are those of the vocabulary; see `dit_jax.vocabulary`.
 
     Calling it gives `input_ids` and `attention_mask` (1 on tokens, 0 on padding).
     """
@@ -23,8 +42,9 @@ class Tokenizer:
             raise ValueError(f"length is {length}, expected at least 3: [CLS], a word and [SEP].")
         self.vocab_path = Path(vocab_path)
         self.length = length
-        check_vocabulary(self.vocab_path)
-        self._pieces = BertWordPieceTokenizer(str(self.vocab_path), lowercase=True)
+        found = vocabulary.read(self.vocab_path)
+        self.size = found.size  # rows that an embedding table needs
+        self._pieces = BertWordPieceTokenizer(found.pieces, **found.spelling.normalizer())
 
     def __call__(
         self, texts: Sequence[str]
@@ -40,9 +60,13 @@ class Tokenizer:
             attention_mask[row, : len(ids)] = 1
         return input_ids, attention_mask
 
-    def cut(self, text: str) -> int:
-        """How many word pieces of `text` do not fit into `length`."""
-        return max(0, len(self._encode(text)) - self.length)
+    def unread(self, text: str) -> Unread:
+        """What a model does not read of `text`."""
+        encoding = self._pieces.encode(text)
+        ids, last = encoding.ids, min(len(encoding.ids), self.length) - 1
+        unknown = [text[slice(*encoding.offsets[i])] for i in range(last) if ids[i] == self.unknown]
+        cut = text[encoding.offsets[last][0] :].strip() if len(ids) > self.length else ""
+        return Unread(cut, tuple(dict.fromkeys(unknown)))
 
     def places(self, text: str) -> dict[int, tuple[int, int]]:
         """Token → where in `text` it starts and ends, without [CLS], [SEP] and what is cut off."""
@@ -64,11 +88,6 @@ class Tokenizer:
         """The id of [UNK], which stands for a word that the vocabulary cannot spell."""
         return self._pieces.token_to_id("[UNK]")
 
-    @property
-    def size(self) -> int:
-        """How many rows an embedding table needs: the largest id, and one more."""
-        return 1 + max(self._pieces.get_vocab().values())
-
     def _encode(self, text: str) -> list[int]:
         ids = self._pieces.encode(text).ids
         if len(ids) <= 2:  # [CLS] and [SEP] alone
@@ -78,23 +97,3 @@ class Tokenizer:
     def __reduce__(self):
         # Worker processes read the vocabulary themselves; the Rust object does not travel.
         return Tokenizer, (self.vocab_path, self.length)
-
-
-def check_vocabulary(path: Path) -> None:
-    """Raise ValueError unless `path` is a WordPiece vocabulary with BERT's special tokens, [PAD]
-    first."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such vocabulary file; expected BERT's vocab.txt.")
-    try:
-        words = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text; expected one word piece per line.") from error
-    if not any(words):
-        raise ValueError(f"{path}: the vocabulary is empty; expected one word piece per line.")
-    missing = [token for token in SPECIAL if token not in words]
-    if missing:
-        raise ValueError(
-            f"{path}: the vocabulary lacks {', '.join(missing)}; expected BERT's vocab.txt."
-        )
-    if words[0] != "[PAD]":  # padding is written as zeros
-        raise ValueError(f"{path}: the first word piece is {words[0]!r}, expected [PAD].")

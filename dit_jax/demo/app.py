@@ -5,6 +5,7 @@ GET  /api/model                 what the model is and takes
 POST /api/pictures              a picture's bytes → its id
 POST /api/examples              a drawn picture, with expressions that fit it
 GET  /api/pictures/ID.jpg       as it is shown
+GET  /api/pictures/ID.png       a drawn one, at its own size
 POST /api/segment               {"picture", "text", "points"} → a mask and its id
 POST /api/words                 {"answer"} → word maps
 GET  /api/answers/ID/mask.png   at the picture's own size
@@ -24,24 +25,32 @@ from dit_jax.data.annotations import Mistake, fields, strict_json
 from dit_jax.demo import replies
 from dit_jax.demo.guard import HEADERS, Guard
 from dit_jax.demo.sessions import Gone, LruCache, OpenAnswer, OpenPicture, open_upload, show
+from dit_jax.demo.warm import MOST_POINTS
 from dit_jax.models.architecture import Injection
 from dit_jax.predict import Segmenter
 from dit_jax.predict.explain import explain
 
 LARGEST_UPLOAD, LARGEST_QUESTION = 20 * 2**20, 64 * 2**10  # bytes
 PICTURES, ANSWERS = 8, 32  # kept open: 1 MB each at 512 pixels, 4 MB at 1024
-LONGEST_TEXT, MOST_POINTS = 300, 64  # of one question
+LONGEST_TEXT = 300  # characters of one question
 SCENES = 1_000_000  # that an example is drawn from
 
 Reply = Response | tuple[Response, int]
 
 
-def make_app(segmenter: Segmenter, *, name: str, host: str = "127.0.0.1") -> Flask:
+def make_app(
+    segmenter: Segmenter,
+    *,
+    name: str,
+    host: str = "127.0.0.1",
+    ready: threading.Event | None = None,
+) -> Flask:
     """A WSGI application.
 
     Args:
       name: of the model, as the page shows it.
       host: that the server listens on; requests under another name are refused.
+      ready: set once the model is compiled; None where nobody compiles it ahead.
     """
     app = Flask(__name__, static_folder="page", static_url_path="/page")
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_UPLOAD
@@ -59,15 +68,15 @@ def make_app(segmenter: Segmenter, *, name: str, host: str = "127.0.0.1") -> Fla
         return response
 
     _answer_mistakes(app)
-    _add_routes(app, Demo(segmenter, name=name))
+    _add_routes(app, Demo(segmenter, name=name, ready=ready))
     return app
 
 
 class Demo:
     """One method a request; used by several threads."""
 
-    def __init__(self, segmenter: Segmenter, *, name: str):
-        self._segmenter, self._name = segmenter, name
+    def __init__(self, segmenter: Segmenter, *, name: str, ready: threading.Event | None = None):
+        self._segmenter, self._name, self._ready = segmenter, name, ready
         closed = "this picture is no longer open; choose it again."
         self.pictures = LruCache(PICTURES, sentence=closed)
         self.answers = LruCache(ANSWERS, sentence="this mask is no longer kept; ask for it again.")
@@ -84,6 +93,7 @@ class Demo:
             "colours": [list(colour) for colour in viz.COLOURS],
             "largest": LARGEST_UPLOAD,
             "longest": LONGEST_TEXT,
+            "compiling": self._ready is not None and not self._ready.is_set(),
         }
 
     def upload(self, data: bytes) -> replies.Json:
@@ -96,7 +106,7 @@ class Demo:
         size = max(self._segmenter.arch.image_size, shapes.SMALLEST_SIZE)
         drawn = shapes.scene("val", secrets.randbelow(SCENES), size=size)
         texts = tuple(target.expressions[0].text for target in drawn.targets)
-        return self._keep(show(drawn.image(), self._segmenter), texts=texts)
+        return self._keep(show(drawn.image(), self._segmenter, drawn=True), texts=texts)
 
     def segment(self, question: dict[str, Any]) -> replies.Json:
         fields.check_keys(question, known=("picture", "text", "points"))
@@ -146,11 +156,21 @@ def _add_routes(app: Flask, demo: Demo) -> None:
     def jpeg(key: str) -> Response:
         return Response(demo.pictures[key].jpeg, mimetype="image/jpeg")
 
+    @app.get("/api/pictures/<key>.png")
+    def drawing(key: str) -> Response:
+        data = demo.pictures[key].drawn
+        if data is None:
+            raise Gone("this picture was not drawn here; its file is where it was chosen.")
+        return _png(data, "drawing.png")
+
     @app.get("/api/answers/<key>/mask.png")
     def mask(key: str) -> Response:
-        data, name = demo.mask(key)
-        how = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(data, mimetype="image/png", headers=how)
+        return _png(*demo.mask(key))
+
+
+def _png(data: bytes, name: str) -> Response:
+    how = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(data, mimetype="image/png", headers=how)
 
 
 def _answer_mistakes(app: Flask) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import math
 import re
 from typing import Any
 
@@ -24,6 +23,7 @@ def of_picture(key: str, shown: OpenPicture, *, texts: tuple[str, ...] = ()) -> 
         "height": shown.picture.height,
         "view": list(shown.view),
         "texts": list(texts),
+        "drawn": shown.drawn is not None,
     }
 
 
@@ -36,9 +36,12 @@ def of_answer(key: str, answered: OpenAnswer) -> Json:
         "id": key,
         "mask": "data:image/png;base64," + base64.b64encode(png(mask)).decode(),
         "share": float(mask.mean()),
-        "score": found.score if math.isfinite(found.score) else None,
+        "score": found.score,
+        "score_kind": found.score_kind,
         "presence": found.presence,
         "nothing": found.nothing,
+        "cut": found.cut,
+        "unknown": list(found.unknown),
     }
 
 

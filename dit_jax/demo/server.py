@@ -1,10 +1,13 @@
 """`--mode=demo`: the page of one model, on this machine."""
 
+import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 from dit_jax.demo.guard import is_loopback
+from dit_jax.demo.warm import warm
 from dit_jax.predict import Segmenter
 
 QUICKSTART = Path("runs/quickstart/model")
@@ -17,13 +20,17 @@ def serve(model_dir: Path | None, *, host: str = HOST, port: int = PORT) -> None
     """Serve the page until Ctrl-C; without a model, the quickstart's, where it was made."""
     folder = chosen(model_dir)
     segmenter = Segmenter.from_pretrained(folder, batch_size=1)  # one shape to compile, not four
-    server = make_server(segmenter, name=str(folder), host=host, port=port)
+    ready = threading.Event()
+    server = make_server(segmenter, name=str(folder), host=host, port=port, ready=ready)
     shown = f"[{host}]" if ":" in host else host
     print(f"The demo of {folder} is at http://{shown}:{server.effective_port} (Ctrl-C ends it).")
     if not is_loopback(host):
         print(f"warning: {host} can be reached from other machines, and nobody is asked who it is.")
-    print("The first mask takes longer: the model is compiled for it.", flush=True)
+    print("It is compiled meanwhile; a mask that is asked for before waits for that.", flush=True)
+    threading.Thread(target=warm, args=(segmenter, ready), daemon=True).start()
     server.run()
+    if not ready.is_set():  # compiling cannot be interrupted, and Python's own end would abort
+        os._exit(0)
 
 
 def chosen(model_dir: Path | None) -> Path:
@@ -38,8 +45,15 @@ def chosen(model_dir: Path | None) -> Path:
     return QUICKSTART
 
 
-def make_server(segmenter: Segmenter, *, name: str, host: str, port: int) -> Any:
-    """A waitress server that listens already; port 0 is any free one."""
+def make_server(
+    segmenter: Segmenter,
+    *,
+    name: str,
+    host: str,
+    port: int,
+    ready: threading.Event | None = None,
+) -> Any:
+    """A waitress server that listens already; port 0 is any free one. `ready`: see `make_app`."""
     try:
         import waitress
 
@@ -51,7 +65,7 @@ def make_server(segmenter: Segmenter, *, name: str, host: str, port: int) -> Any
     if not 0 <= port <= 65535:
         raise ValueError(f"--port is {port}; expected 1 to 65535, or 0 for any free one.")
     listening = _listen(host, port)
-    app = make_app(segmenter, name=name, host=host)
+    app = make_app(segmenter, name=name, host=host, ready=ready)
     limits = dict(max_request_body_size=LARGEST_UPLOAD + SLACK, connection_limit=64)
     return waitress.create_server(app, sockets=[listening], threads=THREADS, **limits)
 

@@ -60,6 +60,7 @@ class OpenPicture:
     picture: Picture
     jpeg: bytes = field(repr=False)
     view: tuple[int, int]  # width, height of the JPEG
+    drawn: bytes | None = field(default=None, repr=False)  # as a PNG, where nobody has a file of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +85,17 @@ def open_upload(data: bytes, segmenter: Segmenter) -> OpenPicture:
     return show(pictures.rgb(data, name="this file"), segmenter)
 
 
-def show(pixels: pictures.Rgb, segmenter: Segmenter) -> OpenPicture:
+def show(pixels: pictures.Rgb, segmenter: Segmenter, *, drawn: bool = False) -> OpenPicture:
     picture = segmenter.open(pixels, name="the picture")
     view = _viewed(pixels)
-    _, jpeg = cv2.imencode(
-        ".jpg", cv2.cvtColor(view, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    return OpenPicture(picture, jpeg.tobytes(), (view.shape[1], view.shape[0]))
+    jpeg = _encoded(view, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    size = view.shape[1], view.shape[0]
+    return OpenPicture(picture, jpeg, size, _encoded(pixels, ".png", []) if drawn else None)
+
+
+def _encoded(pixels: pictures.Rgb, kind: str, how: list[int]) -> bytes:
+    _, data = cv2.imencode(kind, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), how)
+    return data.tobytes()
 
 
 def _viewed(pixels: pictures.Rgb) -> UInt8[np.ndarray, "h w 3"]:

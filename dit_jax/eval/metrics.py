@@ -1,4 +1,5 @@
-"""From outcomes to scores: oIoU, mIoU, gIoU, P@X, N-acc and T-acc, as a protocol defines them.
+"""From outcomes to scores: oIoU, mIoU, gIoU, P@X, N-acc and T-acc, as a protocol defines them, and
+how well a model's own scores of its masks rank these (AURC) and fit them (ECE).
 
 oIoU (= cIoU) is the sum of all intersections over the sum of all unions; gIoU the mean IoU of all
 expressions; mIoU and P@X the mean IoU, and the share with an IoU above X, of the expressions that a
@@ -15,16 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from dit_jax.eval.outcomes import Outcomes
+from dit_jax.eval.outcomes import NO_SCORE, ONE, Outcomes
 
-THRESHOLDS = (50, 60, 70, 80, 90)  # the X of P@X, in percent
-PRECISION = tuple(f"P@{x / 100}" for x in THRESHOLDS)
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # the X of P@X
+PRECISION = tuple(f"P@{x}" for x in THRESHOLDS)
 METRICS = ("oIoU", "mIoU", "gIoU", *PRECISION, "N-acc", "T-acc")
-
-# One IoU of 1, as an integer. It rounds an IoU by less than 1e-12 and lets eight million
-# expressions add up within an int64.
-HALF_BITS = 20
-ONE = 1 << (2 * HALF_BITS)
+RANKING = ("AURC", "ECE")
+BINS = 10  # of scores from 0 to 1, for the ECE
 
 SUMS = (
     *("n", "intersection", "union", "iou", "counted", "counted iou"),
@@ -37,10 +35,19 @@ Scores = dict[str, Any]  # metrics in percent (None where undefined), "n", and w
 
 @dataclass(frozen=True, kw_only=True)
 class Conventions:
-    """How a protocol counts, once intersections and unions are known."""
+    """How a protocol counts, once intersections and unions are known.
+
+    `thresholds`, `added` and `added_to_n` are what its code computes with in float64; as they are
+    by default, nothing is lost: a quotient is the float64 next to it, and so is each of THRESHOLDS,
+    so that an IoU of exactly X is equal to it, and any other is not.
+    """
 
     strict: bool  # P@X counts IoU > X, else IoU >= X
+    thresholds: tuple[float, ...] = THRESHOLDS  # what its code takes for the X of P@X
+    added: tuple[float, float] = (0.0, 0.0)  # to an intersection and its union, before dividing
+    added_to_n: float = 0.0  # to the number of expressions that gIoU is divided by
     empty_iou: int  # 0 or 1: IoU where nothing is there and the model says so, so no pixel counts
+    empty_overall: float  # oIoU of a split without any pixel; NaN where its code fails or has NaN
     targets_only: bool  # mIoU and P@X leave out expressions without target
     reported: tuple[str, ...]  # of METRICS: what the papers that use the protocol print
 
@@ -54,33 +61,49 @@ def measure(outcomes: Outcomes, conventions: Conventions) -> Scores:
     return {name: None if np.isnan(v) else v for name, v in values.items()} | {"n": len(outcomes)}
 
 
+def ranking(outcomes: Outcomes, conventions: Conventions) -> dict[str, float | None]:
+    """RANKING in percent, over the expressions of mIoU; None where one of them has no score.
+
+    AURC: the best-scored k expressions have a mean risk, 1 - IoU; its mean over k = 1 … n. Equal
+    scores have no order: each takes the mean risk of all of them. ECE: mean IoU and mean score of
+    each of BINS bins of the score differ; the mean of that, weighted by what is in a bin. There, a
+    score outside of [0, 1] counts as the nearer end.
+    """
+    sums = dict(zip(SUMS, addends(outcomes, conventions).T, strict=True))
+    counted = sums["counted"] == 1
+    score, iou = outcomes["score"][counted], sums["iou"][counted]
+    if not len(score) or (score == NO_SCORE).any():
+        return dict.fromkeys(RANKING)
+    values, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    risk = np.zeros(len(values), np.int64)
+    np.add.at(risk, group, ONE - iou)
+    each = np.repeat((risk / size)[::-1], size[::-1]) / ONE  # from the best score on
+    share = np.clip(score, 0, ONE)
+    gap = np.zeros(BINS, np.int64)
+    np.add.at(gap, np.minimum(share * BINS // ONE, BINS - 1), iou - share)
+    area = np.mean(np.cumsum(each) / np.arange(1, len(each) + 1))
+    return {"AURC": 100.0 * float(area), "ECE": 100.0 * float(np.abs(gap).sum() / ONE / len(score))}
+
+
 def addends(outcomes: Outcomes, conventions: Conventions) -> Int64[np.ndarray, "n 15"]:
     """What each expression adds to every one of SUMS."""
     top, bottom = outcomes["intersection"], outcomes["union"]
     empty = outcomes["target"] == 0
     said = outcomes["nothing"] == 1
-    flat = (bottom == 0) & said & bool(conventions.empty_iou)  # IoU 1 without any pixel
-    top, bottom = np.where(bottom == 0, flat, top), np.where(bottom == 0, 1, bottom)
-    iou = units(top, bottom)
+    flat = said & bool(conventions.empty_iou)  # IoU 1 without any pixel
+    more_top, more_bottom = conventions.added
+    iou = (top + more_top) / (np.maximum(bottom, 1) + more_bottom)
+    iou = np.where(bottom == 0, flat, iou)
+    units = np.rint(ONE * iou)
     counted = ~empty if conventions.targets_only else np.ones(len(outcomes), bool)
     above = np.greater if conventions.strict else np.greater_equal
     columns = (
-        *(np.ones(len(outcomes)), outcomes["intersection"], outcomes["union"]),
-        *(iou, counted, iou * counted),
-        *(above(100 * top, x * bottom) & counted for x in THRESHOLDS),
+        *(np.ones(len(outcomes)), top, bottom),
+        *(units, counted, units * counted),
+        *(above(iou, x) & counted for x in conventions.thresholds),
         *(empty, empty & said, ~empty, ~empty & ~said),
     )
     return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
-
-
-def units(top: Int64[np.ndarray, " n"], bottom: Int64[np.ndarray, " n"]) -> np.ndarray:
-    """`top / bottom`, at most 1, as an int64 in units of 1 / ONE, rounded to nearest.
-
-    A long division in two steps, so that nothing overflows for pictures below 2**40 pixels.
-    """
-    high, rest = np.divmod(top << HALF_BITS, bottom)
-    low = ((rest << (HALF_BITS + 1)) + bottom) // (2 * bottom)
-    return (high << HALF_BITS) + low
 
 
 def ratios(
@@ -88,17 +111,17 @@ def ratios(
 ) -> dict[str, Float64[np.ndarray, " b"]]:
     """METRICS in percent from sums of addends, row by row; NaN where nothing can be divided by.
 
-    N-acc and T-acc are both undefined without an expression that means nothing, as in ReLA.
+    N-acc and T-acc are both undefined without an expression that means nothing; ReLA prints 0.
     """
     sums = {name: total[:, i] for i, name in enumerate(SUMS)}
     overall = _share(sums["intersection"], sums["union"])
-    overall = np.where(sums["union"] > 0, overall, float(conventions.empty_iou))
+    overall = np.where(sums["union"] > 0, overall, conventions.empty_overall)
     right_targets = np.where(
         sums["empty"] > 0, _share(sums["target, right"], sums["target"]), np.nan
     )
     values = (
         *(overall, _share(sums["counted iou"], sums["counted"]) / ONE),
-        _share(sums["iou"], sums["n"]) / ONE,
+        _share(sums["iou"], sums["n"] + conventions.added_to_n) / ONE,
         *(_share(sums[f"above {x}"], sums["counted"]) for x in THRESHOLDS),
         *(_share(sums["empty, right"], sums["empty"]), right_targets),
     )

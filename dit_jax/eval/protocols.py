@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from dit_jax.data.pixels import Content, restore
-from dit_jax.eval.metrics import METRICS, PRECISION, Conventions
+from dit_jax.eval.metrics import METRICS, PRECISION, THRESHOLDS, Conventions
 
 THRESHOLD = 0.35  # on the probability of a pixel; the released code's, and CRIS's
 PRESENCE_THRESHOLD = 0.5
@@ -38,6 +38,7 @@ class Answer:
     content: Content
     truth: Bool[np.ndarray, "H W"]
     presence: float | None = None  # logit of "something is meant"; None: the model does not say
+    predicted_iou: float | None = None  # by the decoder's head; None where nobody trained it
     threshold: float = THRESHOLD
     presence_threshold: float = PRESENCE_THRESHOLD
 
@@ -46,6 +47,17 @@ class Answer:
         """The logits at the picture's size; several protocols share them."""
         height, width = self.truth.shape
         return restore(self.logits, self.content, height=height, width=width)
+
+    @property
+    def score_kind(self) -> str:
+        return "confidence" if self.predicted_iou is None else "predicted_iou"
+
+    @cached_property
+    def score(self) -> float:
+        """How good the model takes its mask to be, as `Segmentation.score` says it."""
+        if self.predicted_iou is not None:
+            return self.predicted_iou
+        return confidence(self.resized, threshold=self.threshold)
 
     @property
     def nothing(self) -> bool | None:
@@ -145,8 +157,11 @@ PROTOCOLS: dict[str, Protocol] = {
         size=None,
         open_threshold=True,
         conventions=Conventions(
-            strict=False,  # it adds 1e-10 to both areas, so that a tie is above
+            strict=True,
+            thresholds=tuple(np.arange(0.5, 1, 0.05)[::2].tolist()),  # 0.7 is 0.7000000000000002
+            added=(1e-10, 1e-10),  # a tie is above, until a large union swallows them
             empty_iou=1,
+            empty_overall=math.nan,
             targets_only=False,
             reported=("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9"),
         ),
@@ -156,7 +171,9 @@ PROTOCOLS: dict[str, Protocol] = {
         compare=as_they_are,
         size=None,
         open_threshold=True,
-        conventions=Conventions(strict=True, empty_iou=1, targets_only=False, reported=METRICS),
+        conventions=Conventions(
+            strict=True, empty_iou=1, empty_overall=1.0, targets_only=False, reported=METRICS
+        ),
     ),
     "lavt": Protocol(
         mask=lavt,
@@ -166,6 +183,7 @@ PROTOCOLS: dict[str, Protocol] = {
         conventions=Conventions(
             strict=False,
             empty_iou=0,
+            empty_overall=math.nan,
             targets_only=False,
             reported=("oIoU", "mIoU", *PRECISION),
         ),
@@ -176,7 +194,13 @@ PROTOCOLS: dict[str, Protocol] = {
         size=None,
         open_threshold=True,
         conventions=Conventions(
-            strict=True, empty_iou=0, targets_only=False, reported=("mIoU", *PRECISION)
+            strict=True,
+            thresholds=tuple(np.asarray(THRESHOLDS, np.float32).tolist()),  # 0.69999999, 0.89999998
+            added=(0.0, 1e-6),
+            empty_iou=0,
+            empty_overall=math.nan,
+            targets_only=False,
+            reported=("mIoU", *PRECISION),
         ),
     ),
     "lisa": Protocol(
@@ -185,7 +209,12 @@ PROTOCOLS: dict[str, Protocol] = {
         size=None,
         open_threshold=False,
         conventions=Conventions(
-            strict=True, empty_iou=1, targets_only=False, reported=("oIoU", "gIoU")
+            strict=True,
+            added_to_n=1e-5,
+            empty_iou=1,
+            empty_overall=0.0,
+            targets_only=False,
+            reported=("oIoU", "gIoU"),
         ),
     ),
     "gres": Protocol(
@@ -196,6 +225,7 @@ PROTOCOLS: dict[str, Protocol] = {
         conventions=Conventions(
             strict=False,
             empty_iou=1,
+            empty_overall=math.nan,
             targets_only=True,
             reported=("oIoU", "gIoU", "P@0.7", "P@0.8", "P@0.9", "N-acc", "T-acc"),
         ),
@@ -235,6 +265,13 @@ def logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def _sigmoid(logits: Float32[np.ndarray, "S S"]) -> Float32[np.ndarray, "S S"]:
+def confidence(logits: Float32[np.ndarray, "H W"], *, threshold: float) -> float:
+    """The mean probability inside the mask of `original`, from `threshold` to 1; 0 where it has no
+    pixel."""
+    inside = logits[logits > logit(threshold)]
+    return float(_sigmoid(inside).mean(dtype=np.float64)) if inside.size else 0.0
+
+
+def _sigmoid(logits: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
     """Without overflow: tanh saturates where exp would not fit a float32."""
     return 0.5 + 0.5 * np.tanh(0.5 * logits)

@@ -1,9 +1,10 @@
 """The whole program as ONNX, for onnxruntime in any language.
 
     segment.onnx   one picture uint8 [H, W, 3] of any size, and b expressions as token ids int32
-                   [b, l], to mask bool and probability float32 [b, H, W], score [b] (presence [b])
-    vocab.txt      of the text encoder
-    run.py         runs it, with nothing but onnxruntime, numpy, tokenizers and Pillow
+                   [b, l], to mask bool and probability float32 [b, H, W], predicted_iou or
+                   confidence [b] (presence [b])
+    vocab.txt      of the text encoder, and tokenizer_config.json
+    run.py         runs it, with nothing but what it says at its top and from_pillow.py
 
 jax2onnx translates the model. Resizing into the canvas and back is written out below, for the sides
 are not known before there is a picture, and jax2onnx 0.17.1 translates no gather of unknown size.
@@ -11,7 +12,6 @@ Above 2 GB, which is what protobuf holds, the parameters lie in `segment.onnx.da
 """
 
 import logging
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,16 +23,14 @@ import numpy as np
 from jax import export
 
 from dit_jax.eval.protocols import THRESHOLD, logit
-from dit_jax.export import run
-from dit_jax.export.source import Source
+from dit_jax.export.source import Source, write_beside
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
 from dit_jax.ops.pixels import normalize
 from dit_jax.ops.platform import ANYWHERE, planned_for
-from dit_jax.weights import directory
 
-PROGRAM, RUNNER = "segment.onnx", "run.py"
+PROGRAM = "segment.onnx"
 OPSET, IR = 23, 10
 INSIDE = 1_900_000_000  # bytes of parameters
 
@@ -134,8 +132,8 @@ AFTER = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 after (float[b, {size}, {size}] logits, int64[2] sides, int64[2] start, int64[2] extent,
        int64[1] rows)
-    => (bool[b, H, W] mask, float[b, H, W] probability)
-<int64[1] one = {{1}}, int64[2] axes = {{2, 3}},
+    => (bool[b, H, W] mask, float[b, H, W] probability{score})
+<int64[1] one = {{1}}, int64[1] two = {{2}}, float least = {{1.0}}, int64[2] axes = {{2, 3}},
  int64[4] canvas = {{-1, 1, {size}, {size}}}, float limit = {{{limit}}}>
 {{
     end = Add (start, extent)
@@ -147,7 +145,20 @@ after (float[b, {size}, {size}] logits, int64[2] sides, int64[2] start, int64[2]
     own = Squeeze (resized, one)
     mask = Greater (own, limit)
     probability = Sigmoid (own)
+    {confidence}
 }}
+"""
+
+# `program.confidence`, where the model was not trained to predict its mask's IoU.
+CONFIDENCE = """
+    ones = Cast <to = 1> (mask)
+    within = Mul (probability, ones)
+    row = ReduceSum <keepdims = 0> (within, two)
+    row_pixels = ReduceSum <keepdims = 0> (ones, two)
+    pixels = ReduceSum <keepdims = 1> (row_pixels, one)
+    some = Max (pixels, least)
+    part = Div (row, some)
+    confidence = ReduceSum <keepdims = 0> (part, one)
 """
 
 
@@ -159,8 +170,7 @@ def write(source: Source, folder: Path) -> None:
     outside = dict(save_as_external_data=True, location=f"{PROGRAM}.data") if large else {}
     onnx.save(make(source.arch, flat), folder / PROGRAM, **outside)
     onnx.checker.check_model(folder / PROGRAM)
-    shutil.copyfile(vocab, folder / directory.VOCAB)
-    shutil.copyfile(run.__file__, folder / RUNNER)
+    write_beside(vocab, folder)
 
 
 def make(arch: Architecture, flat: dict[str, np.ndarray], *, threshold: float = THRESHOLD) -> Any:
@@ -169,6 +179,9 @@ def make(arch: Architecture, flat: dict[str, np.ndarray], *, threshold: float = 
     core = translate(jax2onnx, arch, flat)
     about = dict(ir=IR, opset=OPSET, size=arch.image_size, limit=logit(threshold))
     about |= {f"taps_{axis}": TAPS.replace("@", axis) for axis in "yx"}
+    about |= dict(score="", confidence="")
+    if not arch.iou_trained:
+        about |= dict(score=", float[b] confidence", confidence=CONFIDENCE)
     before, after = (onnx.parser.parse_model(text.format(**about)) for text in (BEFORE, AFTER))
     parts = {"before/": before, "": core, "after/": after}
     graphs = [_prefixed(onnx, part, prefix).graph for prefix, part in parts.items()]
@@ -199,7 +212,7 @@ def _inputs(nodes: Iterable[Any]) -> Iterator[str]:
 
 
 def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) -> Any:
-    """`(canvas, content, input_ids, attention_mask) → (logits, score[, presence])` in ONNX."""
+    """`(canvas, content, input_ids, attention_mask) → (logits[, predicted_iou][, presence])`."""
     graph = params_lib.structure(arch)[0]
     params = params_lib.unflatten(jax.tree.map(jnp.asarray, flat))
 
@@ -207,8 +220,9 @@ def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) ->
         said = params_lib.merge(graph, params)(
             normalize(canvas, content), input_ids, attention_mask
         )
+        iou = (said.iou.astype(jnp.float32),) if arch.iou_trained else ()
         presence = () if said.presence is None else (jax.nn.sigmoid(said.presence),)
-        return said.logits.astype(jnp.float32), said.iou.astype(jnp.float32), *presence
+        return said.logits.astype(jnp.float32), *iou, *presence
 
     size, text = arch.image_size, f"b, {arch.text_tokens}"
     shapes = (f"b, {size}, {size}, 3", "b, 4", text, text)
@@ -218,7 +232,7 @@ def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) ->
         jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), kind)
         for shape, kind in zip(shapes, kinds, strict=True)
     ]
-    names = ["logits", "score"] + ["presence"] * arch.presence
+    names = ["logits", *["predicted_iou"] * arch.iou_trained, *["presence"] * arch.presence]
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a line for every constant's shape
     with (
         attention.use_back_end("plain"),

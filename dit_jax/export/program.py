@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32
 
 from dit_jax.eval.protocols import THRESHOLD, logit
 from dit_jax.models import params as params_lib
@@ -24,12 +25,13 @@ INPUTS = ("images", "size", "input_ids", "attention_mask")
 
 
 def make(arch: Architecture, *, threshold: float = THRESHOLD) -> Program:
-    """`(params, images, size, input_ids, attention_mask) → {mask, probability, score[, presence]}`.
+    """`(params, images, size, input_ids, attention_mask) → {mask, probability, …[, presence]}`.
 
     `images` is uint8 `[b,H,W,3]`, `size` int32 `[b,2]` each picture's height and width inside it,
     the text int32 `[b,l]`. `mask` is bool and `probability` float32 `[b,H,W]`, False and 0 outside
-    the picture; `score` is the predicted IoU `[b]`; `presence`, of a model that says it, the
-    probability `[b]` that the words mean anything in the picture.
+    the picture; the score `[b]` is called what it is: `predicted_iou` of a model that was
+    trained to predict it, else `confidence`, as `Segmentation.score` defines them; `presence`, of a
+    model that says it, is the probability `[b]` that the words mean anything in the picture.
 
     Args:
       threshold: probability above which a pixel is in the mask.
@@ -43,13 +45,28 @@ def make(arch: Architecture, *, threshold: float = THRESHOLD) -> Program:
         answer = model(normalize(canvas, content), input_ids, attention_mask)
         logits = answer.logits.astype(jnp.float32)
         logits, within = letterbox.restore(logits, size, content, images.shape[1:3])
+        mask = within & (logits > limit)
+        probability = jnp.where(within, jax.nn.sigmoid(logits), 0.0)
+        iou = answer.iou.astype(jnp.float32)
         said = {
-            "mask": within & (logits > limit),
-            "probability": jnp.where(within, jax.nn.sigmoid(logits), 0.0),
-            "score": answer.iou.astype(jnp.float32),
+            "mask": mask,
+            "probability": probability,
+            arch.score_kind: iou if arch.iou_trained else confidence(mask, probability),
         }
         if answer.presence is None:
             return said
         return said | {"presence": jax.nn.sigmoid(answer.presence)}
 
     return segment
+
+
+def confidence(
+    mask: Bool[Array, "b H W"], probability: Float32[Array, "b H W"]
+) -> Float32[Array, " b"]:
+    """The mean probability inside each mask, 0 where it has no pixel.
+
+    Row by row first: one float32 would not hold the sum over a large picture.
+    """
+    rows = jnp.sum(jnp.where(mask, probability, 0.0), axis=2)
+    pixels = jnp.sum(mask, axis=(1, 2), dtype=jnp.float32)
+    return jnp.sum(rows / jnp.maximum(pixels, 1)[:, None], axis=1)

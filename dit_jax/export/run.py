@@ -2,37 +2,54 @@
 
     python run.py photo.jpg "the man on the left" "a red cup"
 
-Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs numpy
-and tokenizers; jax for `segment.stablehlo`, onnxruntime for `segment.onnx`; and Pillow, but only to
-read the picture and to write the masks.
+Writes photo-1.png, photo-2.png …, a mask for each expression, into the current folder. Needs
+
+    pip install jax flatbuffers numpy tokenizers pillow  for segment.stablehlo
+    pip install onnxruntime numpy tokenizers pillow      for segment.onnx
+
+and Pillow only to read the picture (by `from_pillow.py`, as dit_jax does) and to write the masks.
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import BertWordPieceTokenizer
 
+# By the name in the program: the IoU that a model was trained to predict, or the mean probability
+# inside the mask.
+SCORES = {"predicted_iou": "predicted IoU", "confidence": "confidence"}
 STEP = 256  # pixels: arrays whose sides are the same multiples of it share one compilation
 
 
 class Segmenter:
-    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts]."""
+    """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts], which
+    is there under the name of its kind too: a key of SCORES.
+
+    Lists beside them say what the model does not read: `cut`, the end of each text, beyond its
+    tokens; `unknown`, the words before that which become [UNK].
+    """
 
     def __init__(self, folder: Path):
         self.program = (Onnx if (folder / "segment.onnx").is_file() else StableHlo)(folder)
-        self.words = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
+        self.words = words(folder)
         self.words.enable_truncation(self.program.length)
         self.words.enable_padding(length=self.program.length)
 
-    def __call__(self, image: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
+    def __call__(self, image: np.ndarray, texts: list[str]) -> dict[str, Any]:
         pieces = self.words.encode_batch(texts)
         ids = np.array([piece.ids for piece in pieces], np.int32)
         mask = np.array([piece.attention_mask for piece in pieces], np.int32)
         if mask.sum(1).min() < 3:  # [CLS], a word, [SEP]
             raise ValueError(f"an expression of {texts} is empty, expected at least one word.")
-        return self.program(image, ids, mask)
+        left = unread(texts, pieces, unknown=self.words.token_to_id("[UNK]"))
+        if any(left["cut"]) or any(left["unknown"]):
+            logging.warning("the model does not read all words; `cut` and `unknown` say which.")
+        said = self.program(image, ids, mask)
+        return said | {"score": said[kind_of(said)]} | left
 
 
 class StableHlo:
@@ -70,6 +87,48 @@ class Onnx:
         return dict(zip(names, self.session.run(names, given), strict=True))
 
 
+def words(folder: Path) -> BertWordPieceTokenizer:
+    """Of vocab.txt, a piece a line; tokenizer_config.json says whether texts keep their case."""
+    lines = (folder / "vocab.txt").read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    how = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return BertWordPieceTokenizer(
+        {piece: i for i, piece in enumerate(lines)},
+        lowercase=how["do_lower_case"],
+        strip_accents=how["strip_accents"],
+        handle_chinese_chars=how["tokenize_chinese_chars"],
+        clean_text=how["clean_text"],
+    )
+
+
+def read(path: Path) -> np.ndarray:
+    """Upright RGB pixels of a picture, uint8 [H, W, 3]; says what is not evident of deep ones."""
+    from from_pillow import rgb
+    from PIL import Image
+
+    with Image.open(path) as image:
+        pixels, remark = rgb(image)
+    if remark:
+        print(f"{path} {remark}", file=sys.stderr)
+    return pixels
+
+
+def unread(texts: list[str], pieces: list[Any], *, unknown: int) -> dict[str, list]:
+    """`cut` and `unknown` of each text; raises ValueError where not one word is known."""
+    said: dict[str, list] = {"cut": [], "unknown": []}
+    for text, piece in zip(texts, pieces, strict=True):
+        places = [at for i, at in zip(piece.ids, piece.offsets, strict=True) if i == unknown]
+        if len(places) == sum(piece.attention_mask) - 2:
+            raise ValueError(f"the model knows no word of the expression {text!r}.")
+        rest = piece.overflowing[0].offsets[1][0] if piece.overflowing else len(text)
+        said["cut"].append(text[rest:].strip())
+        said["unknown"].append(tuple(dict.fromkeys(text[start:end] for start, end in places)))
+    return said
+
+
+def kind_of(said: dict[str, np.ndarray]) -> str:
+    return next(kind for kind in SCORES if kind in said)
+
+
 def weights(path: Path) -> dict[str, np.ndarray]:
     """Float32 parameters (safetensors) of a program that is too large to hold them."""
     if not path.is_file():
@@ -83,13 +142,20 @@ def weights(path: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     picture, texts = Path(sys.argv[1]), sys.argv[2:]
-    image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
-    said = Segmenter(Path(__file__).resolve().parent)(image, texts)
+    try:
+        said = Segmenter(Path(__file__).resolve().parent)(read(picture), texts)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    called = SCORES[kind_of(said)]
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")
-        print(f"{picture.stem}-{i + 1}.png: {text}, predicted IoU {said['score'][i]:.2f}")
+        print(f"{picture.stem}-{i + 1}.png: {text}, {called} {said['score'][i]:.2f}")
+        if said["unknown"][i]:
+            print(f"  unknown words: {', '.join(said['unknown'][i])}")
+        if said["cut"][i]:
+            print(f"  beyond what the model reads: {said['cut'][i]}")

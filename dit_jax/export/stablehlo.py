@@ -2,13 +2,14 @@
 
     segment.stablehlo    the program (see `program.py`), with every parameter that it reads inside
     weights.safetensors  only of models above `INSIDE` bytes: the parameters, by their dotted paths
-    vocab.txt            of the text encoder
-    run.py               runs it, with nothing but jax, numpy, tokenizers and Pillow
+    vocab.txt            of the text encoder, and tokenizer_config.json
+    run.py               runs it, with nothing but what it says at its top and from_pillow.py
 
 Height, width and number of the pictures are symbols in the program: no size is compiled in.
 """
 
-import shutil
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from dit_jax.export import program, run
-from dit_jax.export.source import Source
+from dit_jax.export import program
+from dit_jax.export.source import Source, write_beside
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
@@ -25,7 +26,7 @@ from dit_jax.ops.platform import ANYWHERE, planned_for
 from dit_jax.weights import directory
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-PROGRAM, WEIGHTS, RUNNER = "segment.stablehlo", "weights.safetensors", "run.py"
+PROGRAM, WEIGHTS = "segment.stablehlo", "weights.safetensors"
 INSIDE = 1_900_000_000  # bytes: `jax.export` keeps its file in a FlatBuffer, which ends at 2 GiB
 
 
@@ -36,8 +37,7 @@ def write(source: Source, folder: Path) -> None:
     (folder / PROGRAM).write_bytes(make(source.arch, flat, inside=inside).serialize())
     if not inside:
         directory.write_tensors(folder / WEIGHTS, flat)
-    shutil.copyfile(vocab, folder / directory.VOCAB)
-    shutil.copyfile(run.__file__, folder / RUNNER)
+    write_beside(vocab, folder)
 
 
 def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> export.Exported:
@@ -54,7 +54,7 @@ def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> ex
         return segment(params_lib.unflatten(params or weights), *inputs)
 
     weights = {} if inside else jax.tree.map(_shape, flat)
-    with attention.use_back_end("anywhere"), planned_for(ANYWHERE):
+    with attention.use_back_end("anywhere"), planned_for(ANYWHERE), _without_file_names():
         return export.export(jax.jit(whole), platforms=PLATFORMS)(weights, *inputs(arch))
 
 
@@ -67,6 +67,18 @@ def inputs(arch: Architecture) -> tuple[jax.ShapeDtypeStruct, ...]:
         jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
         for shape, dtype in rows
     )
+
+
+@contextlib.contextmanager
+def _without_file_names() -> Iterator[None]:
+    """Operations are named by the model's parts alone, not by files of whoever exports."""
+    name = "jax_traceback_in_locations_limit"
+    before = jax.config.values[name]
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _shape(leaf: np.ndarray) -> jax.ShapeDtypeStruct:

@@ -17,7 +17,7 @@ LARGEST, LARGEST_IMAGE = 1 << 20, 4096
 ACTIVATIONS = ("gelu", "gelu_new", "relu")  # of BERT; "gelu_new" is the one with a tanh
 # Fields that an older config.json lacks, by section, and what it means by that.
 YOUNGER = {
-    "": {"presence": False},
+    "": {"presence": False, "iou_trained": None},
     "vit": {"table_grid": None},
     "bert": {"activation": "gelu", "epsilon": 1e-12},
 }
@@ -105,6 +105,7 @@ class Architecture:
     text_tokens: int = 20
     text_projection: bool | None = None  # W: text to the ViT's width; None = where they differ
     presence: bool = False  # the mask decoder also says whether anything is meant at all
+    iou_trained: bool | None = None  # its IoU head was; None = as Meta's SAM, but no DIT's
     image_size: int = 512  # pixels a side of the square canvas a picture is letterboxed into
     mask_padding: bool = False  # hide text padding from every attention; the reference does not
     windowed: bool = False  # Meta's window partition; DIT attends globally in every block
@@ -112,6 +113,8 @@ class Architecture:
 
     def __post_init__(self):
         object.__setattr__(self, "injection", Injection(self.injection))
+        if self.iou_trained is None:
+            object.__setattr__(self, "iou_trained", self.bert is None)
         _check_sizes(self, "")
         if self.image_size > LARGEST_IMAGE:
             raise ValueError(
@@ -128,6 +131,11 @@ class Architecture:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of {PATCH}.")
         if self.windowed and self.injection != Injection.NONE:
             raise ValueError(f"injection {self.injection} needs global attention: windowed=False.")
+
+    @property
+    def score_kind(self) -> str:
+        """What an answer's score is: "predicted_iou", by the head, or the mask's "confidence"."""
+        return "predicted_iou" if self.iou_trained else "confidence"
 
     def _check_text(self):
         if self.bert is None and self.injection != Injection.NONE:

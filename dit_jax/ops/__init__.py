@@ -1,4 +1,4 @@
-"""Arithmetic without parameters: arrays in, arrays out, with derivatives written out.
+"""Arithmetic without parameters: arrays in, arrays out, with reverse derivatives written out.
 
 `attention/` is most of it. `norm`, `gelu` and `linear` are the layers' arithmetic, `norm_kernel`
 and `triton` what NVIDIA GPUs get instead; `kernel_check` holds such kernels to their definitions.

@@ -18,8 +18,7 @@ PHI_AT_ZERO = np.float32(1.0 / np.sqrt(2.0 * np.pi))
 @jax.custom_vjp
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x·Φ(x), computed in float32 and returned in x's type."""
-    wide = x.astype(jnp.float32)
-    return (wide * _cdf(wide)).astype(x.dtype)
+    return _forward(x)[0]
 
 
 def _cdf(x):
@@ -27,7 +26,8 @@ def _cdf(x):
 
 
 def _forward(x):
-    return gelu(x), x
+    wide = x.astype(jnp.float32)
+    return (wide * _cdf(wide)).astype(x.dtype), x
 
 
 def _backward(x, upstream):

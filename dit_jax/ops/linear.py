@@ -15,14 +15,14 @@ def linear(
     x: Float[Array, "*b n"], kernel: Float[Array, "n out"], bias: Float[Array, " out"] | None
 ) -> Float[Array, "*b out"]:
     """Computed in x's type; gradients of kernel and bias are summed and returned in their own."""
-    y = x @ kernel.astype(x.dtype)
-    if bias is None:
-        return y
-    return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
+    return _forward(x, kernel, bias)[0]
 
 
 def _forward(x, kernel, bias):
-    return linear(x, kernel, bias), (x, kernel, bias)
+    y = x @ kernel.astype(x.dtype)
+    if bias is not None:
+        y = y + bias.astype(x.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
+    return y, (x, kernel, bias)
 
 
 def _backward(residuals, upstream):

@@ -101,7 +101,7 @@ def _with_skip(x, scale, bias, epsilon):
 
 
 def _with_skip_forward(x, scale, bias, epsilon):
-    return _with_skip(x, scale, bias, epsilon), (x, scale)
+    return (x, _forward(x, scale, bias, epsilon)[0]), (x, scale)
 
 
 def _with_skip_backward(epsilon, residuals, upstream):

@@ -14,14 +14,14 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.tokenizer import Tokenizer, Unread
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.picture import Letterbox, Picture
 from dit_jax.predict.programs import Rows, bucket, pad_rows, programs_of
-from dit_jax.predict.prompts import MOST_POINTS, Prompt, on_canvas
+from dit_jax.predict.prompts import POINT_COUNTS, Prompt, on_canvas
 from dit_jax.predict.text_features import TextFeatureCache, TextFeatures
 
 CACHE_SIZE = 16  # embeddings: 1 MB each at 512 pixels, 4 MB at 1024
@@ -36,6 +36,7 @@ class Request:
     picture: Picture
     text: str | None
     prompt: Prompt
+    unread: Unread  # of the text
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Engine:
             prompts,
             [one.picture for one in asked],
             letterbox=self._letterbox,
-            count=bucket(longest, most=MOST_POINTS) if longest else 0,
+            count=next(n for n in POINT_COUNTS if n >= longest) if longest else 0,
         )
         texts = {"features": None, "attention_mask": None}
         if asked[0].text is not None:

@@ -21,15 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from dit_jax.data.annotations import Mistake, Mistakes, fields, geometry, strict_json
 from dit_jax.data.entries import CHOICES
-from dit_jax.data.pixels import pictures
+from dit_jax.data.pixels import header, near, pictures
 
-# The endings that a folder is searched for; a file that is named may end otherwise.
+# Of a folder's files these are taken whatever is in them.
 ENDINGS = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
     *(".jp2", ".avif"),
 )
+SHOWN = 5  # names that a message spells out
 ONE_EXPRESSION = ("sent_id", "index")  # keys that number a single expression
 ABOUT = ("id", "image_id", *ONE_EXPRESSION, "dataset", "split", "truth")
 BOXES = ("box", *geometry.BOXES)
@@ -78,16 +81,33 @@ def read(file: Path) -> list[Task]:
 
 def _found(name: str) -> list[str]:
     if os.path.isdir(name):
-        paths = sorted(os.path.join(name, entry) for entry in os.listdir(name))
-        paths = [path for path in paths if Path(path).suffix.lower() in ENDINGS]
+        paths = _pictures(name)
     elif os.path.lexists(name):
         paths = [name]
     else:
         paths = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
     if not paths:
-        kind = "the folder holds no picture" if os.path.isdir(name) else "no such picture"
-        raise FileNotFoundError(f"{kind}: {pictures.shown(name)}.")
+        folder = os.path.isdir(name)
+        kind = "the folder holds no picture" if folder else "no such picture"
+        raise FileNotFoundError(f"{kind}: {pictures.shown(name)}{'' if folder else near(name)}.")
     return paths
+
+
+def _pictures(folder: str) -> list[str]:
+    """By their endings or what they hold; what else is there is counted and named."""
+    found, others = [], []
+    for path in sorted(os.path.join(folder, name) for name in os.listdir(folder)):
+        if Path(path).suffix.lower() in ENDINGS:
+            found.append(path)
+        elif os.path.isfile(path) and not Path(path).name.startswith("."):
+            with open(path, "rb") as file:
+                (found if header(file) else others).append(path)
+    if others:
+        names = ", ".join(pictures.shown(Path(path).name) for path in others[:SHOWN])
+        rest = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        said = "%s: %d files are left out, being no pictures that are read: %s%s."
+        logging.warning(said, pictures.shown(folder), len(others), names, rest)
+    return found
 
 
 def _task(values: dict[str, Any], *, folder: Path) -> Task:

@@ -12,7 +12,10 @@ from dit_jax.data.entries import CHOICES
 from dit_jax.predict.picture import Letterbox, Picture
 from dit_jax.strict import one_of
 
-MOST_POINTS = 1024  # of one mask; a decoder attends from every point to every other
+# Points of one mask are filled up to one of these, so that a click more compiles nothing: 16 take
+# as long as one. A decoder attends from every point to every other, which limits them.
+POINT_COUNTS = (16, 64, 256, 1024)
+MOST_POINTS = POINT_COUNTS[-1]
 LABELS = (0, 1)  # background, object
 
 Point = tuple[float, float, int]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from dit_jax.data.pixels import stretch
-from dit_jax.eval.protocols import logit
+from dit_jax.eval.protocols import confidence, logit
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +23,28 @@ class Segmentation:
     height: int  # pixels of the picture, upright
     width: int
     logits: Float32[np.ndarray, "h w"] = field(repr=False)  # of the picture's part of the canvas
-    score: float  # the IoU that the decoder predicts of its mask; DIT trains no such prediction
+    predicted_iou: (
+        float | None
+    )  # of the mask, by the decoder; None where no training taught it that
     presence: float | None  # probability that anything is meant; None: the model does not say
     nothing: bool | None  # whether that is below the threshold; the mask is not emptied for it
     threshold: float  # on the probability of a pixel
+    cut: str = ""  # the end of the text that the model did not read, beyond its tokens
+    unknown: tuple[str, ...] = ()  # words of the text that its vocabulary cannot spell
+
+    @property
+    def score_kind(self) -> str:
+        """What `score` is: "predicted_iou" or "confidence"."""
+        return "confidence" if self.predicted_iou is None else "predicted_iou"
+
+    @cached_property
+    def score(self) -> float:
+        """How good the mask is likely to be: its predicted IoU, of a model that was trained to
+        predict it (about 0 to 1); else its confidence, the mean probability inside it, in [0, 1]
+        and 0 where it has no pixel."""
+        if self.predicted_iou is not None:
+            return self.predicted_iou
+        return confidence(self._resized(), threshold=self.threshold)
 
     @cached_property
     def mask(self) -> Bool[np.ndarray, "H W"]:

@@ -154,7 +154,8 @@ class Training:
         report.scores(self.step, split.key, result.scores)
         if result.samples and hosts.is_primary():
             viz.save_grid(result.samples, run.workdir / "pictures" / f"step_{self.step:06d}.png")
-        self.checkpoints.rank(self.step, result.scores[run.config.eval.best]["oIoU"])
+        # Some protocols have no oIoU where no pixel is meant and none is found.
+        self.checkpoints.rank(self.step, result.scores[run.config.eval.best]["oIoU"] or 0.0)
         if hosts.is_primary():
             write_report(run)
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from dit_jax import config as configs
 from dit_jax import variants
+from dit_jax import vocabulary as vocabularies
 from dit_jax.data import shapes
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as parameters
@@ -22,7 +23,7 @@ from dit_jax.train.placement import sharding
 from dit_jax.weights import directory, hub
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
-FREE = ("image_size", "dtype", "windowed")
+FREE = ("image_size", "dtype", "windowed", "iou_trained")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,22 +67,13 @@ def vocabulary(model: configs.Model, *, drawn: bool) -> Path:
         return directory.vocab_path(init.model)
     if not init.bert and drawn:
         return shapes.VOCAB
-    beside = _vocab_of_bert(init.bert)
+    beside = vocabularies.find(Path(init.bert)) if init.bert else None
     if beside is None:
         raise ValueError(
             "model.vocab is empty and no vocab.txt lies beside BERT; expected the vocabulary that"
             " it was trained with, there or as model.vocab."
         )
     return beside
-
-
-def _vocab_of_bert(bert: str) -> Path | None:
-    """The vocabulary in BERT's folder, or beside its file."""
-    if not bert:
-        return None
-    folder = Path(bert) if Path(bert).is_dir() else Path(bert).parent
-    path = folder / directory.VOCAB
-    return path if path.is_file() else None
 
 
 def open_tokenizer(vocab: Path, arch: Architecture) -> Tokenizer:

@@ -15,17 +15,20 @@ from jaxtyping import Array, Float
 
 from dit_jax import config as configs
 from dit_jax.eval.predictions import Answers
+from dit_jax.eval.protocols import THRESHOLD, logit
 from dit_jax.models import params as parameters
+from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
 from dit_jax.ops.mesh import use_mesh
-from dit_jax.ops.pixels import normalize
+from dit_jax.ops.pixels import inside, normalize
 from dit_jax.ops.platform import compiler_options
 from dit_jax.train import optim
 from dit_jax.train.placement import hosts, sharding
 from dit_jax.train.state import TrainState
 
 Batch = dict[str, Array]  # as `dit_jax.data.pipeline` yields it
-# images f32 [b,S,S,3], input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
+# images f32 [b,S,S,3], content [b,4], input_ids, attention_mask [b,l], target [b,S,S],
+# present bool [b]
 Inputs = dict[str, Array]
 Metrics = dict[str, Array]
 TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
@@ -37,6 +40,7 @@ def prepare(batch: Batch) -> Inputs:
     """The model's inputs and the soft target in [0, 1]."""
     return {
         "images": normalize(batch["image"], batch["content"]),
+        "content": batch["content"],
         "input_ids": batch["input_ids"],
         "attention_mask": batch["attention_mask"],
         "target": batch["mask"].astype(jnp.float32) / 255,
@@ -50,6 +54,7 @@ def losses(
     inputs: Inputs,
     *,
     presence_weight: float,
+    iou_weight: float,
     rngs: nnx.Rngs | None,
     remat: str = "none",
 ) -> Metrics:
@@ -57,7 +62,8 @@ def losses(
     (released code), also where the expression means nothing and every pixel is background.
 
     A model with a presence head adds `presence_weight` times the cross-entropy of its answers,
-    reported as `presence_loss` with `presence_accuracy`, the share that is right at 0.5.
+    reported as `presence_loss` with `presence_accuracy`, the share that is right at 0.5. Where
+    `iou_weight` is not 0, it is that of `iou_loss`.
     """
     model = parameters.merge(graph, params)
     prediction = model(
@@ -66,16 +72,37 @@ def losses(
     with jax.named_scope("loss"):
         logits = prediction.logits.astype(jnp.float32)
         pixels = optax.sigmoid_binary_cross_entropy(logits, inputs["target"]).mean()
-    if prediction.presence is None:
-        return {"loss": pixels}
-    # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
-    presence, present = prediction.presence, inputs["present"]
-    answers = optax.sigmoid_binary_cross_entropy(presence, present.astype(jnp.float32)).mean()
-    return {
-        "loss": pixels + presence_weight * answers,
-        "presence_loss": answers,
-        "presence_accuracy": jnp.mean((presence > 0) == present),
-    }
+    metrics = {"loss": pixels}
+    if prediction.presence is not None:
+        # `present`, not the target's pixels: a small object may leave none on a smaller canvas.
+        presence, present = prediction.presence, inputs["present"]
+        answers = optax.sigmoid_binary_cross_entropy(presence, present.astype(jnp.float32)).mean()
+        metrics["loss"] += presence_weight * answers
+        metrics |= {
+            "presence_loss": answers,
+            "presence_accuracy": jnp.mean((presence > 0) == present),
+        }
+    if iou_weight:
+        metrics["iou_loss"] = iou_loss(prediction, inputs)
+        metrics["loss"] += iou_weight * metrics["iou_loss"]
+    return metrics
+
+
+@jax.named_scope("iou_loss")
+def iou_loss(prediction: Prediction, inputs: Inputs) -> Float[Array, ""]:
+    """Mean squared difference of the predicted IoU and the one that the mask has (Kirillov et al.
+    2023, appendix A).
+
+    The mask is the one that is answered: above THRESHOLD and without the padding. Its IoU is that
+    of the protocol `original`, 1 where nothing is meant and nothing found.
+    """
+    logits = prediction.logits.astype(jnp.float32)
+    within = inside(inputs["content"], logits.shape[1])
+    found, truth = within & (logits > logit(THRESHOLD)), within & (inputs["target"] > 0.5)
+    pixels = dict(axis=(1, 2), dtype=jnp.float32)  # exact: no canvas has more than 2**24
+    hit, union = jnp.sum(found & truth, **pixels), jnp.sum(found | truth, **pixels)
+    iou = jnp.where(union > 0, hit / jnp.maximum(union, 1), 1.0)
+    return jnp.mean((prediction.iou - iou) ** 2)
 
 
 def loss_and_grads(
@@ -86,6 +113,7 @@ def loss_and_grads(
     key: Array | None,
     *,
     presence_weight: float = 0.0,
+    iou_weight: float = 0.0,
     remat: str = "none",
 ) -> tuple[Metrics, Params]:
     """The losses, and the gradient of `loss` by the trainable parameters alone.
@@ -96,7 +124,7 @@ def loss_and_grads(
 
     def of_trainable(values: Params) -> tuple[Array, Metrics]:
         rngs = None if key is None else nnx.Rngs(dropout=key)  # counts, so made inside the trace
-        about = dict(presence_weight=presence_weight, rngs=rngs, remat=remat)
+        about = dict(presence_weight=presence_weight, iou_weight=iou_weight, rngs=rngs, remat=remat)
         metrics = losses(graph, optim.combine(values, frozen), inputs, **about)
         return metrics["loss"], metrics
 
@@ -169,16 +197,17 @@ def make_train_step(
 def make_predict_step(
     graph: nnx.GraphDef, *, mesh: Mesh, placement: Params
 ) -> Callable[[Params, Batch], Answers]:
-    """`(params, batch) → Answers`: float32 logits at the canvas's size, and presence or None."""
+    """`(params, batch) → Answers`: float32 logits at the canvas's size, and what else it says."""
 
     def predict_step(
         params: Params, batch: Batch
-    ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None]:
+    ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None, Float[Array, " b"] | None]:
         model = parameters.merge(graph, params)
         images = normalize(batch["image"], batch["content"])
         with use_mesh(mesh):
             prediction = model(images, batch["input_ids"], batch["attention_mask"])
-        return prediction.logits.astype(jnp.float32), prediction.presence
+        iou = prediction.iou if model.arch.iou_trained else None
+        return prediction.logits.astype(jnp.float32), prediction.presence, iou
 
     rows = sharding.batch_sharding(mesh)
     places = dict(in_shardings=(placement, rows), out_shardings=rows)
@@ -206,7 +235,8 @@ def accumulated(
 ) -> tuple[Metrics, Params]:
     """Mean losses and gradients over `optim.accumulate` micro-batches, one after another."""
     parts = rules.accumulate
-    about = dict(presence_weight=rules.presence_weight, remat=remat)
+    weights = dict(presence_weight=rules.presence_weight, iou_weight=rules.iou_weight)
+    about = dict(remat=remat, **weights)
 
     def of_rows(rows: Batch, key: Array | None) -> tuple[Metrics, Params]:
         inputs = prepare(rows)

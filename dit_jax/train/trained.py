@@ -43,7 +43,7 @@ def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Tr
     sharding.check_batches(config.optim, config.eval, mesh)
     if model_dir is not None:
         return _of_directory(model_dir, mesh)
-    check_same(workdir, flatten(config), only=("model.", "optim.ema"))
+    check_same(workdir, flatten(config), only=("model.", "optim.ema", "optim.iou_weight"))
     drawn = Datasets.of(config.data, size=config.model.image_size).drawn
     arch = config.architecture()
     model = Model.of(arch, models.vocabulary(config.model, drawn=drawn), mesh)

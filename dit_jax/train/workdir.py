@@ -51,6 +51,7 @@ FORMER = {
     "data.on_error": "stop",
     "data.shapes.absent": 0.0,
     "optim.presence_weight": 0.1,
+    "optim.iou_weight": 0.0,
     "eval.presence_threshold": 0.5,
 }
 RENAMED = {"train.seed": "seed"}

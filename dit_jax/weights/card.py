@@ -25,8 +25,18 @@ METHODS = {
 }
 USES = {
     "safetensors": '    import dit_jax\n    model = dit_jax.load("$name")',
-    "stablehlo": '    python run.py photo.jpg "the man on the left"',
-    "onnx": '    python run.py photo.jpg "the man on the left"',
+    "stablehlo": (
+        "    pip install jax==$jax flatbuffers numpy tokenizers pillow\n"
+        '    python run.py photo.jpg "the man on the left"\n\n'
+        "jaxlib $jaxlib wrote the program. Releases of jaxlib up to six months newer than that one"
+        " read it: that is [JAX's promise]"
+        "(https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees), and"
+        " [its changelog](https://docs.jax.dev/en/latest/changelog.html) dates the releases."
+    ),
+    "onnx": (
+        "    pip install onnxruntime numpy tokenizers pillow\n"
+        '    python run.py photo.jpg "the man on the left"'
+    ),
     "pack": (
         "    from dit_jax.weights import packs\n"
         '    model = packs.Base.open("$base").with_pack("$name")\n\n'
@@ -37,7 +47,14 @@ PRESENCE = {
     True: "It also says how likely the words mean anything in the picture at all.",
     False: "It always answers: an expression for what is not in the picture gets some mask too.",
 }
-SHOWN = ("oIoU", "mIoU", "gIoU", "P@0.5", "P@0.7", "P@0.9", "N-acc", "T-acc")
+SCORE = {
+    "predicted_iou": "The score of a mask is the IoU that the model predicts; it was trained to.",
+    "confidence": (
+        "The score of a mask is its confidence, the mean probability inside it: the decoder's IoU"
+        " head was not trained."
+    ),
+}
+SHOWN = ("oIoU", "mIoU", "gIoU", "P@0.5", "P@0.7", "P@0.9", "N-acc", "T-acc", "AURC", "ECE")
 
 
 def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parameters: int) -> str:
@@ -50,7 +67,8 @@ def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parame
     template = Template(
         resources.files("dit_jax.weights").joinpath("model_card.md").read_text("utf-8")
     )
-    use = Template(USES[form]).substitute(name=name, base=manifest.provenance.get("base", "BASE"))
+    base = manifest.provenance.get("base", "BASE")
+    use = Template(USES[form]).substitute(manifest.packages, name=name, base=base)
     return template.substitute(
         name=name,
         license_tag=(manifest.license or "unknown").lower(),
@@ -59,6 +77,7 @@ def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parame
         provenance=_listed(manifest.provenance, otherwise="Nobody noted it."),
         scores=score_table(manifest.scores),
         presence=PRESENCE[arch.presence],
+        score=SCORE[arch.score_kind],
         tokens=arch.text_tokens,
         size=arch.image_size,
         data=_trained_on(manifest.provenance),

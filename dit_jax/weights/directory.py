@@ -3,6 +3,7 @@
     config.json          architecture and where the weights came from
     model.safetensors    every parameter by its dotted path, float32
     vocab.txt            WordPiece vocabulary (absent from plain SAM and a BERT without one)
+    tokenizer_config.json  whether its texts keep case and accents
     unused.safetensors   tensors of a converted checkpoint that the model never reads, for `reverse`
     manifest.json        size and SHA-256 of the files above: see `dit_jax.weights.manifest`
 
@@ -20,9 +21,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from dit_jax import vocabulary
 from dit_jax.models import initial
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import (
@@ -35,16 +37,13 @@ from dit_jax.models.architecture import (
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
 from dit_jax.strict import few, printed
+from dit_jax.vocabulary import VOCAB
 from dit_jax.weights import hub, manifest
 
 FORMAT = 1
+STORED = ("F32", "I64")  # as safetensors calls them; integers are never parameters
 PRESENCE_HEAD = "mask_decoder.presence_head."
-CONFIG, WEIGHTS, VOCAB, UNUSED = (
-    "config.json",
-    "model.safetensors",
-    "vocab.txt",
-    "unused.safetensors",
-)
+CONFIG, WEIGHTS, UNUSED = "config.json", "model.safetensors", "unused.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
         if unused:
             write_tensors(folder / UNUSED, unused)
         if vocab is not None:
-            shutil.copyfile(vocab, folder / VOCAB)
+            vocabulary.write(Path(vocab), folder)
         manifest.write(folder, **about)
 
 
@@ -302,9 +301,17 @@ def _config(path: Path) -> dict:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file; raises ValueError where it is not whole."""
+    """The tensors of a safetensors file that `write_tensors` wrote.
+
+    Raises ValueError where it is not whole, or holds other numbers than those that are written.
+    """
     try:
-        return load_file(path)
+        with safe_open(path, framework="np") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            odd = [f"{printed(n)} {kind}" for n, kind in kinds.items() if kind not in STORED]
+            if odd:
+                raise ValueError(f"{path} holds {few(odd)}; expected {' or '.join(STORED)}.")
+            return file.get_tensors()
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {printed(str(error))}.") from error
 

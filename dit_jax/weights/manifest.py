@@ -25,7 +25,7 @@ from dit_jax.version import VERSION
 FORMAT = 1
 MANIFEST, CARD = "manifest.json", "README.md"
 UNLISTED = (MANIFEST, CARD)  # a model card is written on by people
-PACKAGES = ("flax", "jax", "numpy", "safetensors")
+PACKAGES = ("flax", "jax", "jaxlib", "numpy", "safetensors")
 REMEDY = f"copy the folder again, or remove {MANIFEST} if the change is yours."
 
 Scores = Mapping[str, Mapping[str, Any]]  # "refcoco-val-original" → figures of that score

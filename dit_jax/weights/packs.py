@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dit_jax import vocabulary
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
@@ -123,7 +124,10 @@ def make(model_dir: Path | str, base_dir: Path | str) -> Pack:
     own = {path: value for path, value in model.tensors.items() if theirs.get(path) != ours[path]}
     check_trained_from(own, base_dir=base_dir, model_dir=model_dir)
     if theirs.get(VOCAB) != ours.get(VOCAB):
-        raise ValueError(f"{model_dir} and {base_dir} have different vocabularies: {VOCAB}.")
+        raise ValueError(
+            f"{model_dir} and {base_dir} have different vocabularies: {VOCAB}, or how"
+            f" {vocabulary.CONFIG} spells texts."
+        )
     provenance = {**model.provenance, "base": Path(base_dir).name}
     shared = model.tensors.keys() - own.keys()
     return Pack(model.architecture, own, binding(theirs, shared), provenance)
@@ -188,10 +192,17 @@ def is_pack(folder: Path | str) -> bool:
 
 
 def digests(contents: Contents, folder: Path) -> Digests:
-    """Hashes of a directory's tensors (shapes, values) and of its vocabulary, if it has one."""
+    """Hashes of a directory's tensors (shapes, values) and of its vocabulary, if it has one.
+
+    With the latter, how texts are spelled, where that is not in lower case.
+    """
     found = {path: _digest(value) for path, value in contents.tensors.items()}
     vocab = folder / VOCAB
-    return found | ({VOCAB: manifest.sha256(vocab)} if vocab.is_file() else {})
+    if not vocab.is_file():
+        return found
+    spelling = vocabulary.read(vocab).spelling
+    usual = spelling == vocabulary.Spelling()
+    return found | {VOCAB: manifest.sha256(vocab) + ("" if usual else f" {spelling}")}
 
 
 def binding(of: Digests, shared: Any) -> str:

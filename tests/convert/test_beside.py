@@ -73,6 +73,8 @@ def test_google_s_name_of_the_config(folder):
         (dict(hidden_act="silu"), "hidden_act 'silu'; expected one of gelu, gelu_new, relu"),
         (dict(hidden_act="quick_gelu"), "hidden_act 'quick_gelu'"),
         (dict(num_attention_heads="6"), "num_attention_heads '6'; expected int"),
+        (dict(layer_norm_eps="1e-12"), "layer_norm_eps '1e-12'; expected float"),
+        (dict(model_type=["bert"]), "model_type ['bert']; expected 'bert'"),
         (dict(position_embedding_type="relative_key"), "position_embedding_type 'relative_key'"),
         (dict(is_decoder=True), "is_decoder True; expected False"),
         (dict(quantization_config={"bits": 4}), "quantization_config"),
@@ -110,10 +112,10 @@ def test_heads_that_contradict_the_config(folder, capsys):
 
 @pytest.mark.parametrize("kind", [transformers.RobertaModel, transformers.XLMRobertaModel])
 @pytest.mark.parametrize("config", [True, False])
-@pytest.mark.parametrize("types", [1, 2])
-def test_roberta_without_prefix(tmp_path, capsys, kind, config, types):
-    """BERT's very names and shapes; its positions start at 2."""
-    small = SMALL | dict(max_position_embeddings=66, type_vocab_size=types)
+@pytest.mark.parametrize(("types", "positions"), [(1, 66), (2, 66), (2, 40)])
+def test_roberta_without_prefix(tmp_path, capsys, kind, config, types, positions):
+    """BERT's very names and shapes; its positions start at 2, and 1 is the padding's: zeros."""
+    small = SMALL | dict(max_position_embeddings=positions, type_vocab_size=types)
     kind(kind.config_class(**small)).save_pretrained(tmp_path / "theirs")
     if not config:
         (tmp_path / "theirs" / "config.json").unlink()

@@ -194,6 +194,9 @@ def test_assemble_reads_it(folder, theirs, expected):
     [
         (None, dict(model_type="sam2"), "model_type 'sam2' (SAM 2); expected 'sam'"),
         (None, dict(model_type="sam_hq"), "model_type 'sam_hq' (SAM-HQ)"),
+        (None, dict(vision_config=3), "says vision_config 3; expected a section"),
+        ("vision_config", dict(global_attn_indexes=3), "global_attn_indexes 3; expected list"),
+        ("vision_config", dict(image_size=64.0), "image_size 64.0; expected int"),
         ("vision_config", dict(hidden_act="gelu_new"), "vision_config.hidden_act 'gelu_new'"),
         ("vision_config", dict(layer_norm_eps=1e-5), "vision_config.layer_norm_eps 1e-05"),
         ("vision_config", dict(patch_size=8), "vision_config.patch_size 8; expected 16"),
@@ -203,6 +206,7 @@ def test_assemble_reads_it(folder, theirs, expected):
         ("vision_config", dict(window_size=14), "window 14 ≠ 3"),
         ("vision_config", dict(global_attn_indexes=[2]), "blocks have tables of [5, 7] rows"),
         ("mask_decoder_config", dict(attention_downsample_rate=1), "attention_downsample_rate 1"),
+        ("mask_decoder_config", dict(num_attention_heads=4), "num_attention_heads 4; expected 32"),
         ("mask_decoder_config", dict(hidden_act="gelu"), "mask_decoder_config.hidden_act 'gelu'"),
     ],
 )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import made_of, said_to_need
 from PIL import Image
 from places import ROOT
 from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
@@ -57,10 +58,11 @@ def test_masks_are_those_of_the_python_api(exported, python, size):
     for texts in (TEXTS, TEXTS[:1]):
         image = drawn(*size)
         said, expected = segmenter(image, texts), python(image, texts)
-        assert said.keys() == expected.keys()
+        assert said.keys() == expected.keys() | {"score", "cut", "unknown"}
+        assert said["score"] is said["confidence"]
         for i in range(len(texts)):
             assert iou(said["mask"][i], expected["mask"][i]) >= 0.999
-        for name in ("probability", "score", "presence"):
+        for name in ("probability", "confidence", "presence"):
             np.testing.assert_allclose(said[name], expected[name], rtol=0, atol=1e-4)
 
 
@@ -76,7 +78,7 @@ def test_real_photographs(exported, python, shared):
 @pytest.mark.parametrize("injection", list(Injection))
 def test_logits_of_every_method(injection):
     """Where no picture is resized, to 1e-4 of the largest logit."""
-    arch = Architecture(VIT, BERT, injection, mask_padding=True, **SMALL)
+    arch = Architecture(VIT, BERT, injection, mask_padding=True, iou_trained=True, **SMALL)
     params = random_params(arch)
     _, jax2onnx = onnx_export._packages()
     model = onnx_export.translate(jax2onnx, arch, params_lib.flatten(params))
@@ -89,19 +91,20 @@ def test_logits_of_every_method(injection):
         box = np.array([[0, 0, 64, 64], [8, 0, 48, 64], [0, 20, 64, 24]], np.int32)[:b]
         ids, mask = Tokenizer(VOCAB, 20)([*TEXTS, "a circle"][:b])
         given = dict(canvas=canvas, content=box, input_ids=ids, attention_mask=mask)
-        logits, score = session.run(["logits", "score"], given)
+        logits, iou = session.run(["logits", "predicted_iou"], given)
         images = onnx_export.normalize(canvas, box)
         expected = params_lib.merge(
             params_lib.structure(arch)[0], jax.tree.map(jnp.asarray, params)
         )(images, ids, mask)
-        for found, wanted in ((logits, expected.logits), (score, expected.iou)):
+        for found, wanted in ((logits, expected.logits), (iou, expected.iou)):
             assert found.shape == wanted.shape
             assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
 def test_the_folder(exported):
     noted = manifest.verify(exported)
-    assert noted.files.keys() == {"segment.onnx", "vocab.txt", "run.py"}
+    words = {"vocab.txt", "tokenizer_config.json"}
+    assert noted.files.keys() == {"segment.onnx", "run.py", "from_pillow.py"} | words
     assert "python run.py photo.jpg" in (exported / "README.md").read_text()
 
 
@@ -119,10 +122,11 @@ def test_parameters_beside_a_program_that_cannot_hold_them(exported, tmp_path, m
 def test_the_runner_as_people_call_it(exported, python, tmp_path):
     image = drawn(60, 90)
     Image.fromarray(image).save(tmp_path / "photo.png")
-    command = [sys.executable, "-I", exported / "run.py", "photo.png", *TEXTS]
+    alone = made_of(tmp_path / "venv", said_to_need(exported, "onnx"))
+    command = [alone, "-Es", exported / "run.py", "photo.png", *TEXTS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
+    assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
     for number, expected in enumerate(python(image, TEXTS)["mask"], 1):
         mask = np.asarray(Image.open(tmp_path / f"photo-{number}.png"))
         assert iou(mask, expected) >= 0.999
@@ -140,5 +144,5 @@ def test_command(exported, tmp_path):
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    assert "3 files" in done.stdout
+    assert "5 files" in done.stdout
     manifest.verify(tmp_path / "out")

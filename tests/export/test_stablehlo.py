@@ -2,24 +2,32 @@
 
 import ast
 import json
+import re
+import runpy
 import subprocess
 import sys
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import launched
+from environments import made_of, said_to_need
 from jax import export as jax_export
 from PIL import Image
-from places import ROOT
+from quickly import environment
 from runs import compiling_once
 from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
+from small_models import some
 
 import dit_jax
+from dit_jax import vocabulary
+from dit_jax.data.pixels.pictures import rgb
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.metrics import iou
-from dit_jax.export import formats, stablehlo
+from dit_jax.export import formats, run, stablehlo
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.ops.attention import anywhere, dispatch
@@ -63,6 +71,7 @@ def agree(said, expected):
         assert said["mask"][i].shape == answer.mask.shape
         assert iou(said["mask"][i], answer.mask) >= 0.999
         assert np.abs(said["probability"][i] - answer.probability).max() < 0.01
+        assert said["score"] is said[answer.score_kind]
         assert abs(said["score"][i] - answer.score) < 0.01
         assert abs(said["presence"][i] - answer.presence) < 0.01
     return np.mean([answer.mask.mean() for answer in expected])
@@ -89,6 +98,32 @@ def test_real_photographs(exported, python, shared, count):
     for path in paths:
         image = np.asarray(Image.open(path).convert("RGB"))
         agree(segmenter(image, TEXTS), python(image, TEXTS))
+
+
+def test_words_that_are_not_read_are_those_of_the_python_api(segmenter, python, caplog):
+    texts = ["the red star", "a \u661f star", "\u661f " + "the red star near " * 6]
+    said, expected = (ask(drawn(64, 64), texts) for ask in (segmenter, python))
+    assert said["cut"] == [one.cut for one in expected]
+    assert said["unknown"] == [one.unknown for one in expected] == [(), ("\u661f",), ("\u661f",)]
+    assert said["cut"] == ["", "", "near " + ("the red star near " * 3).strip()]
+    assert [record.name for record in caplog.records] == ["root", "absl"]  # once a call
+    for text, message in {"\u661f": "knows no word of the", "": "is empty, expected"}.items():
+        for ask in (segmenter, python):
+            with pytest.raises(ValueError, match=message):
+                ask(drawn(64, 64), [text])
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_runner_spells_as_the_vocabulary_says(tmp_path, lower):
+    """It reads a piece a line too: U+2028 ends none."""
+    pieces = [*vocabulary.SPECIAL, "\u2028", "Red", "red", "caf\u00e9", "cafe"]
+    (tmp_path / "words.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
+    (tmp_path / "out").mkdir()
+    vocabulary.write(tmp_path / "words.txt", tmp_path / "out")
+    found = run.words(tmp_path / "out").encode("Red caf\u00e9").ids
+    assert found == ([2, 7, 9, 3] if lower else [2, 6, 8, 3])
+    assert found == next(Tokenizer(tmp_path / "words.txt").uncut(["Red caf\u00e9"]))
 
 
 def test_it_is_compiled_once_a_bucket(exported):
@@ -122,9 +157,10 @@ def test_one_program_for_three_platforms_and_any_size(exported):
     shapes = [str(aval.shape).replace(" ", "") for aval in program.in_avals]
     assert shapes == ["(b,h,w,3)", "(b,2)", "(b,20)", "(b,20)"]
     assert not (exported / "weights.safetensors").exists()
+    assert "image_encoder" in program.mlir_module() and ".py" not in program.mlir_module()
 
 
-@pytest.mark.parametrize("injection", [i for i in Injection if i != Injection.LAYER_WISE])
+@pytest.mark.parametrize("injection", some(Injection.E2E_CARRIED, Injection.CROSS_ATTENTION_FFN))
 def test_every_method_is_a_program(injection):
     arch = Architecture(VIT, BERT, injection, mask_padding=True, **SMALL)
     program = stablehlo.make(arch, params_lib.flatten(random_params(arch)), inside=True)
@@ -133,10 +169,14 @@ def test_every_method_is_a_program(injection):
 
 def test_the_folder(exported, model_dir):
     noted = manifest.verify(exported)
-    assert noted.files.keys() == {"segment.stablehlo", "vocab.txt", "run.py"}
+    words = {"vocab.txt", "tokenizer_config.json"}
+    assert noted.files.keys() == {"segment.stablehlo", "run.py", "from_pillow.py"} | words
     assert noted.provenance == {"source": "drawn at random"} and noted.license == "Apache-2.0"
     card = (exported / "README.md").read_text()
     assert "python run.py photo.jpg" in card and "$" not in card
+    writer = version("jaxlib")
+    assert noted.packages["jaxlib"] == writer and noted.packages["jax"] == version("jax")
+    assert f"jaxlib {writer} wrote the program. Releases of jaxlib up to six months newer" in card
     assert (exported / "vocab.txt").read_bytes() == (model_dir / "vocab.txt").read_bytes()
 
 
@@ -148,8 +188,12 @@ def test_the_runner_needs_little(exported):
     assert {name: found for name, found in parts.items() if found} == {
         "StableHlo": {"jax"},
         "Onnx": {"onnxruntime"},
+        "read": {"from_pillow", "PIL"},
     }
-    assert imported(ast.walk(tree)) == {"numpy", "tokenizers", "jax", "onnxruntime", "PIL"}
+    every = {"numpy", "tokenizers", "jax", "onnxruntime", "PIL"}
+    assert imported(ast.walk(tree)) == every | {"from_pillow"}
+    beside = ast.parse((exported / "from_pillow.py").read_text())
+    assert imported(ast.walk(beside)) == {"numpy", "PIL"}
 
 
 def imported(nodes):
@@ -163,16 +207,50 @@ def imported(nodes):
     return names - set(sys.stdlib_module_names)
 
 
-def test_the_runner_as_people_call_it(exported, python, tmp_path):
+def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
     image = drawn(60, 90)
     Image.fromarray(image).save(tmp_path / "photo.png")
-    command = [sys.executable, "-I", exported / "run.py", "photo.png", *TEXTS]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    alone = made_of(tmp_path / "venv", said_to_need(exported, "stablehlo"))
+    command = [alone, "-Es", exported / "run.py", "photo.png", *TEXTS]
+    how = dict(cwd=tmp_path, env=environment(programs), capture_output=True, text=True)
+    done = subprocess.run(command, **how, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
+    assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
     for number, expected in enumerate(python(image, TEXTS), 1):
         mask = np.asarray(Image.open(tmp_path / f"photo-{number}.png"))
         assert mask.dtype == bool and iou(mask, expected.mask) >= 0.999
+
+
+def test_the_runner_reads_pictures_as_the_segmenter_does(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(exported)
+    exif, bits = Image.Exif(), np.random.default_rng(0).integers(0, 4096, (6, 9), np.uint16)
+    exif[0x0112] = 6
+    Image.fromarray(drawn(60, 90)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(bits).save(tmp_path / "deep.png", exif=exif)
+    for name, size in (("turned.jpg", (90, 60, 3)), ("deep.png", (9, 6, 3))):
+        found = runner(exported).read(tmp_path / name)
+        assert found.shape == size
+        np.testing.assert_array_equal(found, rgb(tmp_path / name))
+    said = f"{tmp_path / 'deep.png'} has 16 bits, of which 12 are used; 4095 is read as white.\n"
+    assert capsys.readouterr().err == said
+    assert sys.modules.pop("from_pillow").__file__ == str(exported / "from_pillow.py")
+
+
+@pytest.mark.parametrize(
+    ("picture", "text", "said"),
+    [
+        ("gone.png", "a circle", "No such file or directory: 'gone.png'"),
+        ("vocab.txt", "a circle", "cannot identify image file"),
+        ("photo.png", " ", "an expression of [' '] is empty"),
+    ],
+)
+def test_what_the_command_cannot_do(exported, tmp_path, monkeypatch, picture, text, said):
+    Image.fromarray(drawn(20, 20)).save(tmp_path / "photo.png")
+    (tmp_path / "vocab.txt").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", picture, text])
+    with pytest.raises(SystemExit, match=f"^error: .*{re.escape(said)}"):
+        runpy.run_path(str(exported / "run.py"), run_name="__main__")
 
 
 def test_an_empty_expression(segmenter):
@@ -188,11 +266,10 @@ def test_weights_beside_a_program_that_cannot_hold_them(
     assert (tmp_path / "out" / "segment.stablehlo").stat().st_size < 400_000
     beside = runner(tmp_path / "out").Segmenter(tmp_path / "out")
     image = drawn(70, 80)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-        beside(image, TEXTS),
-        segmenter(image, TEXTS),
-    )
+    said, expected = beside(image, TEXTS), segmenter(image, TEXTS)
+    assert said.keys() == expected.keys()
+    for name in ("mask", "probability", "score", "presence"):
+        np.testing.assert_allclose(said[name], expected[name], atol=1e-5)
 
 
 @pytest.mark.parametrize("text", [0, 5])
@@ -261,13 +338,11 @@ def test_refusals(model_dir, tmp_path):
 
 
 def test_command(model_dir, tmp_path):
-    root = ROOT
-    command = [sys.executable, "launch.py", "--mode=export", f"--model={model_dir}"]
-    options = ["--format=safetensors", f"--out={tmp_path / 'out'}", "--license=MIT"]
-    how = dict(cwd=root, capture_output=True, text=True, timeout=120)
-    done = subprocess.run([*command, *options], **how)
+    command = ["--mode=export", f"--model={model_dir}", "--format=safetensors"]
+    command += [f"--out={tmp_path / 'out'}", "--license=MIT"]
+    done = launched(*command)
     assert done.returncode == 0, done.stderr
-    assert "3 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
-    again = subprocess.run([*command, *options], **how)
+    assert "5 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
+    again = launched(*command)
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr

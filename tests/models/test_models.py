@@ -10,6 +10,7 @@ import pytest
 from closeness import assert_close
 from flax import nnx
 from quickly import compiled_quickly
+from small_models import some
 
 from dit_jax import variants
 from dit_jax.models import params as params_lib
@@ -20,13 +21,6 @@ VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
 BERT = Bert(vocab=40, depth=1, width=32, heads=2, mlp_width=48, positions=24)
 WIDE = dataclasses.replace(BERT, width=48)
 METHODS = list(Injection)
-
-
-def some(*quick):
-    """Every method, of which `make test` has these and `make proof` the others."""
-    return [
-        one if one in quick else pytest.param(one, marks=pytest.mark.proof) for one in Injection
-    ]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from absl import logging
+from command_line import launched
 from compiler import COMPILES_FASTER
 from jax.sharding import AbstractMesh, AxisType
 from places import ROOT
@@ -193,13 +194,17 @@ def test_the_cheapest_change_that_fits(caplog):
 # ------------------------------------------------------------------------------ the command
 
 
+SMALL = (
+    *("--mode=plan", "--config=configs/quickstart.py", "--config.model.image_size=64"),
+    *("--config.eval.batch_size=8", "--config.optim.batch_size=8"),
+    "--config.optim.warmup_epochs=0.0",
+)
+
+
 def launch(*arguments):
     env = os.environ | {"JAX_PLATFORMS": "", "XLA_FLAGS": COMPILES_FASTER}
     how = dict(cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-    small = ["--config.model.image_size=64", "--config.eval.batch_size=8"]
-    small += ["--config.optim.batch_size=8", "--config.optim.warmup_epochs=0.0"]
-    command = [sys.executable, "launch.py", "--mode=plan", "--config=configs/quickstart.py"]
-    return subprocess.run([*command, *small, *arguments], **how)
+    return subprocess.run([sys.executable, "launch.py", *SMALL, *arguments], **how)
 
 
 @pytest.mark.proof
@@ -244,7 +249,7 @@ def test_programs_are_written_for_the_planned_device():
 def test_a_targets_compiler_that_is_missing():
     if importlib.util.find_spec("libtpu"):
         pytest.skip("libtpu is installed")
-    failed = launch("--target=v5e", "--devices=4")
+    failed = launched(*SMALL, "--target=v5e", "--devices=4")
     assert failed.returncode == 1
     assert 'needs its compiler: pip install "jax[tpu]"' in failed.stderr
 

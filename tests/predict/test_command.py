@@ -2,17 +2,15 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from command_line import launched
 from PIL import Image
-from places import ROOT
 from pycocotools import mask as rle
-from quickly import compiled_quickly, environment
+from quickly import compiled_quickly
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
@@ -71,12 +69,25 @@ def test_every_text_for_every_picture(model, photos, tmp_path, capsys):
         written = cv2.imread(str(out / line["mask_file"]), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(written, stored.mask() * np.uint8(255))
         assert line["score"] == pytest.approx(expected.score, rel=1e-3)
+        assert line["score_kind"] == expected.score_kind == "confidence"
     masks = sorted(path.name for path in (out / "masks").iterdir())
     assert masks[:2] == ["00001-photo-0-the-red-star.png", "00002-photo-0-the-large-square.png"]
     with Image.open(out / "overlays" / "00005-photo-2-the-red-star.jpg") as overlay:
         assert overlay.size == (1280, 768)  # of 1500 x 900
     with Image.open(out / "overlays" / "00001-photo-0-the-red-star.jpg") as overlay:
         assert overlay.size == (40, 60)
+
+
+def test_words_that_are_not_read_are_in_the_lines(model, photos, tmp_path, capsys):
+    file = write_lines(
+        photos / "a.jsonl", {"image": "Photo 0.png", "text": ["star \u661f", "star"]}
+    )
+    command.predict(model, tmp_path / "out", pairs_file=file)
+    assert [(line["cut"], line["unknown"]) for line in lines_of(tmp_path / "out")] == [
+        ("", ["\u661f"]),
+        ("", []),
+    ]
+    assert "1 text is not read whole: see cut and unknown in predictions" in capsys.readouterr().out
 
 
 def test_pairs_are_scored_by_the_scorer(model, photos, tmp_path):
@@ -325,25 +336,13 @@ def test_a_key_says_what_the_numbers_of_a_box_are(tmp_path, prompt, box, units):
     assert (task.box, task.units) == (box, units)
 
 
-def launch(programs, *arguments):
-    return subprocess.run(
-        [sys.executable, "launch.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment(programs),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
-def test_launch(programs, model, photos, tmp_path):
+def test_launch(model, photos, tmp_path):
     images = ["--images", photos / "Photo 0.png", f"--images={photos}/*1.png"]
-    done = launch(
-        programs,
+    done = launched(
         *("--mode=predict", f"--model={model}", f"--out={tmp_path / 'out'}", *images),
         *(f"--text={TEXTS[0]}", f"--text={TEXTS[1]}"),
     )
     assert done.returncode == 0, done.stderr
     assert len(lines_of(tmp_path / "out")) == 4
-    failed = launch(programs, "--mode=predict", f"--model={model}")
+    failed = launched("--mode=predict", f"--model={model}")
     assert failed.stderr == "error: --mode=predict expected --out; see --help.\n"

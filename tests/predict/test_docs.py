@@ -4,14 +4,13 @@ import contextlib
 import io
 import json
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from command_line import launched
 from PIL import Image
 from places import ROOT
-from quickly import compiled_quickly, environment
+from quickly import compiled_quickly
 from small_models import PLAIN, write_model
 
 from dit_jax.data.shapes import dataset
@@ -51,15 +50,11 @@ def place(tmp_path_factory):
     return folder
 
 
-def command(line, place, programs):
-    """A line for a shell, under this Python and with this project."""
-    words = shlex.split(line.replace("\\\n", " "))
-    assert words[0] == "python"
-    files = [str(ROOT / word) if word == "launch.py" else word for word in words[1:]]
-    env = environment(programs) | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *files], cwd=place, env=env, capture_output=True, text=True, timeout=240
-    )
+def command(line):
+    """What a line for a shell says."""
+    python, launch, *words = shlex.split(line.replace("\\\n", " "))
+    assert (python, launch) == ("python", "launch.py")
+    done = launched(*words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -78,21 +73,21 @@ def test_python(place, monkeypatch):
     assert names["picture"].height == 128
 
 
-def test_commands(place, programs, monkeypatch, capsys):
+def test_commands(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
     commands = [part for block in blocks() for part in block.split("\n\n") if "python " in part]
     assert len(commands) == 3
     (place / "photos/pairs.jsonl").write_text(next(b for b in blocks() if b.startswith("{")))
     pairs = (place / "photos/pairs.jsonl").read_text().split("\n\n")[0]
     (place / "photos/pairs.jsonl").write_text(pairs + "\n")
-    assert command(commands[0], place, programs) == "4 masks of 2 pictures are in out/stars.\n"
+    assert command(commands[0]) == "4 masks of 2 pictures are in out/stars.\n"
     for shown in next(block for block in blocks() if block.startswith("masks/")).splitlines():
         assert (place / "out/stars" / shown.split()[0]).is_file()
-    assert command(commands[1], place, programs) == "3 masks of 2 pictures are in out/pairs.\n"
+    assert command(commands[1]) == "3 masks of 2 pictures are in out/pairs.\n"
     (place / "out/scored").mkdir()
     line = json.loads((place / "out/pairs/predictions.jsonl").read_text().splitlines()[0])
     line["truth"] = encoded(np.eye(128, dtype=bool))
     (place / "out/scored/predictions.jsonl").write_text(json.dumps(line) + "\n")
     assert commands[2].startswith("python -m dit_jax.eval.score ")
-    monkeypatch.chdir(place)
     score.main(shlex.split(commands[2])[3:])
     assert "original" in capsys.readouterr().out

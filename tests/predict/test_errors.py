@@ -64,7 +64,7 @@ def test_pictures(segmenter, tmp_path):
     refused(r"has the shape \(0, 40, 3\); expected at least one pixel", ask, PHOTO[:0])
     refused("the picture is of type int; expected a path, encoded bytes", ask, 3)
     refused("picture 1 is of type NoneType; expected a path", ask, [None])
-    refused("cannot be read as RGB: its mode is 'F'", ask, Image.new("F", (4, 5)))
+    refused("cannot be read as RGB: it has values from -1 to -1", ask, Image.new("F", (4, 5), -1))
 
 
 def test_a_missing_file_stops_before_anything_is_computed(segmenter, monkeypatch):

@@ -1,5 +1,6 @@
 """`Segmenter`: every form of a picture, lists, what is computed once, the evaluation's masks."""
 
+import dataclasses
 import io
 import threading
 
@@ -20,9 +21,11 @@ from dit_jax.eval.prediction_files import read
 from dit_jax.models.architecture import Injection
 from dit_jax.ops.attention import dispatch
 from dit_jax.ops.platform import Target
+from dit_jax.predict.engine import Request
 from dit_jax.predict.picture import DIT
 from dit_jax.predict.programs import programs_of
 from dit_jax.predict.prompts import Prompt
+from dit_jax.predict.segmentation import Segmentation
 from dit_jax.train import scoring
 from dit_jax.train.sources import Datasets
 from dit_jax.weights import directory
@@ -81,10 +84,30 @@ def test_one_picture_and_one_text(segmenter):
     assert 0.05 < found.mask.mean() < 0.95  # or nothing here could fail
     assert 0 <= found.probability.min() < 0.35 < found.probability.max() <= 1
     np.testing.assert_array_equal(found.mask, found.probability > 0.35)
-    assert isinstance(found.score, float)
+    assert found.score == pytest.approx(found.probability[found.mask].mean(), rel=1e-5)
+    assert (type(found.score), found.score_kind) == (float, "confidence")
     assert (found.presence, found.nothing, found.text) == (None, None, STAR)
     (other,) = segmenter(photo(), SQUARE)
     assert (found.mask != other.mask).any()
+
+
+def test_words_that_are_not_read_are_said(segmenter, caplog):
+    long = "the red star \u661f of the large square left of the blue circle"
+    texts = [STAR, long, "\u661f star"]
+    found = segmenter(photo(), texts)
+    assert [(one.cut, one.unknown) for one in found] == [
+        ("", ()),
+        ("the blue circle", ("\u661f",)),
+        ("", ("\u661f",)),
+    ]
+    (said,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]  # one a call
+    assert said.startswith(f"the model does not read all of {long!r} ('unknown: \u661f; beyond")
+    caplog.clear()
+    assert [one.cut for one in segmenter.stream([(photo(), long)] * 2)] == ["the blue circle"] * 2
+    assert len(caplog.records) == 1
+    caplog.clear()
+    segmenter(photo(), STAR)
+    assert not caplog.records
 
 
 def test_a_model_with_a_presence_head_says_how_sure_it_is(default):
@@ -192,7 +215,7 @@ def test_nothing_compiles_twice(folder, compiled):
     first = len(compiled)
     for seed, image in enumerate(images):
         segmenter(image, f"the {('red', 'blue', 'green')[seed % 3]} star")
-        segmenter(image, STAR, points=[(seed, 5, seed % 2)])
+        segmenter(image, STAR, points=[(seed, 5, seed % 2)] * (1 + 2 * seed))
     segmenter(images * 3, [STAR] * 21)
     segmenter.replace_params(random_params(architecture(), seed=6))
     segmenter(images[:4], SQUARE)
@@ -295,6 +318,31 @@ def test_less_than_a_pixel_beyond_the_border_is_cut():
     assert half == Prompt(((width / 2, height / 4, 0),), (0.0, 0.0, width, height / 2))
     with pytest.raises(ValueError, match="units is 'percent'; expected one of pixel, fraction"):
         Prompt.of(None, None, picture=picture, units="percent")
+
+
+def test_the_score_of_a_trained_head_is_what_it_says(segmenter, monkeypatch):
+    (before,) = segmenter(photo(), STAR)
+    trained = dataclasses.replace(segmenter.arch, iou_trained=True)
+    monkeypatch.setattr(segmenter, "arch", trained)  # of the same programs
+    (found,) = segmenter(photo(), STAR)
+    assert found.score_kind == "predicted_iou"
+    asked = Request(segmenter.open(photo()), STAR, Prompt())
+    (answer,) = segmenter._engine.finish(segmenter._engine.start([asked], multimask=False))
+    assert found.score == pytest.approx(float(answer.iou[0]), rel=1e-4)
+    assert abs(found.score - before.score) > 1e-2
+
+
+@pytest.mark.parametrize("height", [2, 5])
+def test_a_confidence_is_of_the_mask_alone(height):
+    """And 0 without one: a mask that is not there is worth nothing."""
+    logits = np.array([[-9, 0.0], [2.0, -1]], np.float32)
+    about = dict(name="x", text="y", height=height, width=height, presence=None, nothing=None)
+    found = Segmentation(logits=logits, predicted_iou=None, threshold=0.35, **about)
+    assert found.score == pytest.approx(found.probability[found.mask].mean(), rel=1e-6)
+    if height == 2:
+        assert found.score == pytest.approx((0.5 + 1 / (1 + np.exp(-2))) / 2, rel=1e-6)
+    none = Segmentation(logits=logits - 9, predicted_iou=None, threshold=0.35, **about)
+    assert (none.score, none.mask.sum()) == (0.0, 0)
 
 
 def test_points_that_only_fill_up_a_batch_change_nothing(segmenter, default):

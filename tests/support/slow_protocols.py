@@ -4,6 +4,7 @@ Written from the papers' evaluation code and docs/protocols.md, without a look a
 """
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -105,47 +106,59 @@ def areas(predicted, truth):
     return int(np.sum(both)), int(np.sum(any_of_them))
 
 
-def means(ious, above, n):
+def means(ious, above, n, *, xs=XS):
+    """`xs` are what a code compares with where it means XS."""
     return {"mIoU": 100 * sum(ious) / n} | {
-        f"P@{x}": 100 * sum(above(iou, x) for iou in ious) / n for x in XS
+        f"P@{name}": 100 * sum(above(iou, x) for iou in ious) / n
+        for name, x in zip(XS, xs, strict=True)
     }
 
 
+def overall(found, *, empty):
+    """ΣI/ΣU; `empty` where no pixel is in any union, None where the code has NaN or fails there."""
+    union = sum(u for _, u in found)
+    return {"oIoU": 100 * sum(i for i, _ in found) / union if union else empty}
+
+
 def score_dit(items):
-    """utils/utils.py of the released code: 1e-10 on both areas, > x."""
+    """utils/utils.py of the released code: 1e-10 on both areas, > x of np.arange."""
     found = [areas(p, t) for p, t, _ in items]
     ious = [(i + 1e-10) / (u + 1e-10) for i, u in found]
-    overall = 100 * sum(i for i, _ in found) / sum(u for _, u in found)
-    return {"oIoU": overall} | means(ious, lambda iou, x: iou > x, len(items))
+    xs = np.arange(0.5, 1, 0.05).tolist()[::2]
+    return overall(found, empty=None) | means(ious, lambda iou, x: iou > x, len(items), xs=xs)
 
 
 def score_original(items):
+    """As it is written: an IoU of exactly x is not above."""
     found = [areas(p, t) for p, t, _ in items]
-    ious = [i / u if u else 1.0 for i, u in found]
-    overall = 100 * sum(i for i, _ in found) / sum(u for _, u in found)
-    return {"oIoU": overall} | means(ious, lambda iou, x: iou > x, len(items))
+    ious = [Fraction(i, u) if u else Fraction(1) for i, u in found]
+    xs = [Fraction(str(x)) for x in XS]
+    scores = means(ious, lambda iou, x: iou > x, len(items), xs=xs)
+    return overall(found, empty=100) | {name: float(value) for name, value in scores.items()}
 
 
 def score_lavt(items):
     """test.py: 0 for an empty union, >= x."""
     found = [areas(p, t) for p, t, _ in items]
     ious = [i / u if u else 0.0 for i, u in found]
-    overall = 100 * sum(i for i, _ in found) / sum(u for _, u in found)
-    return {"oIoU": overall} | means(ious, lambda iou, x: iou >= x, len(items))
+    return overall(found, empty=None) | means(ious, lambda iou, x: iou >= x, len(items))
 
 
 def score_cris(items):
-    """engine.py: 1e-6 on the union, > x; no overall IoU."""
+    """engine.py: 1e-6 on the union, > x of torch.arange, which is float32; no overall IoU."""
     ious = [i / (u + 1e-6) for i, u in (areas(p, t) for p, t, _ in items)]
-    return means(ious, lambda iou, x: iou > x, len(items))
+    xs = [float(np.float32(x)) for x in XS]
+    return means(ious, lambda iou, x: iou > x, len(items), xs=xs)
 
 
 def score_lisa(items):
-    """EVF-SAM's eval.py: cIoU and gIoU, where an empty union counts 1."""
+    """EVF-SAM's eval.py and utils.py: cIoU and gIoU, where an empty union counts 1.
+
+    It adds up in float32, which is left out here.
+    """
     found = [areas(p, t) for p, t, _ in items]
     ious = [i / (u + 1e-10) + (u == 0) for i, u in found]
-    overall = 100 * sum(i for i, _ in found) / sum(u for _, u in found)
-    return {"oIoU": overall, "gIoU": 100 * sum(ious) / len(items)}
+    return overall(found, empty=0) | {"gIoU": 100 * sum(ious) / (len(items) + 1e-5)}
 
 
 def score_gres(items):
@@ -177,11 +190,16 @@ def score_gres(items):
         total_i, total_u, total_iou = total_i + i, total_u + u, total_iou + iou
         for x in XS:
             above[x] += iou >= x
-    scores = {"oIoU": 100 * total_i / total_u, "gIoU": 100 * total_iou / len(items)}
-    scores |= {f"P@{x}": 100 * n / (tn + fp) for x, n in above.items()}
-    if tp + fn:
-        scores |= {"N-acc": 100 * tp / (tp + fn), "T-acc": 100 * tn / (tn + fp)}
-    return scores
+    targets = tn + fp
+    scores = {"oIoU": 100 * total_i / total_u if total_u else None}  # None: it divides by 0
+    scores["gIoU"] = 100 * total_iou / len(items)
+    scores |= {f"P@{x}": 100 * n / targets if targets else None for x, n in above.items()}
+    if not tp + fn:
+        return scores | {"N-acc": 0, "T-acc": 0}
+    return scores | {
+        "N-acc": 100 * tp / (tp + fn),
+        "T-acc": 100 * tn / targets if targets else None,
+    }
 
 
 SCORES = {

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from dit_jax.data.shapes import dataset
 from dit_jax.models import params as parameters
@@ -37,3 +38,10 @@ def write_model(folder: Path, *, seed: int = 3, **changes) -> Path:
     vocab = dataset.VOCAB if arch.bert else None
     directory.save(folder, arch, random_params(arch, seed=seed), vocab=vocab)
     return folder
+
+
+def some(*quick: Injection) -> list:
+    """Every method, of which `make test` has these and `make proof` the others."""
+    return [
+        one if one in quick else pytest.param(one, marks=pytest.mark.proof) for one in Injection
+    ]

@@ -31,6 +31,7 @@ from dit_jax.weights import directory
 HEAD = directory.PRESENCE_HEAD
 ASKED = tuple(COLOURS)[::2]  # red, yellow, cyan, purple
 SIZE = 64
+WEIGHTS = dict(presence_weight=0.25, iou_weight=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +123,7 @@ def answering():
     graph, _ = parameters.structure(architecture())
 
     def presence_loss(params, inputs):
-        metrics = steps.losses(graph, params, inputs, presence_weight=0.25, rngs=None)
+        metrics = steps.losses(graph, params, inputs, **WEIGHTS, rngs=None)
         return metrics["presence_loss"], metrics
 
     return jax.jit(jax.value_and_grad(presence_loss, has_aux=True))

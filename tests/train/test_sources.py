@@ -79,7 +79,8 @@ def test_a_copy_under_another_name_is_the_same_picture(mixed, folder, tmp_path):
         data = (folder / "images/train2014" / name).read_bytes()
         (own / f"my photo {number}.jpg").write_bytes(data)
         line = {"image": f"my photo {number}.jpg", "text": "it", "box": [2, 2, 9, 9]}
-        (own / f"{split}.jsonl").open("a").write(json.dumps(line) + "\n")
+        with (own / f"{split}.jsonl").open("a") as lines:
+            lines.write(json.dumps(line) + "\n")
     data = training(mixed(dataset=f"refcoco(unc)+folder({own})"), allow_leak=False)
     assert data.leaks.overlap == {
         "refcoco(unc)/train": {

@@ -41,7 +41,7 @@ def test_learns_and_compiles_once(tmp_path):
         state, metrics = train_step(state, batch, jax.random.key(0))
         losses.append(float(metrics["loss"]))
         rates.append(float(metrics["lr"]))
-    assert metrics.keys() == {"loss", "lr", "grad_norm"}
+    assert metrics.keys() == {"loss", "iou_loss", "lr", "grad_norm"}
     assert losses[-1] < 0.7 * losses[0]
     assert rates[0] < rates[1]
     assert int(state.step) == 5
@@ -127,7 +127,7 @@ def test_accumulation_is_one_large_batch(tmp_path):
 
     in_parts = config_of(optim__accumulate=2, model__remat="dots")
     whole, parts = grads(state, batch, run.config), grads(state, batch, in_parts)
-    assert whole[0].keys() == {"loss", "presence_loss", "presence_accuracy"}
+    assert whole[0].keys() == {"loss", "presence_loss", "presence_accuracy", "iou_loss"}
     assert float(whole[0]["presence_accuracy"]) == pytest.approx(5 / 8)  # all "something" so far
     scales = (whole[0]["loss"], whole[1])
     largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(scales))

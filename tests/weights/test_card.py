@@ -33,7 +33,7 @@ FULL = Manifest(
         },
         "refcoco-testA-gres": {"dataset": "refcoco", "split": "testA", "n": 5657, "gIoU": 70.0},
     },
-    packages={"dit_jax": "0.1.0", "jax": "0.10.2"},
+    packages={"dit_jax": "0.1.0", "jax": "0.10.2", "jaxlib": "0.10.1"},
 )
 
 

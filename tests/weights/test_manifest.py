@@ -11,6 +11,7 @@ import dit_jax
 from dit_jax.eval import report
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
+from dit_jax.vocabulary import SPECIAL
 from dit_jax.weights import directory, manifest
 
 VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
@@ -26,7 +27,7 @@ SCORES = {"shapes-val-original": {"protocol": "original", "oIoU": 61.25, "n": 8}
 def saved(tmp_path_factory):
     """A directory with every file that there can be."""
     folder = tmp_path_factory.mktemp("saved")
-    (folder / "words.txt").write_text("[PAD]\n")
+    (folder / "words.txt").write_text("\n".join(SPECIAL))
     directory.save(
         folder / "model",
         ARCH,
@@ -57,11 +58,12 @@ def problem(folder):
 def test_it_says_what_is_known(saved):
     found = manifest.read(saved)
     listed = {"config.json", "model.safetensors", "vocab.txt", "unused.safetensors"}
+    listed |= {"tokenizer_config.json"}
     assert found.files.keys() == listed
     assert found.bytes == sum((saved / name).stat().st_size for name in listed)
     assert found.provenance == {"source": "seg_best.pth"}
     assert (found.license, found.scores) == ("CC-BY-4.0", SCORES)
-    assert found.packages.keys() == {"dit_jax", "flax", "jax", "numpy", "safetensors"}
+    assert found.packages.keys() == {"dit_jax", "flax", "jax", "jaxlib", "numpy", "safetensors"}
 
 
 def test_the_key_licence_of_version_0_1_is_read(model_dir):

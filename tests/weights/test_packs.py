@@ -178,6 +178,15 @@ def test_refusals(folders, tmp_path):
     other = dict(vocab=tmp_path / "words.txt")
     directory.save(tmp_path / "words", ARCH, directory.read(folders / "cats")[1], **other)
     refused("different vocabularies", tmp_path / "words", folders / "base")
+    spelled = folders / "base" / "tokenizer_config.json"
+    cased = spelled.read_text().replace('"do_lower_case": true', '"do_lower_case": false')
+    (tmp_path / "cased").mkdir()
+    (tmp_path / "cased" / "tokenizer_config.json").write_text(cased)
+    shutil.copy(VOCAB, tmp_path / "cased" / "words.txt")
+    other = dict(vocab=tmp_path / "cased" / "words.txt")
+    directory.save(tmp_path / "case", ARCH, directory.read(folders / "cats")[1], **other)
+    refused("different vocabularies", tmp_path / "case", folders / "base")
+    assert (tmp_path / "case" / "tokenizer_config.json").read_text() == cased
     refused("nowhere is no model directory", tmp_path / "nowhere", folders / "base")
     with pytest.raises(FileExistsError, match="is not empty"):
         packs.save(folders / "cats", folders / "base", folders / "dogs")

@@ -17,7 +17,8 @@ from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, doc
 from dit_jax.data.entries import Box, Segmentation
 
 CAPTIONS = ("caption", "captions", "text")  # an annotation has one of them
-PICTURES = ("", "images", "{split}", "images/{split}")  # where a file_name is looked for
+# Where a file_name is looked for, best first.
+PICTURES = ("images/{split}", "{split}", "images", "")
 RUN_LENGTHS = ("size", "counts")
 BOXES = ("bbox", *geometry.BOXES)
 
@@ -105,9 +106,12 @@ class _Pictures:
         name = fields.path(values["file_name"], "file_name", folder=self._folder)
         split = self._file.stem
         places = [self._folder / place.format(split=split) / name for place in PICTURES]
-        found = next((place for place in places if place.is_file()), None)
-        if found is not None:
-            name = fields.path(str(found), "file_name", folder=self._folder)
+        there = [place for place in dict.fromkeys(places) if place.is_file()]
+        found = [fields.path(str(place), "file_name", folder=self._folder) for place in there]
+        if len(found) > 1:
+            text = f"{found[0]} is read, and not {' or '.join(found[1:])}."
+            self._mistakes.remark("pictures of one name", text)
+        name = found[0] if found else name
         sides = [self._pixels(values, key) for key in ("height", "width") if key in values]
         named = fields.split(values["split"], file=self._file) if "split" in values else None
         size = tuple(sides) if len(sides) == 2 else None

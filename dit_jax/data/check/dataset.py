@@ -23,6 +23,7 @@ from dit_jax.data.pixels import (
     Frame,
     ImageStore,
     Size,
+    depth,
     frame,
     looks_like_corners,
     open_images,
@@ -34,7 +35,8 @@ from dit_jax.data.tokenizer import Tokenizer
 __all__ = ["Problem", "Report", "check"]
 
 T = TypeVar("T")
-Seen = tuple[Size, int]  # of a picture as it is stored, and its EXIF orientation
+# Of a picture as it is stored, its EXIF orientation, and what is to be said of its bits.
+Seen = tuple[Size, int, str]
 READERS = 8  # pictures that are read at once
 SPLIT_NAME = re.compile(r"train|val|test\w*")
 
@@ -173,6 +175,10 @@ def _pictures(
             kind, text = ("cannot be read" if name in store else "are missing"), one
             more = f" ({count[name]} referents)" if count[name] > 1 else ""
             problems.append(Problem(f"pictures that {kind}", True, first[name].name, text + more))
+    for name, (*_, said) in seen.items():
+        if said:
+            text = f"{name} {said}"
+            problems.append(Problem("pictures of more than 8 bits", False, first[name].name, text))
     return seen, [*problems, *_turned(entries, seen), *_other_sizes(entries, seen)]
 
 
@@ -181,7 +187,7 @@ def _picture(store: ImageStore, name: str, alone: threading.Lock) -> Seen | str:
     with alone if store.size(name) > LARGE else contextlib.nullcontext():
         try:
             data = store.read(name)
-            return picture_size(data, name=name), orientation(data)
+            return picture_size(data, name=name), orientation(data), depth(data, name=name)
         except ValueError as error:
             return str(error)
 
@@ -189,7 +195,7 @@ def _picture(store: ImageStore, name: str, alone: threading.Lock) -> Seen | str:
 def _frame(entry: Entry, seen: dict[str, Seen]) -> Frame | None:
     if (found := seen.get(entry.file_name)) is None:
         return None
-    stored, turned = found
+    stored, turned, _ = found
     return frame(entry, stored=stored, orientation=turned)
 
 

@@ -21,6 +21,7 @@ BROKEN = (
 )
 # What Pillow raises for damaged data, as far as it is known.
 DAMAGED = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, Warning)
+HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")  # ISO 23008-12
 PNG = b"\x89PNG\r\n\x1a\n"
 # TIFF and BigTIFF, JPEG 2000 as file and as stream, PPM and PGM: of any number of bits.
 MAYBE_DEEP = (
@@ -37,13 +38,39 @@ def decode_image(data: bytes, *, name: str, orientation: int = 1) -> UInt8[np.nd
     (EXIF's number) turns them. Grey and CMYK come out as RGB, more bits as
     `from_pillow.eight_bits` says; transparency is left out.
     """
-    pixels = _deep(data, name=name) if is_deep(data) else _plain(data)
+    if is_deep(data) and (found := opened(data)) is not None:
+        return by_pillow(found[1], name=name, orientation=orientation)[0]
+    pixels = _by_opencv(data)
     if pixels is None:
+        problem = or_heic(data, "cannot be decoded")
         raise ValueError(
-            f"{name}: the picture ({len(data)} bytes) cannot be decoded; expected a complete JPEG,"
-            " PNG or other picture that OpenCV reads."
+            f"{name}: the picture ({len(data)} bytes) {problem}; expected a complete JPEG, PNG or"
+            " other picture that OpenCV reads."
         )
     return pixels if orientation == 1 else from_pillow.turned(pixels, orientation)
+
+
+def by_pillow(
+    image: Image.Image, *, name: str, orientation: int | None = None
+) -> tuple[UInt8[np.ndarray, "H W 3"], str]:
+    """`from_pillow.rgb`, with its errors as a ValueError of one sentence."""
+    try:
+        return from_pillow.rgb(image, orientation=orientation)
+    except DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name} cannot be read as RGB: {reason}.") from error
+
+
+def depth(data: bytes, *, name: str) -> str:
+    """What is to be said of a picture's bits, or "": only pictures of more than 8 are decoded."""
+    found = opened(data) if is_deep(data) else None
+    return by_pillow(found[1], name=name, orientation=1)[1] if found else ""
+
+
+def or_heic(data: bytes, problem: str) -> str:
+    """A problem with something that is no picture, or that it is one of an iPhone."""
+    heic = data[4:8] == b"ftyp" and data[8:12] in HEIC
+    return "is HEIC, which is not read" if heic else problem
 
 
 def is_deep(data: bytes) -> bool:
@@ -71,22 +98,9 @@ def opened(data: bytes | io.BufferedIOBase) -> tuple[str, Image.Image] | None:
     return None
 
 
-def _plain(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
+def _by_opencv(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:  # it claims to be larger than OpenCV decodes
         return None
-
-
-def _deep(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"] | None:
-    if (found := opened(data)) is None:
-        return None
-    try:
-        values = from_pillow.values(found[1])
-    except DAMAGED:
-        return None
-    try:
-        return from_pillow.eight_bits(values)[0]
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}.") from error

@@ -13,14 +13,9 @@ from absl import logging
 from jaxtyping import UInt8
 from PIL import Image
 
-from dit_jax.data import from_pillow
-from dit_jax.data.pixels.decode import DAMAGED, FORMATS, decode_image, is_deep, opened
-from dit_jax.data.pixels.picture_size import (
-    LARGEST_FILE,
-    check_pixels,
-    header,
-    orientation,
-)
+from dit_jax.data.pixels.decode import FORMATS, by_pillow, decode_image, is_deep, opened, or_heic
+from dit_jax.data.pixels.near_names import near
+from dit_jax.data.pixels.picture_size import LARGEST_FILE, check_pixels, header, orientation
 
 Rgb = UInt8[np.ndarray, "H W 3"]
 EXPECTED = "a path, encoded bytes, a PIL picture or a uint8 NumPy array [H, W, 3]"
@@ -56,7 +51,7 @@ def check_file(path: str | os.PathLike) -> None:
     """Raise, in a sentence, unless there is a file of a size that a picture can have."""
     name = shown(path)
     if not os.path.lexists(path):
-        raise FileNotFoundError(f"no such picture: {name}.")
+        raise FileNotFoundError(f"no such picture: {name}{near(path)}.")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{name} is a folder; expected a picture.")
     if not os.path.isfile(path):
@@ -74,7 +69,8 @@ def shown(path: str | os.PathLike) -> str:
 def _from_bytes(data: bytes, *, name: str) -> Rgb:
     found = header(data)
     if found is None:
-        raise ValueError(f"{name} is not a picture; expected {', '.join(FORMATS)}.")
+        problem = or_heic(data, "is not a picture")
+        raise ValueError(f"{name} {problem}; expected {', '.join(FORMATS)}.")
     check_pixels(*found[1], name=name)
     if is_deep(data):
         return _from_pil(opened(data)[1], name=name)
@@ -83,11 +79,7 @@ def _from_bytes(data: bytes, *, name: str) -> Rgb:
 
 def _from_pil(image: Image.Image, *, name: str) -> Rgb:
     check_pixels(image.height, image.width, name=name)
-    try:
-        pixels, remark = from_pillow.rgb(image)
-    except DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{name} cannot be read as RGB: {reason}.") from error
+    pixels, remark = by_pillow(image, name=name)
     if remark:
         logging.warning("%s %s", name, remark)
     return _from_array(pixels, name=name)

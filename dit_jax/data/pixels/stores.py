@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from dit_jax.data.pixels.near_names import near, near_name
 from dit_jax.data.pixels.picture_size import content
 
 
@@ -51,7 +52,7 @@ class Folder:
     def read(self, file_name: str) -> bytes:
         path = self._path / file_name
         if not path.is_file():
-            raise ValueError(f"the picture {path} is missing.")
+            raise ValueError(f"the picture {path} is missing{near(path)}.")
         with path.open("rb") as file:
             return content(file, self.size(file_name), name=f"the picture {path}")
 
@@ -80,7 +81,9 @@ class Zip:
     def read(self, file_name: str) -> bytes:
         members = self._members(file_name)
         if len(members) != 1:
-            found = f"there more than once: {', '.join(members)}" if members else "missing"
+            found = f"there more than once: {', '.join(members)}"
+            if not members:
+                found = f"missing{near_name(file_name.rpartition('/')[2], self._paths)}"
             raise ValueError(f"the picture {file_name} of {self._path} is {found}.")
         name = f"the picture {members[0]} of {self._path}"
         try:

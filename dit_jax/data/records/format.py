@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-FORMAT = 2  # of records and manifest; raised when either changes
+FORMAT = 3  # of records and manifest; raised when either changes
 MANIFEST = "manifest.json"
 INDEX = "index.npz"  # arrays "<split>/expressions", "<split>/image_ids", "<split>/contents"
 NAME = "referents"  # what TFDS calls the data set in the names of its files

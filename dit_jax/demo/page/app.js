@@ -1,13 +1,13 @@
 // The page: what is open, what is asked, and what happens on each event.
 
 import * as api from "./api.js";
-import { listed } from "./list.js";
+import { focusOf, listed } from "./list.js";
 import { Maps } from "./maps.js";
 import { View, tinted } from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const view = new View(at("picture"));
-const state = { model: null, picture: null, items: [], active: null, hovered: null, made: 0 };
+const state = { model: null, picture: null, items: [], active: null, made: 0, hovered: null, pinned: null };
 
 async function start() {
   const model = (state.model = await api.model());
@@ -25,13 +25,18 @@ async function start() {
 // Pictures
 
 async function open(source) {
-  const said = await attempt("Opening …", source);
-  if (!said) return;
-  const photo = await api.image(api.pictureUrl(said.id));
-  Object.assign(state, { picture: said, items: [], active: null, hovered: null });
+  const opened = await attempt("Opening …", async () => {
+    const said = await source();
+    return { said, photo: await api.image(api.pictureUrl(said.id)) };
+  });
+  if (!opened) return;
+  const { said, photo } = opened;
+  Object.assign(state, { picture: said, items: [], active: null });
+  leaveMaps();
   view.show(photo, said);
   at("drop").hidden = true;
-  at("tools").hidden = at("keys").hidden = false;
+  at("tools").hidden = at("kinds").hidden = at("keys").hidden = false;
+  at("save").hidden = !said.drawn;
   suggest(state.model.reads ? said.texts : []);
   tell(`The picture has ${said.width} × ${said.height} pixels.`);
   draw();
@@ -62,10 +67,9 @@ function ask(text) {
   const colours = state.model.colours;
   const used = state.items.map((item) => item.colour);
   const colour = colours.find((one) => !used.includes(one)) ?? colours[state.made % colours.length];
-  const item = { key: ++state.made, text, colour, points: [], answer: null, mask: null, maps: null, asking: null, turn: 0 };
+  const item = { key: ++state.made, picture: state.picture.id, text, colour, points: [], answer: null, mask: null, maps: null, asking: null, turn: 0 };
   state.items.push(item);
   state.active = item;
-  at("text").value = "";
   if (text === null) return draw();
   return look(item);
 }
@@ -73,30 +77,64 @@ function ask(text) {
 // Asks about an item as it is now; an older answer that comes later is left alone.
 async function look(item) {
   const turn = ++item.turn;
+  leaveMaps();
   if (item.text === null && !item.points.length) {
     Object.assign(item, { answer: null, mask: null });
     return draw();
   }
   draw();
-  const question = { picture: state.picture.id, text: item.text, points: item.points };
-  const answer = await attempt("Looking … (the first time, the model is compiled)", () => api.segment(question));
-  if (turn !== item.turn) return;
+  const answer = await attempt("Looking …", async () => {
+    if (await compiling()) tell("Looking … (the model is still being compiled)");
+    return api.segment(question(item));
+  });
+  if (turn !== item.turn || !state.items.includes(item)) return;
   if (!answer) {
     if (!item.answer) drop(item);
     else item.points = item.answered;
     return draw();
   }
   const mask = tinted(await api.image(answer.mask), item.colour);
+  const first = !item.answer;
   Object.assign(item, { answer, mask, maps: null, asking: null, answered: [...item.points] });
   tell(answer.share ? `Found ${item.text ?? "it"}.` : `No pixel for ${item.text ?? "this"}.`);
   draw();
+  // What was typed stays until it is answered, so that no error loses it.
+  if (first && at("text").value.trim() === item.text) at("text").value = "";
+  if (first && item.text !== null) at("found").querySelector(".active")?.scrollIntoView({ block: "nearest" });
+}
+
+function question(item) {
+  return { picture: item.picture, text: item.text, points: item.points };
+}
+
+async function compiling() {
+  if (state.model.compiling) state.model.compiling = (await api.model()).compiling;
+  return state.model.compiling;
+}
+
+// The server keeps the latest answers alone; what an older one is needed for asks for it again.
+async function withAnswer(item, use) {
+  const { answer } = item;
+  try {
+    return await use(answer.id);
+  } catch (error) {
+    if (!error.gone) throw error;
+    answer.id = (await api.segment({ ...question(item), points: item.answered })).id;
+    return use(answer.id);
+  }
+}
+
+async function download(item) {
+  const saved = await attempt("Saving …", () => withAnswer(item, (id) => api.save(api.maskUrl(id))).then(() => true));
+  if (saved) tell("Saved.");
 }
 
 function drop(item) {
   item.turn++;
   state.items = state.items.filter((other) => other !== item);
   if (state.active === item) state.active = state.items.at(-1) ?? null;
-  if (state.hovered?.item === item) state.hovered = null;
+  if (isOf(item, state.hovered)) state.hovered = null;
+  if (isOf(item, state.pinned)) state.pinned = null;
   draw();
 }
 
@@ -115,22 +153,43 @@ function undo(item) {
   look(item);
 }
 
-// Word maps
+// Word maps: of the word under the mouse or with the focus, else of the one that was clicked.
 
-async function hover(item, word) {
-  if (word === null) {
-    state.hovered = null;
+const isOf = (item, seen) => seen?.item === item;
+const isWord = (seen, item, word) => isOf(item, seen) && seen.word === word;
+
+function hover(item, word) {
+  if (word !== null && isWord(state.hovered, item, word)) return;
+  state.hovered = word === null ? null : { item, word };
+  return word === null ? draw({ list: false }) : showMaps(item);
+}
+
+function pin(item, word) {
+  if (isWord(state.pinned, item, word)) {
+    leaveMaps();
     return draw({ list: false });
   }
-  state.hovered = { item, word };
-  if (!item.maps && item.answer) {
-    const answer = item.answer;
-    item.asking ??= attempt("Looking at the words …", () => api.words(answer.id));
-    const said = await item.asking;
-    if (item.answer !== answer) return;
-    item.asking = null;
-    if (!said) return;
-    item.maps ??= new Maps(said);
+  state.pinned = { item, word };
+  view.canvas.scrollIntoView({ block: "nearest" });
+  return showMaps(item);
+}
+
+function leaveMaps() {
+  state.hovered = state.pinned = null;
+}
+
+async function showMaps(item) {
+  draw({ list: false });
+  const { answer } = item;
+  if (item.maps || !answer) return;
+  item.asking ??= attempt("Looking at the words …", () => withAnswer(item, api.words), { stays: true });
+  const said = await item.asking;
+  if (item.answer !== answer) return;
+  item.asking = null;
+  if (!said) {
+    if (isOf(item, state.pinned)) state.pinned = null;
+  } else if (!item.maps) {
+    item.maps = new Maps(said);
     tell(said.remark ?? "");
   }
   draw({ list: false });
@@ -139,19 +198,22 @@ async function hover(item, word) {
 // Drawing
 
 function draw({ list = true } = {}) {
-  const { hovered, items, active } = state;
-  const maps = hovered?.item.maps;
-  const layer = Number(at("layer").value);
-  const heat = maps ? maps.heat(Math.min(layer, maps.layers.length), hovered.word) : null;
-  if (state.picture) view.draw({ items, active, heat });
-  if (list) drawList();
+  const { items, active } = state;
+  const seen = state.hovered ?? state.pinned;
+  const maps = seen?.item.maps;
   const shown = maps ?? active?.maps;
   at("maps").hidden = !shown;
-  if (shown) {
-    at("layer").max = shown.layers.length;
-    at("layer-name").textContent = shown.name(Number(at("layer").value));
+  at("maps").classList.toggle("pinned", Boolean(state.pinned));
+  if (shown) at("layer").max = shown.layers.length;
+  const layer = Number(at("layer").value);
+  const heat = maps ? maps.heat(layer, seen.word) : null;
+  if (state.picture) view.draw({ items, active, heat });
+  if (list) drawList();
+  for (const word of document.querySelectorAll("button.word")) {
+    word.setAttribute("aria-pressed", String(word.dataset.focus === focusOf(state.pinned)));
   }
-  at("word").textContent = maps ? maps.sentence(Number(at("layer").value), hovered.word) : "Hover over a word.";
+  if (shown) write("layer-name", shown.name(layer));
+  write("word", maps ? maps.sentence(layer, seen.word) : "Click on a word to keep its map.");
   const masks = items.filter((item) => item.mask).length;
   view.canvas.setAttribute("aria-label", `Picture with ${masks} mask${masks === 1 ? "" : "s"}`);
 }
@@ -159,7 +221,7 @@ function draw({ list = true } = {}) {
 // Rebuilds the list and keeps the focus where it was.
 function drawList() {
   const focused = document.activeElement?.dataset?.focus;
-  const acts = { choose, drop, undo, hover };
+  const acts = { choose, drop, undo, download, hover, pin };
   at("found").replaceChildren(...listed(state.items, state.active, acts));
   if (!focused) return;
   const again = [...document.querySelectorAll("[data-focus]")].find((one) => one.dataset.focus === focused);
@@ -168,13 +230,15 @@ function drawList() {
 
 function choose(item) {
   state.active = item;
+  leaveMaps();
   draw();
 }
 
 // Messages
 
-async function attempt(doing, work) {
-  complain("");
+// A message that `stays` moves nothing while a word below it is being clicked.
+async function attempt(doing, work, { stays = false } = {}) {
+  if (!stays) complain("");
   tell(doing);
   document.body.setAttribute("aria-busy", "true");
   try {
@@ -189,12 +253,18 @@ async function attempt(doing, work) {
 }
 
 function complain(text) {
-  at("message").textContent = text;
+  write("message", text);
   at("message").hidden = !text;
+  if (text) at("message").scrollIntoView({ block: "nearest" });
 }
 
 function tell(text) {
-  at("status").textContent = text;
+  write("status", text);
+}
+
+// What is written again would be read out again.
+function write(id, text) {
+  if (at(id).textContent !== text) at(id).textContent = text;
 }
 
 // Events
@@ -210,10 +280,21 @@ at("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = at("text").value.trim();
   if (!state.model.reads) ask(null);
-  else if (text) ask(text);
-  else complain("Type what to look for.");
+  else if (text) {
+    at("text").select(); // what is typed next takes its place
+    ask(text);
+  } else complain("Type what to look for.");
 });
 at("layer").addEventListener("input", () => draw({ list: false }));
+at("save").addEventListener("click", async () => {
+  const { id } = state.picture;
+  await attempt("Saving …", () => api.save(api.drawingUrl(id)));
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  leaveMaps();
+  draw({ list: false });
+});
 
 const stage = at("stage");
 for (const kind of ["dragenter", "dragover"]) {
@@ -233,14 +314,18 @@ document.addEventListener("paste", (event) => openFile(event.clipboardData.files
 
 view.canvas.addEventListener("click", (event) => {
   view.cross = null;
-  point(view.place(event), event.shiftKey ? 0 : 1);
+  point(view.place(event), labelOf(event));
 });
+// What is chosen below the picture; with Shift, the other.
+function labelOf(event) {
+  return Number(at("for").checked !== event.shiftKey);
+}
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 view.canvas.addEventListener("keydown", (event) => {
   if (MOVES[event.key]) view.moveCross(...MOVES[event.key]);
   else if (event.key === "Enter" || event.key === " ") {
     if (!view.cross) view.moveCross(0, 0);
-    point(view.cross, event.shiftKey ? 0 : 1);
+    point(view.cross, labelOf(event));
   } else if (event.key === "Backspace" || event.key === "Delete") undo(state.active);
   else if (event.key === "Escape") view.cross = null;
   else return;

@@ -1,6 +1,6 @@
 """Compiled programs that are kept on disk: the second start of a run compiles nothing.
 
-JAX's cache, keyed by program, compiler, its options and the kind of device.
+JAX's cache, keyed by program, compiler, its options and the kind of device, wherever the folder is.
 """
 
 import os
@@ -29,4 +29,7 @@ def keep_compiled(setting: str, workdir: Path) -> None:
     # A run has few programs, and the small ones together also take seconds.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # JAX 0.10 makes the path of autotuning's own cache part of the key, so that a run that was
+    # renamed or copied would compile everything anew; 0.11 does not, and this can go with 0.10.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     compilation_cache.reset_cache()  # which remembers the folder it was first asked about

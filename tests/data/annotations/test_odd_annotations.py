@@ -245,3 +245,37 @@ def test_published_files_are_read_without_what_contradicts_itself(tmp_path):
         "refcoco(unc) train ref_id 1000",
         "refcoco(unc) train ref_id 1001",
     ]
+
+
+def test_of_pictures_of_one_name_the_splits_own_is_read(tmp_path):
+    """CVAT numbers the pictures of every split alike."""
+    document = {"images": [image(file_name="1.png")], "annotations": [annotation(1)]}
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.json").write_text(json.dumps(document))
+    places = ("images/train", "train", "images/val", "images", "")
+    for number, place in enumerate(places):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / place / "1.png"), np.full((48, 64, 3), number, np.uint8))
+    found = folder.read(tmp_path)
+    assert {split: one.file_name for split, (one,) in found.splits.items()} == {
+        "train": "images/train/1.png",
+        "val": "images/val/1.png",
+    }
+    assert [(note.kind, note.name, note.text) for note in found.remarks] == [
+        (
+            "pictures of one name",
+            "train.json images[0]",
+            "images/train/1.png is read, and not train/1.png or images/1.png or 1.png.",
+        ),
+        (
+            "pictures of one name",
+            "val.json images[0]",
+            "images/val/1.png is read, and not images/1.png or 1.png.",
+        ),
+    ]
+    document["images"][0]["file_name"] = "train/1.png"
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    (tmp_path / "val.json").unlink()
+    (tmp_path / "train/1.png").unlink()
+    found = folder.read(tmp_path)
+    assert found.splits["train"][0].file_name == "images/train/1.png" and not found.remarks

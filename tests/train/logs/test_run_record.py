@@ -1,14 +1,17 @@
 """What a run leaves for people: its report, where its numbers come from, traces and names in it."""
 
+import collections
+import contextlib
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
-from runs import FIVE_STEPS, config_of, small_runs
+from runs import FIVE_STEPS, compiling_once, config_of, small_runs
 
 from dit_jax.plan import compile
 from dit_jax.strict import flatten
@@ -160,17 +163,44 @@ def test_the_program_names_the_models_components(program, scope):
 
 
 def test_the_second_start_compiles_nothing(workdir, tmp_path):
-    """Misses of the cache that the run above filled, counted by JAX itself."""
-    events = []
-    listen = lambda name, **_: events.append(name)  # noqa: E731
+    """Misses of the cache that the run above filled."""
     jax.clear_caches()
-    jax.monitoring.register_event_listener(listen)
-    try:
+    with cache_events() as events:
         loop.train(config_with(), tmp_path / "again")
+    assert events["cache_hits"] > 3 and events["cache_misses"] == 0
+
+
+def test_the_start_of_a_run_that_was_renamed_or_copied_compiles_nothing(monkeypatch, tmp_path):
+    monkeypatch.delenv(compile_cache.VARIABLE)
+
+    def start(workdir):
+        compile_cache.keep_compiled("", workdir)
+        with cache_events() as events:
+            jax.jit(lambda x: x * 3 + 1)(np.float32(len("a program"))).block_until_ready()
+        return events["cache_hits"], events["cache_misses"]
+
+    first, copied, renamed = (tmp_path / name for name in ("first", "copied", "deeper/renamed"))
+    with compiling_once(tmp_path):
+        assert start(first) == (0, 1)
+        shutil.copytree(first, copied)
+        assert start(copied) == (1, 0)
+        renamed.parent.mkdir()
+        assert start(first.rename(renamed)) == (1, 0)
+
+
+@contextlib.contextmanager
+def cache_events():
+    """What happens in JAX's cache of programs, counted by JAX itself."""
+    events = collections.Counter()
+
+    def count(name, **_):
+        events[name.removeprefix("/jax/compilation_cache/")] += 1
+
+    jax.monitoring.register_event_listener(count)
+    try:
+        yield events
     finally:
-        jax.monitoring.unregister_event_listener(listen)
-    assert events.count("/jax/compilation_cache/cache_hits") > 3
-    assert events.count("/jax/compilation_cache/cache_misses") == 0
+        jax.monitoring.unregister_event_listener(count)
 
 
 def test_where_programs_are_kept(monkeypatch, tmp_path):

@@ -1,0 +1,148 @@
+"""Chromium without a window, on the demo's page.
+
+Debian's `chromium` and `chromium-driver` are enough. With DIT_JAX_SCREENSHOTS=FOLDER the tests
+leave pictures to look at.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from places import ROOT
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--window-size=1280,900",
+)
+PATIENCE = 60  # seconds, on a machine that has other things to do
+
+
+@contextlib.contextmanager
+def serving(model):
+    """The address of a model's demo, started as people start it."""
+    command = [sys.executable, "launch.py", "--mode=demo", f"--model={model}", "--port=0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield re.search(r"http://127.0.0.1:\d+", server.stdout.readline())[0]
+        finally:
+            server.terminate()
+
+
+@contextlib.contextmanager
+def browsing(address, folder):
+    """A `Page`; `folder` takes downloads."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for switch in (*SWITCHES, f"--user-data-dir={folder / 'profile'}"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(DRIVER)) as driver:
+        driver.command_executor.client_config.timeout = PATIENCE
+        driver.execute_cdp_cmd(
+            "Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)}
+        )
+        driver.get(address)
+        yield Page(driver, folder)
+
+
+class Page:
+    """What a person does with the page, and sees on it."""
+
+    def __init__(self, driver, folder):
+        self.driver, self.downloads = driver, folder
+
+    def find(self, css):
+        return self.driver.find_element("css selector", css)
+
+    def all(self, css):
+        return self.driver.find_elements("css selector", css)
+
+    def texts(self, css):
+        return [element.text for element in self.all(css)]
+
+    def until(self, condition):
+        """Wait for what is true at last; elements may be replaced while it is asked."""
+        from selenium.common.exceptions import WebDriverException
+
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with contextlib.suppress(WebDriverException, IndexError):
+                if found := condition():
+                    return found
+            time.sleep(0.05)
+        self.shoot("failed")
+        raise AssertionError(f"{self.find('#message').text!r}, {self.texts('#found li')}")
+
+    def press(self, name):
+        """A button by what it says."""
+        buttons = [b for b in self.all("button, a.button") if b.text == name and b.is_displayed()]
+        buttons[0].click()
+
+    def click(self, across, down, *, shift=False):
+        """On the picture, at shares of its width and height."""
+        from selenium.webdriver import ActionChains, Keys
+
+        canvas = self.find("#picture")
+        size = canvas.size
+        offset = (round((across - 0.5) * size["width"]), round((down - 0.5) * size["height"]))
+        chain = ActionChains(self.driver, duration=50)
+        chain = chain.key_down(Keys.SHIFT) if shift else chain
+        chain = chain.move_to_element_with_offset(canvas, *offset).click()
+        (chain.key_up(Keys.SHIFT) if shift else chain).perform()
+
+    def hover(self, css):
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver, duration=50).move_to_element(self.find(css)).perform()
+
+    def pixels(self):
+        """The canvas as it is seen now."""
+        return self.run("return document.getElementById('picture').toDataURL()")
+
+    def drawn(self):
+        """The page anew, with a drawn picture open."""
+        self.driver.refresh()
+        self.until(lambda: "px" in self.find("#model").text)
+        self.press("draw an example")
+        self.until(lambda: self.find("#picture").is_displayed())
+        return self
+
+    def ask(self, text):
+        """Typed, and answered."""
+        from selenium.webdriver import Keys
+
+        count = len(self.all("#found li"))
+        self.find("#text").send_keys(text, Keys.ENTER)
+        self.until(lambda: self.find("#status").text.endswith(f"{text}."))
+        assert len(self.all("#found li")) == count + 1
+
+    def fails(self, sentence):
+        """Wait for a message, which has to be in sight."""
+        self.until(lambda: self.find("#message").text.startswith(sentence))
+        assert self.is_seen("#message")
+
+    def is_seen(self, css):
+        """Whether all of an element is within the window."""
+        return self.run(
+            "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+            "return box.height > 0 && box.top > -1 && box.bottom < innerHeight + 1",
+            css,
+        )
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def shoot(self, name):
+        if folder := os.environ.get("DIT_JAX_SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
