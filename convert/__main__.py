@@ -8,6 +8,7 @@ python -m convert reverse --format=dit models/ldit_vit_b out.pth
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from dit_jax.strict import one_of
 from dit_jax.variants import VARIANTS, architecture
 from dit_jax.weights import directory, hub
 
-PADDED = 1024  # rows of a table without a word piece: some are filled up to a round number
-
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one conversion; a failure is one sentence on standard error and exit status 1."""
     arguments = parser().parse_args(argv)
+    for key in ("source", "bert", "vocab", "out"):
+        if named := getattr(arguments, key, None):  # a shell leaves ~ in --sam=~/… alone
+            setattr(arguments, key, type(named)(os.path.expanduser(named)))
     try:
         for key in ("source", "bert"):
             if named := getattr(arguments, key, None):
@@ -217,13 +219,8 @@ def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:
     if path is None:
         say(f"{source}: no vocab.txt beside it; without its words no text can be read: --vocab.")
         return None
-    found = vocabulary.read(path)
+    found = vocabulary.fitting(path, bert.vocab, source=source)
     pieces, rows = found.size, bert.vocab
-    if not 0 <= rows - pieces <= PADDED:
-        raise ValueError(
-            f"{path} has {pieces} word pieces, and the text encoder of {source} has {rows} rows:"
-            " it is another model's vocabulary."
-        )
     if pieces < rows:
         say(f"{path} has {pieces} word pieces for {rows} rows: {rows - pieces} are never read.")
     if found.guessed and found.spelling != vocabulary.Spelling():

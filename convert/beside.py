@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dit_jax.models.architecture import ACTIVATIONS, PATCH
+from dit_jax.models.architecture import ACTIVATIONS, HEAD_WIDTH, PATCH
 from dit_jax.strict import few
 
 NAMES = ("config.json", "bert_config.json")  # the second is Google's
@@ -37,6 +37,7 @@ VIT_KEYS = {
     "window": "window_size",
     "grid": "image_size",
 }
+DECODER_KEYS = {"heads": "num_attention_heads", "width": "hidden_size"}
 KINDS = {"activation": (str,), "epsilon": (float,), "global_blocks": (list,)}  # else int
 # What has to be as every such model has it, where a config says it.
 BERT_MUST = {
@@ -115,6 +116,12 @@ def vit(path: Path) -> dict[str, Any]:
         if not isinstance(config.get(section, {}), dict):
             raise ValueError(f"{path} says {section} {config[section]!r}; expected a section.")
         _check(path, config.get(section, {}), must, f"{section}.")
+    decoder = _said(path, config.get("mask_decoder_config", {}), DECODER_KEYS)
+    if len(decoder) == 2 and decoder["heads"] * HEAD_WIDTH != decoder["width"]:
+        raise ValueError(
+            f"{path} says mask_decoder_config.num_attention_heads {decoder['heads']}; expected"
+            f" {HEAD_WIDTH} channels a head."
+        )
     said = _said(path, config.get("vision_config", {}), VIT_KEYS)
     if "grid" in said:
         said["grid"] //= PATCH

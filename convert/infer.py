@@ -145,6 +145,12 @@ def injection(found: Checkpoint) -> tuple[Injection, ...]:
     return Injection.LAYER_WISE, Injection.E2E
 
 
+def static_tokens(found: Checkpoint) -> int | None:
+    """How many tokens a model brings that reads none of the text; None for the others."""
+    name = "visual_encoder.tokens"
+    return _get(found, name, axes=3).shape[1] if name in found.tensors else None
+
+
 def decoder(found: Checkpoint) -> dict[str, int]:
     """The mask decoder's fields of an `Architecture`."""
     first = "mask_decoder.transformer.layers.0.mlp.lin1.weight"

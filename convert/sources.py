@@ -125,14 +125,13 @@ def dit(
     image = infer.vit(found, global_blocks=global_blocks)
     said = dataclasses.asdict(noted.bert) if noted is not None and noted.bert is not None else {}
     text = _untold(found, said, text_heads, head_width=image.width // image.heads)
-    tokens = found.tensors.get("visual_encoder.tokens")
     usual = dict(text_layer=RELEASED_TEXT_LAYER, image_size=DIT_IMAGE_SIZE, text_tokens=TEXT_TOKENS)
     if noted is not None:
         kept = (*usual, "mask_padding", "dtype")
         usual = {field: getattr(noted, field) for field in kept}
         variant = variant or noted.injection
     given = dict(text_layer=text_layer, image_size=image_size)
-    given |= {"text_tokens": None if tokens is None else tokens.shape[1]}
+    given |= {"text_tokens": infer.static_tokens(found)}
     arch = Architecture(
         vit=image,
         bert=infer.bert(found, **text),

@@ -18,6 +18,7 @@ from typing import Any
 
 VOCAB, WHOLE, CONFIG = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PADDED = 1024  # rows of a table without a word piece: some are filled up to a round number
 NORMALIZER = {  # Hugging Face's two names for one fact: beside the tokenizer, and in it
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
@@ -89,6 +90,17 @@ def read(path: Path) -> Vocabulary:
     if guessed:
         said = _habits(pieces) | said
     return Vocabulary(pieces, Spelling(**said), guessed)
+
+
+def fitting(path: Path, rows: int, *, source: object) -> Vocabulary:
+    """`read`, for the text encoder of `source`, whose table has so many rows; raises as it does."""
+    found = read(path)
+    if not 0 <= rows - found.size <= PADDED:
+        raise ValueError(
+            f"{path} has {found.size} word pieces, and the text encoder of {source} has {rows}"
+            " rows: it is another model's vocabulary."
+        )
+    return found
 
 
 def write(path: Path, folder: Path) -> None:

@@ -218,8 +218,17 @@ def test_installed_it_trains(installed, tmp_path):
 
 
 @pytest.mark.proof
-def test_the_source_distribution_tests_itself(built):
-    command = [sys.executable, "-m", "pytest", "tests/test_config.py", "tests/test_rooms.py"]
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--collect-only",),
+        ("tests/test_rooms.py", "tests/test_docs.py", "tests/weights/test_card.py"),
+        ("tests/test_package.py", "-m", "not proof"),
+    ],
+)
+def test_the_source_distribution_tests_itself(built, asked):
+    """Every test is there with its helpers, and those run that read docs, the card and itself."""
+    command = [sys.executable, "-m", "pytest", *asked]
     done = subprocess.run(command, cwd=built / NAME, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout
 

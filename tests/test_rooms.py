@@ -49,7 +49,8 @@ ARROWS = {
     },
     "demo": {"data.annotations", "data.pixels", "data.shapes", "models", "predict", "viz"},
     "export": {
-        *("eval", "lease", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
+        *("data", "eval", "lease", "models", "ops", "ops.attention", "strict", "vocabulary"),
+        "weights",
     },
     "cli": {
         *("allocator", "config", "configs", "demo", "export", "plan", "predict", "strict"),

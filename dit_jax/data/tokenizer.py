@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +13,21 @@ from tokenizers import BertWordPieceTokenizer
 from dit_jax import vocabulary
 
 TOGETHER = 1024  # texts that are encoded at once, on all cores
+
+
+@dataclass(frozen=True)
+class Unread:
+    """The parts of a text that a model does not read; false where there is none."""
+
+    cut: str = ""  # its end, beyond the model's tokens
+    unknown: tuple[str, ...] = ()  # words before that which become [UNK], each once
+
+    def __bool__(self) -> bool:
+        return bool(self.cut or self.unknown)
+
+    def __str__(self) -> str:
+        words = f"unknown: {', '.join(self.unknown)}" if self.unknown else ""
+        return "; ".join(filter(None, (words, self.cut and f"beyond its tokens: {self.cut}")))
 
 
 @runtime_checkable
@@ -69,9 +85,13 @@ class Tokenizer:
             attention_mask[row, : len(ids)] = 1
         return input_ids, attention_mask
 
-    def cut(self, text: str) -> int:
-        """How many word pieces of `text` do not fit into `length`."""
-        return max(0, len(self._encode(text)) - self.length)
+    def unread(self, text: str) -> Unread:
+        """What a model does not read of `text`."""
+        encoding = self._pieces.encode(text)
+        ids, last = encoding.ids, min(len(encoding.ids), self.length) - 1
+        unknown = [text[slice(*encoding.offsets[i])] for i in range(last) if ids[i] == self.unknown]
+        cut = text[encoding.offsets[last][0] :].strip() if len(ids) > self.length else ""
+        return Unread(cut, tuple(dict.fromkeys(unknown)))
 
     def places(self, text: str) -> dict[int, tuple[int, int]]:
         """Token → where in `text` it starts and ends, without [CLS], [SEP] and what is cut off."""

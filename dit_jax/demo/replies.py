@@ -40,6 +40,8 @@ def of_answer(key: str, answered: OpenAnswer) -> Json:
         "score_kind": found.score_kind,
         "presence": found.presence,
         "nothing": found.nothing,
+        "cut": found.cut,
+        "unknown": list(found.unknown),
     }
 
 

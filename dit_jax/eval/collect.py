@@ -13,7 +13,7 @@ from dit_jax.data.referent import Source, Truth
 from dit_jax.eval.metrics import iou
 from dit_jax.eval.outcomes import Outcome, Outcomes, about, outcome
 from dit_jax.eval.prediction_files import Writer, encoded
-from dit_jax.eval.predictions import Prediction
+from dit_jax.eval.predictions import Prediction, check_finite
 from dit_jax.eval.protocols import PROTOCOLS, Answer, Pair, Protocol
 
 
@@ -36,7 +36,7 @@ class Thresholds:
 
 
 class Collector:
-    """Takes answers with `add`; has `samples`, `outcomes()` and `says_nothing`."""
+    """Takes answers with `add`; has `samples`, `outcomes()`, `says_nothing` and `score_kind`."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Collector:
     ):
         self.samples: list[Sample] = []
         self.says_nothing = False  # whether the model has an answer of its own for "nothing"
+        self.score_kind: str | None = None  # what its scores are; None before the first answer
         self._source, self._protocols = source, protocols
         self._where = expression_table(source)
         self._thresholds, self._shown, self._lines = thresholds, shown, lines
@@ -59,18 +60,20 @@ class Collector:
         referent, number = (int(n) for n in self._where[seen.index])
         known = self._known(referent)
         text = known.truth.expressions[number]
-        _check_finite(seen, known.truth, text)
+        check_finite(seen, name=known.truth.id, what=f"the logits for {text!r} are")
         answer = Answer(
             logits=seen.logits,
             content=seen.content,
             truth=known.truth.mask,
             presence=seen.presence,
+            predicted_iou=seen.predicted_iou,
             threshold=self._thresholds.threshold,
             presence_threshold=self._thresholds.presence_threshold,
         )
         pairs = {name: protocol.pair(answer) for name, protocol in self._protocols.items()}
         self.says_nothing |= seen.presence is not None
-        self._count(pairs, known, text=text, index=seen.index)
+        self.score_kind = answer.score_kind
+        self._count(pairs, known, text=text, index=seen.index, score=answer.score)
         if seen.index in self._shown:
             image = self._source[referent].image
             self.samples.append(_sample(image, known.truth, text, next(iter(pairs.values()))))
@@ -80,11 +83,14 @@ class Collector:
     def outcomes(self) -> dict[str, Outcomes]:
         return {name: Outcomes.of(rows) for name, rows in self._rows.items()}
 
-    def _count(self, pairs: Mapping[str, Pair], known: "_Known", *, text: str, index: int) -> None:
+    def _count(
+        self, pairs: Mapping[str, Pair], known: "_Known", *, text: str, index: int, score: float
+    ) -> None:
         truth = known.truth
         common = about(text, truth.mask, index=index, image_id=truth.image_id, target=known.area)
         for name, pair in pairs.items():
-            row = outcome(pair.predicted, pair.truth, nothing=pair.nothing, about=common)
+            how = dict(nothing=pair.nothing, about=common, score=score)
+            row = outcome(pair.predicted, pair.truth, **how)
             self._rows[name].append(row)
 
     def _look_up(self, referent: int) -> "_Known":
@@ -107,12 +113,6 @@ class _Known:
         return encoded(self.truth.mask)
 
 
-def _check_finite(seen: Prediction, truth: Truth, text: str) -> None:
-    there = 0.0 if seen.presence is None else seen.presence
-    if not (np.isfinite(seen.logits).all() and np.isfinite(there)):
-        raise ValueError(f"{truth.id}: the logits for {text!r} are not finite, expected numbers.")
-
-
 def _line(answer: Answer, known: _Known, *, number: int, index: int) -> dict[str, Any]:
     """See `prediction_files`; the mask is that of the protocol `original`."""
     truth, sent_id = known.truth, known.sent_ids[number]
@@ -124,6 +124,8 @@ def _line(answer: Answer, known: _Known, *, number: int, index: int) -> dict[str
         "text": truth.expressions[number],
         "size": list(truth.mask.shape),
         "nothing": answer.nothing,
+        "score": answer.score,
+        "score_kind": answer.score_kind,
         "mask": encoded(PROTOCOLS["original"].mask(answer)),
         "truth": known.runs,
     }

@@ -21,7 +21,7 @@ from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.bootstrap import intervals
 from dit_jax.eval.breakdown import breakdown
 from dit_jax.eval.collect import Collector, Sample, Thresholds
-from dit_jax.eval.metrics import Scores, measure
+from dit_jax.eval.metrics import Scores, measure, ranking
 from dit_jax.eval.outcomes import Outcomes, join
 from dit_jax.eval.prediction_files import Writer
 from dit_jax.eval.predictions import Predict, predictions
@@ -120,20 +120,27 @@ def evaluate(
     scores = {}
     for name, table in outcomes.items():
         more = remarks | _remarks(name, thresholds, says_nothing=collector.says_nothing)
-        scores[name] = summarise(name, table, bootstrap=bootstrap, remarks=more)
+        about_it = dict(remarks=more, score_kind=collector.score_kind)
+        scores[name] = summarise(name, table, bootstrap=bootstrap, **about_it)
     return Evaluation(scores, collector.samples, outcomes)
 
 
 def summarise(
-    protocol: str, outcomes: Outcomes, *, bootstrap: int, remarks: Mapping[str, Any] | None = None
+    protocol: str,
+    outcomes: Outcomes,
+    *,
+    bootstrap: int,
+    remarks: Mapping[str, Any] | None = None,
+    score_kind: str | None = None,
 ) -> Scores:
     """Everything that is said about one protocol's outcomes on a split.
 
-    METRICS, `n`, `protocol`, `reported` (metrics that its papers print), `intervals` where
-    `bootstrap` asks for them, `breakdown` and `remarks`.
+    METRICS, `n`, RANKING, `score_kind` (what RANKING is about), `protocol`, `reported` (metrics
+    that its papers print), `intervals` where `bootstrap` asks for them, `breakdown` and `remarks`.
     """
     counted = conventions(protocol)
-    scores = measure(outcomes, counted) | {"protocol": protocol}
+    scores = measure(outcomes, counted) | ranking(outcomes, counted)
+    scores |= {"score_kind": score_kind, "protocol": protocol}
     scores["reported"] = list(counted.reported)
     if bootstrap:
         scores["intervals"] = intervals(outcomes, counted, resamples=bootstrap)

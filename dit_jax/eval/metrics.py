@@ -1,4 +1,5 @@
-"""From outcomes to scores: oIoU, mIoU, gIoU, P@X, N-acc and T-acc, as a protocol defines them.
+"""From outcomes to scores: oIoU, mIoU, gIoU, P@X, N-acc and T-acc, as a protocol defines them, and
+how well a model's own scores of its masks rank these (AURC) and fit them (ECE).
 
 oIoU (= cIoU) is the sum of all intersections over the sum of all unions; gIoU the mean IoU of all
 expressions; mIoU and P@X the mean IoU, and the share with an IoU above X, of the expressions that a
@@ -15,15 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from dit_jax.eval.outcomes import Outcomes
+from dit_jax.eval.outcomes import NO_SCORE, ONE, Outcomes
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # the X of P@X
 PRECISION = tuple(f"P@{x}" for x in THRESHOLDS)
 METRICS = ("oIoU", "mIoU", "gIoU", *PRECISION, "N-acc", "T-acc")
-
-# One IoU of 1, as an integer. It rounds an IoU by less than 1e-12 and lets eight million
-# expressions add up within an int64.
-ONE = 1 << 40
+RANKING = ("AURC", "ECE")
+BINS = 10  # of scores from 0 to 1, for the ECE
 
 SUMS = (
     *("n", "intersection", "union", "iou", "counted", "counted iou"),
@@ -60,6 +59,30 @@ def measure(outcomes: Outcomes, conventions: Conventions) -> Scores:
     total = addends(outcomes, conventions).sum(axis=0, keepdims=True)
     values = {name: value.item() for name, value in ratios(total, conventions).items()}
     return {name: None if np.isnan(v) else v for name, v in values.items()} | {"n": len(outcomes)}
+
+
+def ranking(outcomes: Outcomes, conventions: Conventions) -> dict[str, float | None]:
+    """RANKING in percent, over the expressions of mIoU; None where one of them has no score.
+
+    AURC: the best-scored k expressions have a mean risk, 1 - IoU; its mean over k = 1 … n. Equal
+    scores have no order: each takes the mean risk of all of them. ECE: mean IoU and mean score of
+    each of BINS bins of the score differ; the mean of that, weighted by what is in a bin. There, a
+    score outside of [0, 1] counts as the nearer end.
+    """
+    sums = dict(zip(SUMS, addends(outcomes, conventions).T, strict=True))
+    counted = sums["counted"] == 1
+    score, iou = outcomes["score"][counted], sums["iou"][counted]
+    if not len(score) or (score == NO_SCORE).any():
+        return dict.fromkeys(RANKING)
+    values, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    risk = np.zeros(len(values), np.int64)
+    np.add.at(risk, group, ONE - iou)
+    each = np.repeat((risk / size)[::-1], size[::-1]) / ONE  # from the best score on
+    share = np.clip(score, 0, ONE)
+    gap = np.zeros(BINS, np.int64)
+    np.add.at(gap, np.minimum(share * BINS // ONE, BINS - 1), iou - share)
+    area = np.mean(np.cumsum(each) / np.arange(1, len(each) + 1))
+    return {"AURC": 100.0 * float(area), "ECE": 100.0 * float(np.abs(gap).sum() / ONE / len(score))}
 
 
 def addends(outcomes: Outcomes, conventions: Conventions) -> Int64[np.ndarray, "n 15"]:

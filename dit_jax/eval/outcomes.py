@@ -13,6 +13,10 @@ from jaxtyping import Bool, Int64
 
 from dit_jax.eval.relations import CLASSES, relation_classes
 
+ONE = 1 << 40  # 1.0 as an integer: it rounds a number by less than 1e-12
+NO_SCORE = -(1 << 63)  # of an answer that came without one
+LARGEST_SCORE = 1e6
+
 
 class Outcome(NamedTuple):
     """One row; areas count pixels of the space in which a protocol compares, `target` and `picture`
@@ -27,12 +31,13 @@ class Outcome(NamedTuple):
     picture: int
     words: int  # of the expression
     relations: int  # bit i: it is in class i of `relations.CLASSES`
+    score: int = NO_SCORE  # how good the model takes its mask to be, in units of 1 / ONE
 
 
 class Outcomes:
     """Rows of `Outcome` as one int64 array, `outcomes["union"]` being a column."""
 
-    def __init__(self, table: Int64[np.ndarray, "n 9"]):
+    def __init__(self, table: Int64[np.ndarray, "n 10"]):
         self.table = table
 
     @classmethod
@@ -64,8 +69,9 @@ def outcome(
     *,
     nothing: bool,
     about: "About",
+    score: float | None = None,
 ) -> Outcome:
-    """Compare two masks.
+    """Compare two masks; `score` is the model's own of the first.
 
     Who says that nothing is meant has no intersection, whatever the mask; where that is right,
     there is no union either (ReLA's evaluator counts so). For a mask without any pixel both are
@@ -83,7 +89,14 @@ def outcome(
         picture=about.picture,
         words=about.words,
         relations=about.relations,
+        score=NO_SCORE if score is None else _fixed(score),
     )
+
+
+def _fixed(score: float) -> int:
+    if not abs(score) <= LARGEST_SCORE:
+        raise ValueError(f"a score is {score}; expected a number, of a million at most.")
+    return round(score * ONE)
 
 
 class About(NamedTuple):

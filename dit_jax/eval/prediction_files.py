@@ -4,10 +4,12 @@ One line an expression, with COCO's run lengths at the picture's size:
 
     {"dataset": "refcoco(unc)", "split": "val", "index": 7, "image_id": 1, "id": "…",
      "sent_id": 222, "text": "left man", "size": [480, 640], "nothing": null,
+     "score": 0.87, "score_kind": "confidence",
      "mask": {"size": [480, 640], "counts": "…"}, "truth": {"size": [480, 640], "counts": "…"}}
 
 `index` counts the expressions of the split. `nothing` says whether the model means that nothing in
-the picture fits; null where it cannot say so. docs/protocols.md says which of the keys others need.
+the picture fits; null where it cannot say so. `score` says how good the model takes its mask to be,
+and `score_kind` what that is. docs/protocols.md says which of the keys others need.
 """
 
 import codecs
@@ -23,6 +25,7 @@ from jaxtyping import Bool
 from pycocotools import mask as rle
 
 from dit_jax.data.pixels import check_pixels, run_lengths
+from dit_jax.eval.outcomes import LARGEST_SCORE
 
 MASK_KEYS = ("mask", "prediction", "rle")
 
@@ -84,6 +87,15 @@ class Line:
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"{self.where}: 'nothing' is {value!r}, expected true, false or null.")
         return value
+
+    def score(self) -> float | None:
+        """How good the model takes its mask to be."""
+        value = self.values.get("score")
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not abs(value) <= LARGEST_SCORE:
+            raise ValueError(f"{self.where}: 'score' is {value!r}, expected a number or null.")
+        return float(value)
 
     def number(self, key: str) -> int | None:
         """An integer of the line, or None."""

@@ -21,11 +21,13 @@ class Answers:
     """What a model says to a batch: NumPy arrays, or JAX arrays that are still being computed.
 
     `logits` is `[b,S,S]`, one a pixel of the canvas. `presence` is `[b]`: the logit of "something
-    in the picture is meant", or None where the model does not say.
+    in the picture is meant", or None where the model does not say. `predicted_iou` is `[b]`, or
+    None where no training taught the model that.
     """
 
     logits: Any
     presence: Any = None
+    predicted_iou: Any = None
 
 
 Predict = Callable[[Batch], Answers]
@@ -39,6 +41,7 @@ class Prediction:
     logits: Float32[np.ndarray, "S S"]
     content: Content
     presence: float | None
+    predicted_iou: float | None
 
 
 def predictions(
@@ -66,6 +69,13 @@ def predictions(
         batches.close()
 
 
+def check_finite(seen: Prediction, *, name: str, what: str) -> None:
+    """Raises ValueError where an answer holds what is no number."""
+    numbers = [x for x in (seen.presence, seen.predicted_iou) if x is not None]
+    if not (np.isfinite(seen.logits).all() and np.isfinite(numbers).all()):
+        raise ValueError(f"{name}: {what} not finite, expected numbers.")
+
+
 def _unbatched(batch: Batch, answers: Answers, *, count: int) -> Iterator[Prediction]:
     logits = np.asarray(answers.logits, np.float32)  # waits for the device
     if logits.shape != batch["mask"].shape:
@@ -73,8 +83,11 @@ def _unbatched(batch: Batch, answers: Answers, *, count: int) -> Iterator[Predic
             f"the logits have the shape {logits.shape}, expected {batch['mask'].shape}: one per"
             " pixel of the canvas."
         )
-    presence = None if answers.presence is None else np.asarray(answers.presence, np.float32)
+    numbers = [
+        None if said is None else np.asarray(said, np.float32)
+        for said in (answers.presence, answers.predicted_iou)
+    ]
     for row in np.flatnonzero(batch["valid"] & (batch["index"] < count)):
         content = tuple(int(side) for side in batch["content"][row])
-        there = None if presence is None else float(presence[row])
-        yield Prediction(int(batch["index"][row]), logits[row], content, there)
+        own = (None if said is None else float(said[row]) for said in numbers)
+        yield Prediction(int(batch["index"][row]), logits[row], content, *own)

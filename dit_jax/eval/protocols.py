@@ -52,6 +52,10 @@ class Answer:
         return restore(self.logits, self.content, height=height, width=width)
 
     @property
+    def score_kind(self) -> str:
+        return "confidence" if self.predicted_iou is None else "predicted_iou"
+
+    @cached_property
     def score(self) -> float:
         """How good the model takes its mask to be, as `Segmentation.score` says it."""
         if self.predicted_iou is not None:

@@ -1,6 +1,7 @@
 """Scores for people and for programs: aligned text, Markdown and JSON.
 
 A metric that a protocol's papers do not report is shown as "–"; the JSON files hold all of them.
+RANKING is ours, and shown under every protocol.
 LISA and gRefCOCO say cIoU for what stands under oIoU.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dit_jax.eval.metrics import METRICS, Scores
+from dit_jax.eval.metrics import METRICS, RANKING, Scores
 from dit_jax.eval.protocols import CLICKS, PROTOCOLS
 
 SUMMARY = "scores.md"
@@ -65,6 +66,8 @@ def summary(folder: Path) -> str:
         parts.append(f"## {dataset} {split}\n\n{markdown({split: scores})}")
         name = "original" if "original" in scores else next(iter(scores))
         parts.append(f"{breakdown_markdown(name, scores[name])}\n{_remarks(scores)}")
+        if kind := scores[name].get("score_kind"):
+            parts.append(f"AURC and ECE are those of the score `{kind}`.\n")
     return "\n".join(parts)
 
 
@@ -96,7 +99,7 @@ def breakdown_markdown(protocol: str, row: Scores) -> str:
 
 
 def headlines(dataset: str, split: str, scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
-    """`"<dataset>-<split>-<protocol>"` → the figures that the protocol's papers report, and n."""
+    """`"<dataset>-<split>-<protocol>"` → n, the figures that its papers report, and RANKING."""
     return {
         f"{dataset}-{split}-{protocol}": {
             "dataset": dataset,
@@ -104,6 +107,7 @@ def headlines(dataset: str, split: str, scores: Mapping[str, Scores]) -> dict[st
             "protocol": protocol,
             "n": row["n"],
             **rounded({name: row[name] for name in row["reported"]}),
+            **rounded({name: row[name] for name in RANKING if row.get(name) is not None}),
         }
         for protocol, row in scores.items()
     }
@@ -145,7 +149,7 @@ def write_text(path: Path, text: str) -> None:
 def _rows(results: Results, *, label: str, cell: Any) -> list[tuple[str, ...]]:
     """Head and rows; metrics that no row shows are left out."""
     every = [row for scores in results.values() for row in scores.values()]
-    shown = [name for name in METRICS if any(_shows(row, name) for row in every)]
+    shown = [name for name in (*METRICS, *RANKING) if any(_shows(row, name) for row in every)]
     lines = [(label, "protocol", *shown, "n")]
     for first, scores in results.items():
         for protocol, row in scores.items():
@@ -156,7 +160,7 @@ def _rows(results: Results, *, label: str, cell: Any) -> list[tuple[str, ...]]:
 
 
 def _shows(row: Scores, metric: str) -> bool:
-    return metric in row["reported"] and row[metric] is not None
+    return metric in (*row["reported"], *RANKING) and row.get(metric) is not None
 
 
 def _with_interval(row: Scores, metric: str) -> str:

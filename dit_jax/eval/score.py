@@ -62,9 +62,11 @@ def score_file(
         )
     remarks = {"partial": f"{len(missing)} expressions are missing"} if missing else {}
     remarks |= truths.remarks()
+    kinds = {line.text("score_kind") for _, line in keyed}
+    about = dict(bootstrap=bootstrap, remarks=remarks)
+    about["score_kind"] = kinds.pop() if len(kinds) == 1 else None
     return {
-        name: summarise(name, join([Outcomes.of(part)]), bootstrap=bootstrap, remarks=remarks)
-        for name, part in found.items()
+        name: summarise(name, join([Outcomes.of(part)]), **about) for name, part in found.items()
     }
 
 
@@ -72,14 +74,15 @@ def _outcomes(
     line: Line, known: ExpressionTruth, chosen: Mapping[str, Protocol]
 ) -> dict[str, Outcome]:
     """One expression under every protocol."""
-    predicted, truth, nothing = line.mask(), known.truth, line.nothing()
+    predicted, truth, nothing, score = line.mask(), known.truth, line.nothing(), line.score()
     target = int(np.count_nonzero(truth))
     common = about(known.text, truth, index=known.index, image_id=known.image_id, target=target)
     found = {}
     for name, protocol in chosen.items():
         _check_size(line, predicted, protocol.size or truth.shape, name=name)
         pair = protocol.compare(predicted, truth, nothing)
-        found[name] = outcome(pair.predicted, pair.truth, nothing=pair.nothing, about=common)
+        how = dict(nothing=pair.nothing, about=common, score=score)
+        found[name] = outcome(pair.predicted, pair.truth, **how)
     return found
 
 

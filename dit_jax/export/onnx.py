@@ -4,7 +4,7 @@
                    [b, l], to mask bool and probability float32 [b, H, W], predicted_iou or
                    confidence [b] (presence [b])
     vocab.txt      of the text encoder, and tokenizer_config.json
-    run.py         runs it, with nothing but what it says at its top
+    run.py         runs it, with nothing but what it says at its top and from_pillow.py
 
 jax2onnx translates the model. Resizing into the canvas and back is written out below, for the sides
 are not known before there is a picture, and jax2onnx 0.17.1 translates no gather of unknown size.
@@ -12,7 +12,6 @@ Above 2 GB, which is what protobuf holds, the parameters lie in `segment.onnx.da
 """
 
 import logging
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,17 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from dit_jax import vocabulary
 from dit_jax.eval.protocols import THRESHOLD, logit
-from dit_jax.export import run
-from dit_jax.export.source import Source
+from dit_jax.export.source import Source, write_beside
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
 from dit_jax.ops.pixels import normalize
 from dit_jax.ops.platform import ANYWHERE, planned_for
 
-PROGRAM, RUNNER = "segment.onnx", "run.py"
+PROGRAM = "segment.onnx"
 OPSET, IR = 23, 10
 INSIDE = 1_900_000_000  # bytes of parameters
 
@@ -173,8 +170,7 @@ def write(source: Source, folder: Path) -> None:
     outside = dict(save_as_external_data=True, location=f"{PROGRAM}.data") if large else {}
     onnx.save(make(source.arch, flat), folder / PROGRAM, **outside)
     onnx.checker.check_model(folder / PROGRAM)
-    vocabulary.write(vocab, folder)
-    shutil.copyfile(run.__file__, folder / RUNNER)
+    write_beside(vocab, folder)
 
 
 def make(arch: Architecture, flat: dict[str, np.ndarray], *, threshold: float = THRESHOLD) -> Any:

@@ -7,12 +7,14 @@ Writes photo-1.png, photo-2.png …, a mask for each expression, into the curren
     pip install jax flatbuffers numpy tokenizers pillow  for segment.stablehlo
     pip install onnxruntime numpy tokenizers pillow      for segment.onnx
 
-and Pillow only to read the picture and to write the masks.
+and Pillow only to read the picture (by `from_pillow.py`, as dit_jax does) and to write the masks.
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import BertWordPieceTokenizer
@@ -25,7 +27,11 @@ STEP = 256  # pixels: arrays whose sides are the same multiples of it share one 
 
 class Segmenter:
     """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts], which
-    is there under the name of its kind too: a key of SCORES."""
+    is there under the name of its kind too: a key of SCORES.
+
+    Lists beside them say what the model does not read: `cut`, the end of each text, beyond its
+    tokens; `unknown`, the words before that which become [UNK].
+    """
 
     def __init__(self, folder: Path):
         self.program = (Onnx if (folder / "segment.onnx").is_file() else StableHlo)(folder)
@@ -33,14 +39,17 @@ class Segmenter:
         self.words.enable_truncation(self.program.length)
         self.words.enable_padding(length=self.program.length)
 
-    def __call__(self, image: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
+    def __call__(self, image: np.ndarray, texts: list[str]) -> dict[str, Any]:
         pieces = self.words.encode_batch(texts)
         ids = np.array([piece.ids for piece in pieces], np.int32)
         mask = np.array([piece.attention_mask for piece in pieces], np.int32)
         if mask.sum(1).min() < 3:  # [CLS], a word, [SEP]
             raise ValueError(f"an expression of {texts} is empty, expected at least one word.")
+        left = unread(texts, pieces, unknown=self.words.token_to_id("[UNK]"))
+        if any(left["cut"]) or any(left["unknown"]):
+            logging.warning("the model does not read all words; `cut` and `unknown` say which.")
         said = self.program(image, ids, mask)
-        return said | {"score": said[kind_of(said)]}
+        return said | {"score": said[kind_of(said)]} | left
 
 
 class StableHlo:
@@ -91,6 +100,31 @@ def words(folder: Path) -> BertWordPieceTokenizer:
     )
 
 
+def read(path: Path) -> np.ndarray:
+    """Upright RGB pixels of a picture, uint8 [H, W, 3]; says what is not evident of deep ones."""
+    from from_pillow import rgb
+    from PIL import Image
+
+    with Image.open(path) as image:
+        pixels, remark = rgb(image)
+    if remark:
+        print(f"{path} {remark}", file=sys.stderr)
+    return pixels
+
+
+def unread(texts: list[str], pieces: list[Any], *, unknown: int) -> dict[str, list]:
+    """`cut` and `unknown` of each text; raises ValueError where not one word is known."""
+    said: dict[str, list] = {"cut": [], "unknown": []}
+    for text, piece in zip(texts, pieces, strict=True):
+        places = [at for i, at in zip(piece.ids, piece.offsets, strict=True) if i == unknown]
+        if len(places) == sum(piece.attention_mask) - 2:
+            raise ValueError(f"the model knows no word of the expression {text!r}.")
+        rest = piece.overflowing[0].offsets[1][0] if piece.overflowing else len(text)
+        said["cut"].append(text[rest:].strip())
+        said["unknown"].append(tuple(dict.fromkeys(text[start:end] for start, end in places)))
+    return said
+
+
 def kind_of(said: dict[str, np.ndarray]) -> str:
     return next(kind for kind in SCORES if kind in said)
 
@@ -108,14 +142,20 @@ def weights(path: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     picture, texts = Path(sys.argv[1]), sys.argv[2:]
-    image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
-    said = Segmenter(Path(__file__).resolve().parent)(image, texts)
+    try:
+        said = Segmenter(Path(__file__).resolve().parent)(read(picture), texts)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
     called = SCORES[kind_of(said)]
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")
         print(f"{picture.stem}-{i + 1}.png: {text}, {called} {said['score'][i]:.2f}")
+        if said["unknown"][i]:
+            print(f"  unknown words: {', '.join(said['unknown'][i])}")
+        if said["cut"][i]:
+            print(f"  beyond what the model reads: {said['cut'][i]}")

@@ -1,12 +1,16 @@
 """What is exported: a model directory, or a pack on its base."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from dit_jax import vocabulary
+from dit_jax.data import from_pillow
+from dit_jax.export import run
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 from dit_jax.weights import directory, manifest, packs
@@ -38,6 +42,13 @@ class Source:
                 " encoder there."
             )
         return self.vocab
+
+
+def write_beside(vocab: Path, folder: Path) -> None:
+    """Writes what an exported program wants beside it: its words, and what runs it."""
+    vocabulary.write(vocab, folder)
+    for path in map(Path, (run.__file__, from_pillow.__file__)):
+        shutil.copyfile(path, folder / path.name)  # with the user's own permissions
 
 
 def read(model_dir: Path, *, base: Path | None = None) -> Source:

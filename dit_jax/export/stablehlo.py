@@ -3,13 +3,12 @@
     segment.stablehlo    the program (see `program.py`), with every parameter that it reads inside
     weights.safetensors  only of models above `INSIDE` bytes: the parameters, by their dotted paths
     vocab.txt            of the text encoder, and tokenizer_config.json
-    run.py               runs it, with nothing but what it says at its top
+    run.py               runs it, with nothing but what it says at its top and from_pillow.py
 
 Height, width and number of the pictures are symbols in the program: no size is compiled in.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from dit_jax import vocabulary
-from dit_jax.export import program, run
-from dit_jax.export.source import Source
+from dit_jax.export import program
+from dit_jax.export.source import Source, write_beside
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.ops import attention
@@ -28,7 +26,7 @@ from dit_jax.ops.platform import ANYWHERE, planned_for
 from dit_jax.weights import directory
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-PROGRAM, WEIGHTS, RUNNER = "segment.stablehlo", "weights.safetensors", "run.py"
+PROGRAM, WEIGHTS = "segment.stablehlo", "weights.safetensors"
 INSIDE = 1_900_000_000  # bytes: `jax.export` keeps its file in a FlatBuffer, which ends at 2 GiB
 
 
@@ -39,8 +37,7 @@ def write(source: Source, folder: Path) -> None:
     (folder / PROGRAM).write_bytes(make(source.arch, flat, inside=inside).serialize())
     if not inside:
         directory.write_tensors(folder / WEIGHTS, flat)
-    vocabulary.write(vocab, folder)
-    shutil.copyfile(run.__file__, folder / RUNNER)
+    write_beside(vocab, folder)
 
 
 def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> export.Exported:

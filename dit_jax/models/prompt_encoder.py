@@ -36,7 +36,7 @@ class PromptEncoder(nnx.Module):
     def image_positions(self, grid: Size) -> Float[Array, "1 h w c"]:
         """Fourier features of every patch centre."""
         h, w = grid
-        y, x = (jnp.arange(h) + 0.5) / h, (jnp.arange(w) + 0.5) / w
+        y, x = ((jnp.arange(side, dtype=jnp.float32) + 0.5) / side for side in (h, w))
         unit = jnp.stack(jnp.meshgrid(x, y, indexing="xy"), axis=-1)
         return self.pe_layer(unit)[None].astype(self.dtype)
 

@@ -33,7 +33,7 @@ def _forward(x):
 def _backward(x, upstream):
     wide = x.astype(jnp.float32)
     slope = _cdf(wide) + wide * PHI_AT_ZERO * jnp.exp(-0.5 * wide * wide)
-    return ((upstream * slope).astype(x.dtype),)
+    return ((upstream.astype(slope.dtype) * slope).astype(x.dtype),)
 
 
 gelu.defvjp(_forward, _backward)

@@ -51,7 +51,7 @@ def kernel_fault(
         return f"{GONE}{error}"
     except Exception as error:  # whatever a compiler or a device says: something else may do
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), jax.default_device(target.device):
         expected = jax.jit(definition).lower(*drawn).compile()(*drawn)
     return _difference(found, expected)
 

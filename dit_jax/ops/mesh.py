@@ -5,21 +5,30 @@ JAX's `custom_partitioning` would tell it how, but not on TPUs (jax issue 38196)
 operation runs in a `shard_map`: each device computes its own rows of the batch and its own heads.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
+from dit_jax.ops import platform
+
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
 
-def use_mesh(mesh: Mesh | AbstractMesh) -> AbstractContextManager:
-    """Programs that are traced inside are split over this mesh."""
-    return jax.sharding.use_abstract_mesh(getattr(mesh, "abstract_mesh", mesh))
+@contextlib.contextmanager
+def use_mesh(mesh: Mesh | AbstractMesh) -> Iterator[None]:
+    """Programs that are traced inside are split over this mesh, and for its devices."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(mesh, Mesh):
+            devices = mesh.local_devices or mesh.devices.flat
+            stack.enter_context(platform.default(devices[0]))
+        abstract = getattr(mesh, "abstract_mesh", mesh)
+        stack.enter_context(jax.sharding.use_abstract_mesh(abstract))
+        yield
 
 
 def shard_rows(x: jax.Array) -> jax.Array:

@@ -46,6 +46,7 @@ def predict(
             pictures.check_file(task.image)
         for text in task.texts:
             segmenter.check(Question(task.image, task.given, text, task.points, task.box))
+    unread = 0
     asked = _asked(tasks, model=_weights(model_dir))
     with Outputs(out, overwrite=overwrite) as written:
         left = _left(asked, written)
@@ -55,9 +56,13 @@ def predict(
         for answer in tqdm(answers, **start, unit="mask", disable=None, leave=False):
             pending = work.pending.popleft()
             written.write(answer, pending.picture, about=pending.about)
+            unread += bool(answer.cut or answer.unknown)
     read = {one.task.image for one in asked} - work.broken.keys()
     masks, given = counted(written.count, "mask"), counted(len(read), "picture")
     print(f"{masks} of {given} {'is' if written.count == 1 else 'are'} in {out}.")
+    if unread:
+        texts = "1 text is" if unread == 1 else f"{unread} texts are"
+        print(f"{texts} not read whole: see cut and unknown in {outputs.PREDICTIONS}.")
     if work.broken:
         named = [*work.broken.values()]
         more = f"\n  and {len(named) - SHOWN} more" if len(named) > SHOWN else ""

@@ -4,6 +4,7 @@ JAX returns before the device is done, so `start` of the next batch comes before
 one, and the host opens pictures and resizes masks while the device works.
 """
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.tokenizer import Tokenizer, Unread
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
@@ -35,6 +36,7 @@ class Request:
     picture: Picture
     text: str | None
     prompt: Prompt
+    unread: Unread  # of the text
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,21 @@ class Engine:
         letterbox: Letterbox,
         batch_size: int,
     ):
-        self.programs = programs_of(arch)
         self.batch_size = batch_size
         self.text_cache = None if tokenizer is None else TextFeatureCache(tokenizer, self._features)
-        self._params, self._letterbox = jax.device_put(params), letterbox
+        devices = jax.device_put(jax.tree.leaves(params)[0]).devices()
+        one = min(devices, key=lambda device: device.id)
+        # Of parameters that are spread over several, JAX says where the rest belongs.
+        self._put = functools.partial(jax.device_put, device=one if len(devices) == 1 else None)
+        self._params, self._letterbox = self._put(params), letterbox
+        self.programs = programs_of(arch, one)
         self._recent: OrderedDict[tuple[bytes, str | None], CachedEmbedding] = OrderedDict()
         self._lock = threading.Lock()
 
     def replace(self, params: Params) -> None:
         """Other parameters of the same architecture: nothing compiles again."""
         with self._lock:
-            self._params = jax.device_put(params)
+            self._params = self._put(params)
             self._recent.clear()
             if self.text_cache is not None:
                 self.text_cache.clear()
@@ -94,10 +100,11 @@ class Engine:
             parts = []
             for rows in groups.values():
                 count = bucket(len(rows), most=self.batch_size)
-                embedding = _gathered([places[row] for row in rows], count=count)
+                embedding = self._put(_gathered([places[row] for row in rows], count=count))
                 question = self._question([asked[row] for row in rows], words)
                 said = self.programs.decode(
-                    self._params, embedding, pad_rows(question, count), multimask=multimask
+                    *(self._params, embedding, self._put(pad_rows(question, count))),
+                    multimask=multimask,
                 )
                 parts.append((rows, said))
             return PendingBatch(asked, parts)
@@ -106,8 +113,8 @@ class Engine:
         """The answers, in the order of the questions; waits for the device."""
         answers: dict[int, Answer] = {}
         for rows, said in started.parts:
-            logits, iou = np.asarray(said.logits, np.float32), np.asarray(said.iou, np.float32)
-            presence = None if said.presence is None else np.asarray(said.presence, np.float32)
+            read = jax.device_get((said.logits, said.iou, said.presence))
+            logits, iou, presence = jax.tree.map(np.float32, read)
             for i, row in enumerate(rows):
                 there = None if presence is None else float(presence[i])
                 answers[row] = Answer(logits[i], iou[i], there)
@@ -117,12 +124,13 @@ class Engine:
         """Where the patches of one picture look in one text; NumPy arrays, with b = 1."""
         with self._lock:
             rows = _rows([picture]) | _text([self.text_cache.look_up([text])[text]])
-            return jax.device_get(self.programs.attention(self._params, rows))
+            return jax.device_get(self.programs.attention(self._params, self._put(rows)))
 
     def _features(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         rows = {"input_ids": input_ids, "attention_mask": attention_mask}
         rows = pad_rows(rows, bucket(len(input_ids), most=self.batch_size))
-        return np.asarray(self.programs.features(self._params, **rows))[: len(input_ids)]
+        said = self.programs.features(self._params, **self._put(rows))
+        return jax.device_get(said)[: len(input_ids)]
 
     def _places(
         self, asked: Sequence[Request], words: dict[str, TextFeatures]
@@ -145,9 +153,8 @@ class Engine:
         rows = _rows([one.picture for one in asked])
         if self.programs.injects:
             rows |= _text([words[one.text] for one in asked])
-        return self.programs.embed(
-            self._params, pad_rows(rows, bucket(len(asked), most=self.batch_size))
-        )
+        rows = pad_rows(rows, bucket(len(asked), most=self.batch_size))
+        return self.programs.embed(self._params, self._put(rows))
 
     def _question(self, asked: Sequence[Request], words: dict[str, TextFeatures]) -> Rows:
         """What the decoder is told of rows that are alike in what they have."""
@@ -175,7 +182,7 @@ def _gathered(places: Sequence[CachedEmbedding], *, count: int) -> jax.Array | n
     together = all(place[0] is source for place in places) and len(source) == count
     if together and [row for _, row in places] == list(range(len(places))):
         return source
-    return pad_rows(np.stack([np.asarray(source)[row] for source, row in places]), count)
+    return pad_rows(np.stack([jax.device_get(source)[row] for source, row in places]), count)
 
 
 def _rows(pictures: Sequence[Picture]) -> Rows:

@@ -30,7 +30,10 @@ from dit_jax.predict.segmentation import Segmentation
 PREDICTIONS, MASKS, OVERLAYS = "predictions.jsonl", "masks", "overlays"
 PARTIAL = f"{PREDICTIONS}.partial"
 # The rest of a line is the question.
-ANSWER = ("size", "nothing", "presence", "score", "score_kind", "mask", "mask_file")
+ANSWER = (
+    *("size", "cut", "unknown", "nothing", "presence", "score", "score_kind"),
+    *("mask", "mask_file"),
+)
 SIDE = 1280  # pixels of an overlay's longer side, at most
 WORD = 40  # characters of a picture's name, and of the text, in a file's name
 
@@ -97,8 +100,10 @@ class Outputs:
         mask = f"{MASKS}/{name}.png"
         save(self._out / mask, answer.mask.view(np.uint8) * np.uint8(255))
         save(self._out / OVERLAYS / f"{name}.jpg", overlay(picture, answer.mask))
+        unread = {} if answer.text is None else {"cut": answer.cut, "unknown": answer.unknown}
         line = {
             **about,
+            **unread,
             "size": [answer.height, answer.width],
             "nothing": answer.nothing,
             "presence": answer.presence,

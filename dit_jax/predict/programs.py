@@ -6,6 +6,7 @@ other parameters, or another segmenter, run without compiling.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,25 +18,25 @@ from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention, word_attention
+from dit_jax.ops import platform
 from dit_jax.ops.pixels import normalize
-from dit_jax.ops.platform import compiler_options
 
 Rows = dict[str, Any]  # arrays with one row a question, or None where the question has no such part
 
 
 @functools.lru_cache(maxsize=8)
-def programs_of(arch: Architecture) -> "Programs":
-    """The programs of an architecture, the same ones each time."""
-    return Programs(arch)
+def programs_of(arch: Architecture, device: jax.Device) -> "Programs":
+    """The programs of an architecture on a device, the same ones each time."""
+    return Programs(arch, device)
 
 
 class Programs:
-    """Compiled functions of the parameters; their arguments are NumPy or JAX arrays."""
+    """Compiled functions of parameters on `device` and of arrays that were put there too."""
 
-    def __init__(self, arch: Architecture):
+    def __init__(self, arch: Architecture, device: jax.Device):
         self._graph = parameters.structure(arch)[0]
         self.injects = arch.injection != Injection.NONE
-        compiled = functools.partial(jax.jit, compiler_options=compiler_options())
+        compiled = functools.partial(_compiled, device=device)
         self.features = compiled(self._features)
         self.embed = compiled(self._embed)
         self.decode = compiled(self._decode, static_argnames="multimask")
@@ -82,6 +83,18 @@ class Programs:
         model = parameters.merge(self._graph, params)
         images = normalize(rows["image"], rows["content"])
         return word_attention(model, images, rows["features"], rows["attention_mask"])
+
+
+def _compiled(function: Callable, *, device: jax.Device, **how: Any) -> Callable:
+    """`jax.jit` of a function that is traced for a device, whatever else this host has."""
+    with platform.default(device):
+        program = jax.jit(function, compiler_options=platform.compiler_options(), **how)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        with platform.default(device):
+            return program(*arguments, **named)
+
+    return call
 
 
 def bucket(count: int, *, most: int) -> int:

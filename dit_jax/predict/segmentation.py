@@ -29,6 +29,8 @@ class Segmentation:
     presence: float | None  # probability that anything is meant; None: the model does not say
     nothing: bool | None  # whether that is below the threshold; the mask is not emptied for it
     threshold: float  # on the probability of a pixel
+    cut: str = ""  # the end of the text that the model did not read, beyond its tokens
+    unknown: tuple[str, ...] = ()  # words of the text that its vocabulary cannot spell
 
     @property
     def score_kind(self) -> str:

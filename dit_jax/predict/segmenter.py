@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from dit_jax.data.pixels import inside, pictures
-from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.tokenizer import Tokenizer, Unread
 from dit_jax.eval.protocols import PRESENCE_THRESHOLD, logit
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
@@ -27,6 +28,7 @@ from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.requests import Question, check_text, name_of, questions
 from dit_jax.predict.segmentation import Segmentation
+from dit_jax.predict.text_features import shortened
 from dit_jax.weights import directory, hub
 
 CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
@@ -108,6 +110,8 @@ class Segmenter:
           multimask: three masks for an ambiguous point, without text; three a picture.
           progress: show a bar; by default for long lists on a terminal.
 
+        A text that the model does not read whole is named in a warning, the first of a call.
+
         Raises FileNotFoundError or ValueError, in a sentence, for what cannot be answered; texts
         and the files' existence are checked before anything is computed.
         """
@@ -135,7 +139,7 @@ class Segmenter:
     def _answers(
         self, asked: Iterable[tuple | Question], opened: "_Opened", *, multimask: bool
     ) -> Iterator[Segmentation]:
-        ready = (self._asked(question, opened, multimask=multimask) for question in asked)
+        ready = _told(self._asked(question, opened, multimask=multimask) for question in asked)
         started: deque[PendingBatch] = deque()
         wrong: Exception | None = None
         while wrong is None:
@@ -220,7 +224,9 @@ class Segmenter:
         picture = opened(question)
         pointed = dict(points=question.points, box=question.box, units=question.units)
         prompt = Prompt.of(**pointed, picture=picture)
-        return Request(picture, question.text, prompt)
+        text = question.text
+        unread = Unread() if text is None else self._engine.text_cache.unread(text)
+        return Request(picture, text, prompt, unread)
 
     def _finished(self, started: PendingBatch) -> Iterator[Segmentation]:
         for asked, answer in zip(started.asked, self._engine.finish(started), strict=True):
@@ -246,6 +252,7 @@ class Segmenter:
                 presence=None if answer.presence is None else 0.5 + 0.5 * float(np.tanh(there / 2)),
                 nothing=None if answer.presence is None else there < logit(self.presence_threshold),
                 threshold=self.threshold,
+                **vars(asked.unread),
             )
 
 
@@ -281,6 +288,19 @@ class _Opened:
                 return None
             return os.fspath(image), found.st_size, found.st_mtime_ns
         return id(image) if self._still or isinstance(image, (Picture, bytes)) else None
+
+
+def _told(asked: Iterable[Request]) -> Iterator[Request]:
+    """The same; the first text that is not read whole is named in a warning."""
+    told = False
+    for one in asked:
+        if one.unread and not told:
+            logging.warning(
+                "the model does not read all of %s (%s); `cut` and `unknown` of an answer say it.",
+                *(shortened(one.text), shortened(str(one.unread))),
+            )
+            told = True
+        yield one
 
 
 def _any(points: Any) -> bool:

@@ -83,6 +83,12 @@ class Checkpoints:
         if hosts.is_primary():
             write_json(self._path, self._scores)
 
+    def forget_scores(self) -> None:
+        """Drop all of them: those to come mean something else."""
+        self._scores = {}
+        if hosts.is_primary() and self._path.exists():
+            write_json(self._path, self._scores)
+
     def forget_scores_after(self, step: int) -> None:
         """Drop what a killed run gave to steps that it did not save."""
         self._scores = {known: score for known, score in self._scores.items() if known <= step}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import Int64
 
 from dit_jax import config as configs
@@ -25,7 +26,7 @@ from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
 from dit_jax.train.stop import Stop, Stopped
 from dit_jax.train.trained import training_of
-from dit_jax.train.workdir import check_same, held, write_settings
+from dit_jax.train.workdir import SCORING, changes, check_same, held, write_settings
 from dit_jax.weights import directory, manifest
 
 MODELS = ("model_final", "model")  # what a run exports: its last parameters, and its best
@@ -53,6 +54,9 @@ def train(
         stopping, saving = Stop(config.train.minutes), Checkpoints(workdir, config.checkpoint)
         with stopping as stop, saving as checkpoints:
             training = Training(run, stop, checkpoints, lease)
+            if others := changes(workdir, run.settings(), only=SCORING):
+                checkpoints.forget_scores()
+                logging.warning("Scores so far choose no best checkpoint: %s.", "; ".join(others))
             # Not before the first weights are known to load.
             write_settings(workdir, run.settings())
             if hosts.is_primary():

@@ -9,6 +9,7 @@ import jax
 from absl import logging
 
 from dit_jax import config as configs
+from dit_jax import vocabulary
 from dit_jax.data.pipeline import TrainBatches, train_batches
 from dit_jax.strict import flatten
 from dit_jax.train import abstract, optim
@@ -63,8 +64,11 @@ class Run:
         datasets = Datasets.of(config.data, size=config.model.image_size)
         datasets.check()
         arch = config.architecture()
-        models.check_bert(models.weights(config.model), arch)
+        init = models.weights(config.model)
+        models.check_bert(init, arch)
         vocab = models.vocabulary(config.model, drawn=datasets.drawn)
+        if init.bert:
+            vocabulary.fitting(vocab, arch.bert.vocab, source=init.bert)
         model = Model.of(arch, vocab, mesh)
         training = datasets.training(allow_leak=allow_leak)
         batches = train_batches(

@@ -124,8 +124,8 @@ class Scorer:
             if agreed(stop.request if stop is not None else hosts.GO_ON) == hosts.ASKED:
                 raise Stopped
             said = self.model.predict(params, steps.place_batch(batch, self.model.mesh))
-            mask, there = said.logits, said.presence
-            return Answers(hosts.OwnRows(mask), None if there is None else hosts.OwnRows(there))
+            parts = (said.logits, said.presence, said.predicted_iou)
+            return Answers(*(None if part is None else hosts.OwnRows(part) for part in parts))
 
         return predict
 

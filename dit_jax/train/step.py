@@ -121,32 +121,37 @@ def make_train_step(
         return state, metrics | {"lr": rate, "grad_norm": norm}
 
     whole = sharding.replicated(mesh)
+    with use_mesh(mesh):
+        options = compiler_options()
     return jax.jit(
         train_step,
         in_shardings=(placement, sharding.batch_sharding(mesh), whole),
         out_shardings=(placement, whole),
         donate_argnums=0,
-        compiler_options=compiler_options(),
+        compiler_options=options,
     )
 
 
 def make_predict_step(
     graph: nnx.GraphDef, *, mesh: Mesh, placement: Params
 ) -> Callable[[Params, Batch], Answers]:
-    """`(params, batch) → Answers`: float32 logits at the canvas's size, and presence or None."""
+    """`(params, batch) → Answers`: float32 logits at the canvas's size, and what else it says."""
 
     def predict_step(
         params: Params, batch: Batch
-    ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None]:
+    ) -> tuple[Float[Array, "b S S"], Float[Array, " b"] | None, Float[Array, " b"] | None]:
         model = parameters.merge(graph, params)
         images = normalize(batch["image"], batch["content"])
         with use_mesh(mesh):
             prediction = model(images, batch["input_ids"], batch["attention_mask"])
-        return prediction.logits.astype(jnp.float32), prediction.presence
+        iou = prediction.iou if model.arch.iou_trained else None
+        return prediction.logits.astype(jnp.float32), prediction.presence, iou
 
     rows = sharding.batch_sharding(mesh)
     places = dict(in_shardings=(placement, rows), out_shardings=rows)
-    answer = jax.jit(predict_step, **places, compiler_options=compiler_options())
+    with use_mesh(mesh):
+        options = compiler_options()
+    answer = jax.jit(predict_step, **places, compiler_options=options)
     return lambda params, batch: Answers(*answer(params, batch))
 
 

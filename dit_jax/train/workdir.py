@@ -32,6 +32,12 @@ FREE = (
     ),
     *("probe.", "eval.bootstrap", "eval.predictions", "profile_steps", "compile_cache"),
 )
+# Keys that say what the score is that chooses the best checkpoint.
+SCORING = (
+    *("eval.best", "eval.threshold", "eval.presence_threshold", "data.eval_", "data.dataset"),
+    *("data.split_by", "data.source", "data.crowds", "data.units", "data.orientation"),
+    "data.shapes.",
+)
 # Keys that runs of dit_jax 0.1 may lack, and what those runs did.
 FORMER = {
     "model.task": "text",
@@ -83,21 +89,25 @@ def write_settings(workdir: Path, settings: Settings) -> None:
 def check_same(workdir: Path, settings: Settings, *, only: tuple[str, ...] = ("",)) -> None:
     """Raise ValueError naming every key (that starts like one of `only`) that the run had
     otherwise."""
+    if changed := changes(workdir, settings, only=only):
+        raise ValueError(
+            f"{workdir} holds a run of another config ({'; '.join(changed)}); choose another"
+            " --workdir, or continue it under the new config with --overwrite."
+        )
+
+
+def changes(workdir: Path, settings: Settings, *, only: tuple[str, ...]) -> list[str]:
+    """Keys that start like one of `only` and that the run had otherwise, with both values."""
     path, flat = workdir / CONFIG, _plain(settings)
     if not path.is_file():
-        return
+        return []
     saved = FORMER | {RENAMED.get(key, key): value for key, value in read_json(path).items()}
-    changed = [
+    return [
         f"{printed(key)}: {_shown(saved, key)} → {_shown(flat, key)}"
         for key in sorted(saved.keys() | flat.keys())
         if _shown(saved, key) != _shown(flat, key)
         if key.startswith(only) and not key.startswith(FREE)
     ]
-    if changed:
-        raise ValueError(
-            f"{workdir} holds a run of another config ({'; '.join(changed)}); choose another"
-            " --workdir, or continue it under the new config with --overwrite."
-        )
 
 
 def write_json(path: Path, values: dict) -> None:

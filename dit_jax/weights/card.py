@@ -47,7 +47,14 @@ PRESENCE = {
     True: "It also says how likely the words mean anything in the picture at all.",
     False: "It always answers: an expression for what is not in the picture gets some mask too.",
 }
-SHOWN = ("oIoU", "mIoU", "gIoU", "P@0.5", "P@0.7", "P@0.9", "N-acc", "T-acc")
+SCORE = {
+    "predicted_iou": "The score of a mask is the IoU that the model predicts; it was trained to.",
+    "confidence": (
+        "The score of a mask is its confidence, the mean probability inside it: the decoder's IoU"
+        " head was not trained."
+    ),
+}
+SHOWN = ("oIoU", "mIoU", "gIoU", "P@0.5", "P@0.7", "P@0.9", "N-acc", "T-acc", "AURC", "ECE")
 
 
 def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parameters: int) -> str:
@@ -70,6 +77,7 @@ def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parame
         provenance=_listed(manifest.provenance, otherwise="Nobody noted it."),
         scores=score_table(manifest.scores),
         presence=PRESENCE[arch.presence],
+        score=SCORE[arch.score_kind],
         tokens=arch.text_tokens,
         size=arch.image_size,
         data=_trained_on(manifest.provenance),

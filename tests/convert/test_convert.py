@@ -264,6 +264,15 @@ def test_nothing_is_overwritten_unasked(tmp_path, capsys):
     assert run("dit", tmp_path / "a.pth", tmp_path / "model", "--overwrite") == 0
 
 
+def test_home_is_where_it_is(tmp_path, monkeypatch):
+    """A shell leaves `~` alone behind `--vocab=`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
+    vocab = write_vocab(tmp_path / "words.txt", BERT.vocab)
+    assert run("dit", "~/a.pth", "~/model", "--vocab=~/words.txt") == 0
+    assert directory.vocab_path(tmp_path / "model").read_bytes() == vocab.read_bytes()
+
+
 def test_vocabulary_travels(tmp_path):
     torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
     vocab = write_vocab(tmp_path / "vocab.txt", BERT.vocab)

@@ -76,6 +76,14 @@ def test_shapes_and_names_that_are_none(tmp_path, capsys, kind):
     assert message in said and said.count("\n") == 1
 
 
+def test_static_tokens_of_another_rank(tmp_path, capsys):
+    state = random_state(dit("layer_wise_static"))
+    state["visual_encoder.tokens"] = np.zeros(2, np.float32)
+    save_file(state, tmp_path / "a.pth")
+    assert run("dit", tmp_path / "a.pth", tmp_path / "out") == 1
+    assert "visual_encoder.tokens has shape [2]; expected 3 axes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("nest", [lambda s: s, lambda s: {"model": s}])
 @pytest.mark.parametrize("key", [lambda i, name: i, lambda i, name: name.encode()])
 def test_tensors_without_names(tmp_path, capsys, nest, key):

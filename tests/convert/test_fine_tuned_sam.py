@@ -1,6 +1,6 @@
 """SAM that was fine-tuned at another size: which blocks are global, told by the whole file."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from checkpoints import in_sam, random_state, run
@@ -102,12 +102,13 @@ def test_positions_that_are_no_square(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("image", "window", "rows"), [(128, 3, 31), (224, 14, 127), (48, 5, 31), (64, 4, 31)]
+    ("image", "window", "rows"),
+    [(160, 14, G), (224, 14, G), (256, 14, G), (512, 14, G), (64, 4, 31)],
 )
 def test_as_live_pytorch(tmp_path, image, window, rows):
-    """Tables of a larger grid beside 8×8, 14×14, 3×3 and 4×4 positions: SAM resizes them.
+    """Tables of a larger grid beside 10×10 to 32×32 positions, which SAM resizes as it runs.
 
-    The second has tables of windows as large as its grid, the third larger ones.
+    Windows are larger than the grid, as large, and smaller.
     """
     theirs = random_sam(image=image, window=window)
     attention = theirs.vision_encoder.layers[1].attn
@@ -121,7 +122,7 @@ def test_as_live_pytorch(tmp_path, image, window, rows):
     pixels = np.random.default_rng(0).standard_normal((1, image, image, 3), np.float32)
     with torch.no_grad():
         expected = theirs.get_image_embeddings(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    actual = ours.encode_image(jnp.asarray(pixels))
+    actual = jax.jit(ours.encode_image)(pixels)
     assert_close(actual, expected.permute(0, 2, 3, 1), "image embeddings")
     assert run("reverse", "--format=sam", tmp_path / "out", tmp_path / "back.pth") == 0
     back = torch.load(tmp_path / "back.pth", weights_only=True)

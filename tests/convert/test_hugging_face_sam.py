@@ -206,6 +206,7 @@ def test_assemble_reads_it(folder, theirs, expected):
         ("vision_config", dict(window_size=14), "window 14 ≠ 3"),
         ("vision_config", dict(global_attn_indexes=[2]), "blocks have tables of [5, 7] rows"),
         ("mask_decoder_config", dict(attention_downsample_rate=1), "attention_downsample_rate 1"),
+        ("mask_decoder_config", dict(num_attention_heads=4), "num_attention_heads 4; expected 32"),
         ("mask_decoder_config", dict(hidden_act="gelu"), "mask_decoder_config.hidden_act 'gelu'"),
     ],
 )

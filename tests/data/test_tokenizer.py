@@ -49,7 +49,6 @@ def test_cuts_to_length_and_keeps_the_closing_token(vocab):
     ids, mask = tokenizer(["left man in red", "mans"])
     assert ids.tolist() == [[2, 5, 6, 8, 3], [2, 6, 7, 3, 0]]
     assert mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
-    assert [tokenizer.cut(text) for text in ("left man in red", "mans")] == [1, 0]
 
 
 def test_says_the_tokens_of_many_texts_before_they_are_cut(vocab):
@@ -58,8 +57,34 @@ def test_says_the_tokens_of_many_texts_before_they_are_cut(vocab):
     found = list(tokenizer.uncut(texts))
     assert found[:4] == [[2, 5, 6, 8, 9, 3], [2, 6, 7, 3], [2, 3], [2, tokenizer.unknown, 3]]
     assert found == found[:4] * 600 and list(tokenizer.uncut([])) == []
-    cut = [len(ids) - tokenizer.length for ids in found[:2]]
-    assert [max(0, count) for count in cut] == [tokenizer.cut(text) for text in texts[:2]]
+    assert [bool(tokenizer.unread(text).cut) for text in texts[:2]] == [True, False]
+
+
+UNREAD = {
+    "left man": ("", ()),
+    "left man in red": ("red", ()),
+    "left mans in  red , left ": ("in  red , left", ()),
+    "left in Mans": ("s", ()),  # half of a word
+    "Zebra, left zebra": ("zebra", ("Zebra",)),
+    "left \u00fcber red in": ("in", ("\u00fcber",)),
+    "zebra zoo zebra zebra": ("zebra", ("zebra", "zoo")),
+    "": ("", ()),
+}
+
+
+@pytest.mark.parametrize("text", UNREAD)
+def test_what_is_not_read(vocab, text):
+    found = Tokenizer(vocab, length=5).unread(text)
+    assert (found.cut, found.unknown) == UNREAD[text]
+    assert bool(found) == any(UNREAD[text])
+
+
+def test_what_is_not_read_in_a_sentence(vocab):
+    tokenizer = Tokenizer(vocab, length=5)
+    assert str(tokenizer.unread("zebra zoo in left")) == (
+        "unknown: zebra, zoo; beyond its tokens: left"
+    )
+    assert str(tokenizer.unread("zebra")) == "unknown: zebra" and not str(tokenizer.unread("man"))
 
 
 def test_survives_the_way_to_a_worker_process(vocab):

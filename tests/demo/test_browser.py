@@ -15,6 +15,8 @@ pytestmark = pytest.mark.browser
 def test_a_visit(page, tmp_path):
     from selenium.webdriver import Keys
 
+    page.driver.refresh()
+    page.driver.get_log("browser")  # what other tests did
     page.until(lambda: "64 px · reads words" in page.find("#model").text)
     page.shoot("1-empty")
 
@@ -89,6 +91,10 @@ def test_a_visit(page, tmp_path):
     page.find("#text").send_keys("☃", Keys.ENTER)
     page.until(lambda: "The model knows no word" in page.find("#message").text)
     assert not page.all("#found li")
+
+    # What it does not read of a text is named.
+    page.find("#text").send_keys("the ☃ star", Keys.ENTER)
+    page.until(lambda: page.texts(".unread") == ["It does not know “☃”."])
 
     # Nothing came from elsewhere, and only the refusals above were complained about.
     script = "return performance.getEntriesByType('resource').map((one) => one.name)"

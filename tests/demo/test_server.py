@@ -36,7 +36,10 @@ def test_a_picture_and_a_mask(client, segmenter):
     jpeg = client.get(f"/api/pictures/{picture['id']}.jpg")
     assert jpeg.mimetype == "image/jpeg" and read(jpeg.data).shape == (351, 512, 3)
     said = client.post("/api/segment", json={"picture": picture["id"], "text": TEXT}).json
-    assert set(said) == {"id", "mask", "share", "score", "score_kind", "presence", "nothing"}
+    known = {"id", "mask", "share", "score", "score_kind", "presence", "nothing"}
+    known |= {"cut", "unknown"}
+    assert set(said) == known
+    assert (said["cut"], said["unknown"]) == ("", [])
     (expected,) = segmenter(photo(), TEXT)
     assert (said["score"], said["score_kind"]) == (pytest.approx(expected.score), "confidence")
     assert 0.05 < expected.mask.mean() < 0.95  # or nothing here could fail
@@ -49,6 +52,13 @@ def test_a_picture_and_a_mask(client, segmenter):
     assert shown.shape == (351, 512)
     assert said["share"] == pytest.approx((shown > 0).mean())
     assert abs(said["share"] - expected.mask.mean()) < 0.02
+
+
+def test_words_that_are_not_read(client):
+    long = "the \u661f of the large square near the small red circle with blue stripes"
+    ask = {"picture": opened(client)["id"], "text": long}
+    said = client.post("/api/segment", json=ask).json
+    assert (said["cut"], said["unknown"]) == ("the small red circle with blue stripes", ["\u661f"])
 
 
 def test_points_refine(client, segmenter):
@@ -78,9 +88,26 @@ def test_word_maps(client):
 
 def test_an_example_comes_with_words_that_fit(client):
     said = client.post("/api/examples").json
-    assert len(said["texts"]) == 2 and max(said["view"]) == 512
+    assert len(said["texts"]) == 2 and max(said["view"]) == 512 and said["drawn"] is True
     asked = {"picture": said["id"], "text": said["texts"][0]}
     assert client.post("/api/segment", json=asked).status_code == 200
+
+
+def test_a_drawn_picture_can_be_saved(client, segmenter):
+    """As the pixels that were asked about; nobody needs what was uploaded."""
+    said = client.post("/api/examples").json
+    saved = client.get(f"/api/pictures/{said['id']}.png")
+    assert saved.headers["Content-Disposition"] == 'attachment; filename="drawing.png"'
+    assert read(saved.data).shape == (said["height"], said["width"], 3)
+    again = client.post("/api/pictures", data=saved.data).json
+    assert (again["drawn"], again["view"]) == (False, said["view"])
+    first, second = (
+        client.post("/api/segment", json={"picture": one["id"], "text": TEXT}).json["mask"]
+        for one in (said, again)
+    )
+    assert first == second
+    refused = client.get(f"/api/pictures/{again['id']}.png")
+    assert refused.status_code == 404 and "was not drawn here" in refused.json["error"]
 
 
 def test_plain_sam_takes_points_alone(tmp_path):

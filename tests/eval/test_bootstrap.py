@@ -6,7 +6,7 @@ import pytest
 from dit_jax.eval import bootstrap
 from dit_jax.eval.bootstrap import draws, intervals
 from dit_jax.eval.metrics import METRICS, measure
-from dit_jax.eval.outcomes import Outcomes
+from dit_jax.eval.outcomes import Outcome, Outcomes
 from dit_jax.eval.protocols import PROTOCOLS
 
 CONVENTIONS = PROTOCOLS["gres"].conventions
@@ -21,7 +21,7 @@ def simulated(pictures: int, *, rng: np.random.Generator, empty: float = 0.2) ->
     hit = np.clip(quality + rng.normal(0, 0.05, size=n), 0, 1)
     none = (rng.random(pictures) < empty)[picture]
     said = np.where(none, quality > 0.5, quality < 0.4)
-    table = np.zeros((n, 9), np.int64)
+    table = np.zeros((n, len(Outcome._fields)), np.int64)
     table[:, 0], table[:, 1] = np.arange(n), 7 * picture - 30
     table[:, 2] = np.where(none | said, 0, np.round(hit * union))
     table[:, 3] = np.where(none & said, 0, union)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from drawn import COUNTS, SIZE, WORDS, Drawn, predict, predict_presence
 
+from dit_jax.data.pixels import restore
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.evaluate import evaluate, summarise
-from dit_jax.eval.metrics import METRICS, measure
-from dit_jax.eval.outcomes import Outcomes, about, join, outcome
+from dit_jax.eval.metrics import METRICS, RANKING, measure, ranking
+from dit_jax.eval.outcomes import ONE, Outcomes, about, join, outcome
 from dit_jax.eval.prediction_files import read
 from dit_jax.eval.predictions import Answers
-from dit_jax.eval.protocols import PROTOCOLS, Answer
+from dit_jax.eval.protocols import PROTOCOLS, THRESHOLD, Answer, logit
 from dit_jax.eval.report import table, write_scores
 
 EMPTY = (1, 4)  # referents that mean nothing, where a test asks for them
@@ -62,12 +63,43 @@ def test_scores_equal_a_plain_loop_over_the_expressions(tokenizer, model):
             text = truth.expressions[index - int(np.searchsorted(referents, which))]
             ids = dict(index=index, image_id=truth.image_id, target=int(truth.mask.sum()))
             known = about(text, truth.mask, **ids)
-            rows.append(outcome(pair.predicted, pair.truth, nothing=pair.nothing, about=known))
-        np.testing.assert_array_equal(found.outcomes[name].table, Outcomes.of(rows).table)
+            # A confidence: no head was asked.
+            inside = restore(
+                said.logits[0], content, height=truth.mask.shape[0], width=truth.mask.shape[1]
+            )
+            inside = inside[inside > logit(THRESHOLD)].astype(np.float64)
+            score = (1 / (1 + np.exp(-inside))).mean() if inside.size else 0.0
+            about_it = dict(nothing=pair.nothing, about=known, score=score)
+            rows.append(outcome(pair.predicted, pair.truth, **about_it))
+        ours, theirs = found.outcomes[name], Outcomes.of(rows)
+        np.testing.assert_array_equal(ours.table[:, :-1], theirs.table[:, :-1])
+        np.testing.assert_allclose(ours["score"] / ONE, theirs["score"] / ONE, rtol=1e-5)
+        assert found.scores[name]["score_kind"] == "confidence"
         expected = measure(Outcomes.of(rows), protocol.conventions)
         assert {key: found.scores[name][key] for key in expected} == expected
         assert 10 < expected["gIoU"] < 95
     assert found.scores["gres"]["N-acc"] is not None
+
+
+def test_scores_of_a_trained_head_are_those_that_rank(tokenizer):
+    """What the head says, not the mask's confidence; in every protocol, and on every host."""
+    heads = np.linspace(1.2, -0.1, sum(COUNTS))
+
+    def judged(batch):
+        return Answers(predict(batch).logits, None, heads[batch["index"]].astype(np.float32))
+
+    found = run(tokenizer, predict=judged, protocols=ALL, batch_size=5)
+    for name in ALL:
+        score = found.outcomes[name]["score"] / ONE
+        np.testing.assert_allclose(score, heads, rtol=1e-6)
+        row = found.scores[name]
+        assert row["score_kind"] == "predicted_iou"
+        expected = ranking(found.outcomes[name], PROTOCOLS[name].conventions)
+        assert {key: row[key] for key in RANKING} == expected
+        assert None not in expected.values()
+    broken = lambda batch: Answers(predict(batch).logits, None, np.full(4, np.nan))  # noqa: E731
+    with pytest.raises(ValueError, match="drawn 0: the logits for 'one dog left' are not finite"):
+        run(tokenizer, predict=broken)
 
 
 def test_a_perfect_model_scores_almost_100(tokenizer):
@@ -165,7 +197,8 @@ def test_three_shards_joined_equal_one(tokenizer, batch_size, limit):
         joined = join([part.outcomes[name] for part in parts])
         np.testing.assert_array_equal(joined.table, whole.outcomes[name].table)
         remarks = whole.scores[name]["remarks"]
-        assert summarise(name, joined, bootstrap=20, remarks=remarks) == whole.scores[name]
+        about = dict(bootstrap=20, remarks=remarks, score_kind="confidence")
+        assert summarise(name, joined, **about) == whole.scores[name]
 
 
 @pytest.mark.parametrize("hosts", [2, 5])
@@ -209,7 +242,7 @@ def test_written_scores_have_the_promised_keys(tokenizer, tmp_path):
     assert path == tmp_path / "eval" / "refcoco+-testA-original.json"
     row = json.loads(path.read_text())
     about_it = ["reported", "intervals", "breakdown", "remarks", "dataset", "split"]
-    assert list(row) == [*METRICS, "n", "protocol", *about_it]
+    assert list(row) == [*METRICS, "n", *RANKING, "score_kind", "protocol", *about_it]
     assert (row["protocol"], row["dataset"], row["split"]) == ("original", "refcoco+", "testA")
     assert row["remarks"] == {"leak": 3}
     assert all(row[key] == round(row[key], 4) for key in METRICS)
@@ -229,7 +262,8 @@ def test_thresholds_that_are_not_the_protocols_own_are_named_in_the_scores(token
     }
     assert found["dit"]["remarks"]["threshold"] == 0.6
     assert found["dit"]["mIoU"] != plain["dit"]["mIoU"]
-    assert found["lisa"] == plain["lisa"]
+    ours = dict.fromkeys(RANKING)  # of the confidence of the mask that users get
+    assert found["lisa"] | ours == plain["lisa"] | ours
     assert found["gres"]["remarks"] == {"nothing": "fewer than 50 pixels"}
     said = run(tokenizer, predict=predict_presence, protocols=["gres"], presence_threshold=0.4)
     assert said.scores["gres"]["remarks"] == {"nothing": "presence below 0.4"}
@@ -282,7 +316,7 @@ def test_predictions_are_written_with_all_that_scoring_needs(tokenizer, tmp_path
         assert line.values | names == line.values
         assert (line.nothing() is None) == (model is predict)
     keys = ["dataset", "split", "index", "image_id", "id", "sent_id", "text", "size", "nothing"]
-    assert list(lines[0].values) == [*keys, "mask", "truth"]
+    assert list(lines[0].values) == [*keys, "score", "score_kind", "mask", "truth"]
 
 
 def test_shards_write_predictions_of_their_own(tokenizer, tmp_path):
@@ -313,7 +347,16 @@ def test_table_is_aligned(tokenizer):
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
     precision = [f"P@0.{x}" for x in range(5, 10)]
-    assert lines[0].split() == ["split", "protocol", "oIoU", "mIoU", "gIoU", *precision, "n"]
+    assert lines[0].split() == [
+        "split",
+        "protocol",
+        "oIoU",
+        "mIoU",
+        "gIoU",
+        *precision,
+        *RANKING,
+        "n",
+    ]
     assert lines[1].split()[2:4] == ["dit", f"{whole['dit']['oIoU']:.2f}"]
     assert lines[2].split()[2:5] == ["cris", "–", f"{whole['cris']['mIoU']:.2f}"]
     assert lines[1].endswith(" 13")

@@ -10,11 +10,13 @@ from dit_jax.eval.metrics import (
     METRICS,
     ONE,
     PRECISION,
+    RANKING,
     SUMS,
     THRESHOLDS,
     addends,
     iou,
     measure,
+    ranking,
     ratios,
 )
 from dit_jax.eval.outcomes import Outcome, Outcomes, about, count_words, join, outcome
@@ -143,6 +145,77 @@ def test_an_iou_is_as_exact_as_its_sum_needs_and_its_side_of_a_threshold_is_exac
         assert abs(value * ONE - unit) <= Fraction(1, 2) + Fraction(1, 2**12)
     for x in THRESHOLDS:
         assert sums[f"above {x}"] == [value > Fraction(str(x)) for value in exact]
+
+
+def slow_ranking(scores, ious):
+    """AURC as the mean over all orders of equal scores would have it, and the ECE, in float64."""
+    scores, risks = np.asarray(scores, float), 1 - np.asarray(ious, float)
+    areas = []
+    for seed in range(400 if len(set(scores)) < len(scores) else 1):
+        luck = np.random.default_rng(seed).random(len(scores))
+        order = np.lexsort((luck, -scores))
+        areas.append(np.mean([risks[order[:k]].mean() for k in range(1, len(order) + 1)]))
+    shares, error = np.clip(scores, 0, 1), 0.0
+    for low in np.arange(10) / 10:
+        inside = (shares >= low) & ((shares < low + 0.1) | (low == 0.9))
+        if inside.any():
+            gap = np.mean(1 - risks[inside]) - np.mean(shares[inside])
+            error += inside.mean() * abs(gap)
+    return 100 * np.mean(areas), 100 * error
+
+
+def scored(scores, ious) -> Outcomes:
+    unions = [100_000] * len(ious)
+    rows = zip(scores, ious, unions, strict=True)
+    return Outcomes.of(
+        [made(round(i * u), u, index=n, score=round(s * ONE)) for n, (s, i, u) in enumerate(rows)]
+    )
+
+
+def test_how_scores_rank_and_fit():
+    rng = np.random.default_rng(0)
+    ious = np.round(rng.random(200), 3)
+    scores = ious + rng.normal(0, 0.3, 200)
+    assert scores.min() < 0 and scores.max() > 1
+    found = ranking(scored(scores, ious), STRICT)
+    assert list(found) == list(RANKING)
+    assert list(found.values()) == pytest.approx(slow_ranking(scores, ious), abs=1e-8)
+    # Perfect, reversed and blind scores, and those that are the IoU itself.
+    best, worst = (ranking(scored(s, ious), STRICT) for s in (ious, 1 - ious))
+    blind = ranking(scored(np.full(200, 0.5), ious), STRICT)
+    assert best["AURC"] < found["AURC"] < blind["AURC"] < worst["AURC"]
+    assert blind["AURC"] == pytest.approx(100 - 100 * ious.mean(), abs=1e-9)
+    assert best["ECE"] == pytest.approx(0, abs=1e-6)
+    assert blind["ECE"] == pytest.approx(100 * abs(ious.mean() - 0.5), abs=1e-6)
+
+
+def test_equal_scores_have_no_order():
+    ious, scores = [1.0, 0.0, 0.6, 0.2, 0.9], [0.9, 0.5, 0.5, 0.5, 0.1]
+    found = ranking(scored(scores, ious), STRICT)
+    assert found["AURC"] == pytest.approx(slow_ranking(scores, ious)[0], abs=1.0)  # of 400 orders
+    risks = np.array([0.0, *[2.2 / 3] * 3, 0.1])
+    assert found["AURC"] == pytest.approx(100 * np.mean(np.cumsum(risks) / np.arange(1, 6)))
+    again = ranking(scored(scores[::-1], ious[::-1]), STRICT)
+    assert again == pytest.approx(found, abs=1e-12)
+
+
+def test_ranking_counts_what_miou_counts_and_needs_every_score():
+    targets = scored([0.9, 0.2], [0.8, 0.3])
+    nothing = made(0, 50, index=2, target=0, score=ONE)
+    both = Outcomes(np.concatenate([targets.table, Outcomes.of([nothing]).table]))
+    gres = PROTOCOLS["gres"].conventions
+    assert ranking(both, gres) == ranking(targets, gres) != ranking(both, STRICT)
+    silent = Outcomes(np.concatenate([targets.table, Outcomes.of([made(1, 2, index=3)]).table]))
+    assert ranking(silent, STRICT) == dict.fromkeys(RANKING)
+    assert ranking(Outcomes.of([nothing]), gres) == dict.fromkeys(RANKING)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -2e6])
+def test_a_score_is_a_number(score):
+    one = np.ones((2, 2), bool)
+    known = about("a dog", one, index=0, image_id=0, target=4)
+    with pytest.raises(ValueError, match="a score is .*; expected a number"):
+        outcome(one, one, nothing=False, about=known, score=score)
 
 
 def test_any_grouping_and_order_gives_the_same_sums():

@@ -130,6 +130,15 @@ def test_missing_expressions_are_listed_and_counted_where_wanted(tmp_path):
     assert scores["lisa"]["remarks"] == {"partial": "2 expressions are missing"}
 
 
+@pytest.mark.parametrize("score", [True, "0.9", 1e7, [0.5]])
+def test_a_score_that_is_none_is_named(tmp_path, score):
+    source = Drawn()
+    lines = [line | {"score": score} for line in keyed_by("index", source)]
+    path = write(tmp_path / "some.jsonl", lines)
+    with pytest.raises(ValueError, match="some.jsonl line 1: 'score' is .*, expected a number"):
+        score_file(path, TruthInRecords(source), protocols=["original"])
+
+
 def test_lavt_compares_in_its_square(tmp_path):
     source, square = Drawn(), np.zeros((480, 480), bool)
     square[100:300, 80:400] = True

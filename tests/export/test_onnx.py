@@ -58,7 +58,7 @@ def test_masks_are_those_of_the_python_api(exported, python, size):
     for texts in (TEXTS, TEXTS[:1]):
         image = drawn(*size)
         said, expected = segmenter(image, texts), python(image, texts)
-        assert said.keys() == expected.keys() | {"score"}
+        assert said.keys() == expected.keys() | {"score", "cut", "unknown"}
         assert said["score"] is said["confidence"]
         for i in range(len(texts)):
             assert iou(said["mask"][i], expected["mask"][i]) >= 0.999
@@ -104,7 +104,7 @@ def test_logits_of_every_method(injection):
 def test_the_folder(exported):
     noted = manifest.verify(exported)
     words = {"vocab.txt", "tokenizer_config.json"}
-    assert noted.files.keys() == {"segment.onnx", "run.py"} | words
+    assert noted.files.keys() == {"segment.onnx", "run.py", "from_pillow.py"} | words
     assert "python run.py photo.jpg" in (exported / "README.md").read_text()
 
 
@@ -123,7 +123,7 @@ def test_the_runner_as_people_call_it(exported, python, tmp_path):
     image = drawn(60, 90)
     Image.fromarray(image).save(tmp_path / "photo.png")
     alone = made_of(tmp_path / "venv", said_to_need(exported, "onnx"))
-    command = [alone, "-I", exported / "run.py", "photo.png", *TEXTS]
+    command = [alone, "-Es", exported / "run.py", "photo.png", *TEXTS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
@@ -144,5 +144,5 @@ def test_command(exported, tmp_path):
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    assert "4 files" in done.stdout
+    assert "5 files" in done.stdout
     manifest.verify(tmp_path / "out")

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -20,10 +22,12 @@ from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 from small_models import some
 
 import dit_jax
+from dit_jax import vocabulary
+from dit_jax.data.pixels.pictures import rgb
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.metrics import iou
-from dit_jax.export import formats, stablehlo
+from dit_jax.export import formats, run, stablehlo
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.ops.attention import anywhere, dispatch
@@ -96,6 +100,32 @@ def test_real_photographs(exported, python, shared, count):
         agree(segmenter(image, TEXTS), python(image, TEXTS))
 
 
+def test_words_that_are_not_read_are_those_of_the_python_api(segmenter, python, caplog):
+    texts = ["the red star", "a \u661f star", "\u661f " + "the red star near " * 6]
+    said, expected = (ask(drawn(64, 64), texts) for ask in (segmenter, python))
+    assert said["cut"] == [one.cut for one in expected]
+    assert said["unknown"] == [one.unknown for one in expected] == [(), ("\u661f",), ("\u661f",)]
+    assert said["cut"] == ["", "", "near " + ("the red star near " * 3).strip()]
+    assert [record.name for record in caplog.records] == ["root", "absl"]  # once a call
+    for text, message in {"\u661f": "knows no word of the", "": "is empty, expected"}.items():
+        for ask in (segmenter, python):
+            with pytest.raises(ValueError, match=message):
+                ask(drawn(64, 64), [text])
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_runner_spells_as_the_vocabulary_says(tmp_path, lower):
+    """It reads a piece a line too: U+2028 ends none."""
+    pieces = [*vocabulary.SPECIAL, "\u2028", "Red", "red", "caf\u00e9", "cafe"]
+    (tmp_path / "words.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
+    (tmp_path / "out").mkdir()
+    vocabulary.write(tmp_path / "words.txt", tmp_path / "out")
+    found = run.words(tmp_path / "out").encode("Red caf\u00e9").ids
+    assert found == ([2, 7, 9, 3] if lower else [2, 6, 8, 3])
+    assert found == next(Tokenizer(tmp_path / "words.txt").uncut(["Red caf\u00e9"]))
+
+
 def test_it_is_compiled_once_a_bucket(exported):
     segmenter = runner(exported).Segmenter(exported)
     for height, width in ((200, 256), (90, 33), (1, 255)):
@@ -140,7 +170,7 @@ def test_every_method_is_a_program(injection):
 def test_the_folder(exported, model_dir):
     noted = manifest.verify(exported)
     words = {"vocab.txt", "tokenizer_config.json"}
-    assert noted.files.keys() == {"segment.stablehlo", "run.py"} | words
+    assert noted.files.keys() == {"segment.stablehlo", "run.py", "from_pillow.py"} | words
     assert noted.provenance == {"source": "drawn at random"} and noted.license == "Apache-2.0"
     card = (exported / "README.md").read_text()
     assert "python run.py photo.jpg" in card and "$" not in card
@@ -158,8 +188,12 @@ def test_the_runner_needs_little(exported):
     assert {name: found for name, found in parts.items() if found} == {
         "StableHlo": {"jax"},
         "Onnx": {"onnxruntime"},
+        "read": {"from_pillow", "PIL"},
     }
-    assert imported(ast.walk(tree)) == {"numpy", "tokenizers", "jax", "onnxruntime", "PIL"}
+    every = {"numpy", "tokenizers", "jax", "onnxruntime", "PIL"}
+    assert imported(ast.walk(tree)) == every | {"from_pillow"}
+    beside = ast.parse((exported / "from_pillow.py").read_text())
+    assert imported(ast.walk(beside)) == {"numpy", "PIL"}
 
 
 def imported(nodes):
@@ -177,14 +211,46 @@ def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
     image = drawn(60, 90)
     Image.fromarray(image).save(tmp_path / "photo.png")
     alone = made_of(tmp_path / "venv", said_to_need(exported, "stablehlo"))
-    command = [alone, "-I", exported / "run.py", "photo.png", *TEXTS]
+    command = [alone, "-Es", exported / "run.py", "photo.png", *TEXTS]
     how = dict(cwd=tmp_path, env=environment(programs), capture_output=True, text=True)
     done = subprocess.run(command, **how, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("photo-1.png: the red circle, predicted IoU ")
+    assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
     for number, expected in enumerate(python(image, TEXTS), 1):
         mask = np.asarray(Image.open(tmp_path / f"photo-{number}.png"))
         assert mask.dtype == bool and iou(mask, expected.mask) >= 0.999
+
+
+def test_the_runner_reads_pictures_as_the_segmenter_does(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(exported)
+    exif, bits = Image.Exif(), np.random.default_rng(0).integers(0, 4096, (6, 9), np.uint16)
+    exif[0x0112] = 6
+    Image.fromarray(drawn(60, 90)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(bits).save(tmp_path / "deep.png", exif=exif)
+    for name, size in (("turned.jpg", (90, 60, 3)), ("deep.png", (9, 6, 3))):
+        found = runner(exported).read(tmp_path / name)
+        assert found.shape == size
+        np.testing.assert_array_equal(found, rgb(tmp_path / name))
+    said = f"{tmp_path / 'deep.png'} has 16 bits, of which 12 are used; 4095 is read as white.\n"
+    assert capsys.readouterr().err == said
+    assert sys.modules.pop("from_pillow").__file__ == str(exported / "from_pillow.py")
+
+
+@pytest.mark.parametrize(
+    ("picture", "text", "said"),
+    [
+        ("gone.png", "a circle", "No such file or directory: 'gone.png'"),
+        ("vocab.txt", "a circle", "cannot identify image file"),
+        ("photo.png", " ", "an expression of [' '] is empty"),
+    ],
+)
+def test_what_the_command_cannot_do(exported, tmp_path, monkeypatch, picture, text, said):
+    Image.fromarray(drawn(20, 20)).save(tmp_path / "photo.png")
+    (tmp_path / "vocab.txt").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", picture, text])
+    with pytest.raises(SystemExit, match=f"^error: .*{re.escape(said)}"):
+        runpy.run_path(str(exported / "run.py"), run_name="__main__")
 
 
 def test_an_empty_expression(segmenter):
@@ -200,11 +266,10 @@ def test_weights_beside_a_program_that_cannot_hold_them(
     assert (tmp_path / "out" / "segment.stablehlo").stat().st_size < 400_000
     beside = runner(tmp_path / "out").Segmenter(tmp_path / "out")
     image = drawn(70, 80)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-        beside(image, TEXTS),
-        segmenter(image, TEXTS),
-    )
+    said, expected = beside(image, TEXTS), segmenter(image, TEXTS)
+    assert said.keys() == expected.keys()
+    for name in ("mask", "probability", "score", "presence"):
+        np.testing.assert_allclose(said[name], expected[name], atol=1e-5)
 
 
 @pytest.mark.parametrize("text", [0, 5])
@@ -277,7 +342,7 @@ def test_command(model_dir, tmp_path):
     command += [f"--out={tmp_path / 'out'}", "--license=MIT"]
     done = launched(*command)
     assert done.returncode == 0, done.stderr
-    assert "4 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
+    assert "5 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
     again = launched(*command)
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr

@@ -114,11 +114,21 @@ def test_prediction(golden):
     np.testing.assert_array_equal(mask, ref["pred_mask"].astype(bool))
 
 
-@pytest.mark.parametrize(
-    ("back_end", "remat"), [("by_head", "full"), ("by_head", "dots"), ("pallas", "none")]
-)
-def test_back_ends_and_remat_agree(golden, monkeypatch, back_end, remat):
-    """Neither recomputation nor how attention is computed changes a result."""
+WAYS = [("by_head", "full"), ("by_head", "dots"), ("pallas", "none")]
+
+
+def test_back_ends_and_remat_agree(golden, monkeypatch):
+    """Neither recomputation nor how attention is computed changes a result: each on one model."""
+    check_that_it_agrees(golden, monkeypatch, *dict(zip(VARIANTS, WAYS, strict=True))[golden.name])
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("back_end", "remat"), WAYS)
+def test_back_ends_and_remat_agree_on_every_model(golden, monkeypatch, back_end, remat):
+    check_that_it_agrees(golden, monkeypatch, back_end, remat)
+
+
+def check_that_it_agrees(golden, monkeypatch, back_end, remat):
     plain = golden.arrays["logits"][:, 0]
     monkeypatch.setenv(dispatch.FORCE, back_end)
     run = jax.jit(lambda *x: golden.model(*x, remat=remat).logits)
@@ -131,8 +141,18 @@ def test_sam_image(sam):
     assert_close(embedding, channels_last(sam.arrays["image_embeddings"]), "image_embeddings")
 
 
-@pytest.mark.parametrize("multimask", [False, True])
-@pytest.mark.parametrize("prompt", ["points", "boxes", "points_boxes", "points_mask", "boxes_mask"])
+PROMPTS = ("points", "boxes", "points_boxes", "points_mask", "boxes_mask")
+
+
+# Every prompt once, and `make proof` the other way too.
+@pytest.mark.parametrize(
+    ("prompt", "multimask"),
+    [
+        pytest.param(prompt, multimask, marks=() if i % 2 == multimask else pytest.mark.proof)
+        for i, prompt in enumerate(PROMPTS)
+        for multimask in (False, True)
+    ],
+)
 def test_sam_prompts(sam, prompt, multimask):
     ref, kind = sam.arrays, "multi" if multimask else "single"
     points = (ref["in_points"], ref["in_labels"]) if "points" in prompt else None

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from dit_jax.ops import kernel_check, norm
+from dit_jax.ops import kernel_check, norm, platform
 from dit_jax.ops.attention import dispatch, packed
 from dit_jax.ops.attention.dispatch import PACKED, Problem
+from dit_jax.ops.mesh import AXES, use_mesh
 from dit_jax.ops.platform import Target, planned_for
 
 CPU = Target("cpu")  # where kernels are interpreted
@@ -74,8 +76,11 @@ def test_what_fails_while_it_runs_is_refused(monkeypatch):
 def test_many_scores_and_devices_elsewhere_only_compile(monkeypatch):
     wrong = wrong_result(dispatch.BACK_ENDS["by_head"])
     monkeypatch.setitem(dispatch.BACK_ENDS, "by_head", wrong)
-    elsewhere = Target("cpu", device=jax.devices("cpu")[0])
-    assert dispatch.failure("by_head", PROBLEMS["text"], elsewhere) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "is_here", lambda self: False)
+        assert dispatch.failure("by_head", PROBLEMS["text"], CPU) is None
+    here = Target("cpu", device=jax.devices("cpu")[-1])
+    assert dispatch.failure("by_head", PROBLEMS["text"], here) is not None
     monkeypatch.setattr(dispatch, "SCORES_COMPARED", 256 * 256)
     assert dispatch.failure("by_head", PROBLEMS["text"], CPU) is None
     assert dispatch.failure("by_head", PROBLEMS["no text"], CPU) is not None
@@ -159,3 +164,19 @@ def test_what_is_deprecated_is_no_fault_and_not_kept_quiet(monkeypatch):
         assert dispatch.failure("by_head", PROBLEMS["text"], CPU) is None
     with pytest.raises(DeprecationWarning, match="it is going away"):  # as errors
         dispatch.failure("by_head", PROBLEMS["text"], CPU)
+
+
+def test_programs_are_for_the_devices_that_arrays_are_on(monkeypatch):
+    """And not for what JAX prefers on this host."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    first, last = jax.devices("cpu")[0], jax.devices("cpu")[-1]
+    assert platform.target() == Target("gpu")
+    with jax.default_device(last):
+        assert platform.target() == Target("cpu", last)
+    with jax.default_device("cpu"):
+        assert platform.target() == Target("cpu", first)
+    with use_mesh(Mesh(np.array([last]).reshape(1, 1, 1), AXES)):
+        assert platform.target() == Target("cpu", last) and platform.target().is_here()
+    elsewhere = Target("tpu")
+    with planned_for(elsewhere), use_mesh(Mesh(np.array([last]).reshape(1, 1, 1), AXES)):
+        assert platform.target() == elsewhere and not elsewhere.is_here()

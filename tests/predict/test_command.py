@@ -78,6 +78,18 @@ def test_every_text_for_every_picture(model, photos, tmp_path, capsys):
         assert overlay.size == (40, 60)
 
 
+def test_words_that_are_not_read_are_in_the_lines(model, photos, tmp_path, capsys):
+    file = write_lines(
+        photos / "a.jsonl", {"image": "Photo 0.png", "text": ["star \u661f", "star"]}
+    )
+    command.predict(model, tmp_path / "out", pairs_file=file)
+    assert [(line["cut"], line["unknown"]) for line in lines_of(tmp_path / "out")] == [
+        ("", ["\u661f"]),
+        ("", []),
+    ]
+    assert "1 text is not read whole: see cut and unknown in predictions" in capsys.readouterr().out
+
+
 def test_pairs_are_scored_by_the_scorer(model, photos, tmp_path):
     truth = np.zeros((60, 40), bool)
     truth[10:50, 5:20] = True

@@ -16,10 +16,14 @@ from small_models import architecture, random_params, write_model
 
 from dit_jax import Segmenter
 from dit_jax.data.pixels.pictures import rgb
+from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.prediction_files import read
 from dit_jax.models.architecture import Injection
+from dit_jax.ops.attention import dispatch
+from dit_jax.ops.platform import Target
 from dit_jax.predict.engine import Request
 from dit_jax.predict.picture import DIT
+from dit_jax.predict.programs import programs_of
 from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.train import scoring
@@ -85,6 +89,25 @@ def test_one_picture_and_one_text(segmenter):
     assert (found.presence, found.nothing, found.text) == (None, None, STAR)
     (other,) = segmenter(photo(), SQUARE)
     assert (found.mask != other.mask).any()
+
+
+def test_words_that_are_not_read_are_said(segmenter, caplog):
+    long = "the red star \u661f of the large square left of the blue circle"
+    texts = [STAR, long, "\u661f star"]
+    found = segmenter(photo(), texts)
+    assert [(one.cut, one.unknown) for one in found] == [
+        ("", ()),
+        ("the blue circle", ("\u661f",)),
+        ("", ("\u661f",)),
+    ]
+    (said,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]  # one a call
+    assert said.startswith(f"the model does not read all of {long!r} ('unknown: \u661f; beyond")
+    caplog.clear()
+    assert [one.cut for one in segmenter.stream([(photo(), long)] * 2)] == ["the blue circle"] * 2
+    assert len(caplog.records) == 1
+    caplog.clear()
+    segmenter(photo(), STAR)
+    assert not caplog.records
 
 
 def test_a_model_with_a_presence_head_says_how_sure_it_is(default):
@@ -385,3 +408,35 @@ def test_answers_do_not_keep_what_was_large(segmenter):
     before = found.logits.copy()
     assert found.mask is found.mask and found.probability is not found.probability
     np.testing.assert_array_equal(found.logits, before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("jax_transfer_guard", "disallow"), ("jax_numpy_dtype_promotion", "strict")],
+)
+@pytest.mark.parametrize("of", ["text", "points and boxes"])
+def test_strict_settings_of_jax(segmenter, default, setting, value, of):
+    before = jax.config.values[setting]
+    jax.config.update(setting, value)
+    try:
+        if of == "text":
+            expected = segmenter(photo(7), [STAR, SQUARE, STAR])
+        else:
+            expected = default(photo(7), points=[(3, 4, 1)], multimask=True)
+            expected += default([photo(7), photo(8)], box=[(3, 4, 40, 30), (1, 2, 20, 30)])
+    finally:
+        jax.config.update(setting, before)
+    assert len(expected) == (3 if of == "text" else 5)
+
+
+def test_a_model_on_a_cpu_is_given_no_kernels_of_a_gpu_beside_it(folder, monkeypatch):
+    chosen, choose = set(), dispatch.choose
+    monkeypatch.setattr(dispatch, "choose", lambda *of: chosen.add(of[1]) or choose(*of))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    one = jax.devices("cpu")[-1]
+    arch, params = directory.read(folder)
+    tokenizer = Tokenizer(folder / "vocab.txt", length=arch.text_tokens)
+    programs_of.cache_clear()
+    there = Segmenter(arch, jax.device_put(params, one), tokenizer)
+    assert len(there(photo(), STAR)) == 1
+    assert chosen == {Target("cpu", one)}

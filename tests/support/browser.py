@@ -107,8 +107,40 @@ class Page:
 
     def pixels(self):
         """The canvas as it is seen now."""
-        script = "return document.getElementById('picture').toDataURL()"
-        return self.driver.execute_script(script)
+        return self.run("return document.getElementById('picture').toDataURL()")
+
+    def drawn(self):
+        """The page anew, with a drawn picture open."""
+        self.driver.refresh()
+        self.until(lambda: "px" in self.find("#model").text)
+        self.press("draw an example")
+        self.until(lambda: self.find("#picture").is_displayed())
+        return self
+
+    def ask(self, text):
+        """Typed, and answered."""
+        from selenium.webdriver import Keys
+
+        count = len(self.all("#found li"))
+        self.find("#text").send_keys(text, Keys.ENTER)
+        self.until(lambda: self.find("#status").text.endswith(f"{text}."))
+        assert len(self.all("#found li")) == count + 1
+
+    def fails(self, sentence):
+        """Wait for a message, which has to be in sight."""
+        self.until(lambda: self.find("#message").text.startswith(sentence))
+        assert self.is_seen("#message")
+
+    def is_seen(self, css):
+        """Whether all of an element is within the window."""
+        return self.run(
+            "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+            "return box.height > 0 && box.top > -1 && box.bottom < innerHeight + 1",
+            css,
+        )
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
 
     def shoot(self, name):
         if folder := os.environ.get("DIT_JAX_SCREENSHOTS"):

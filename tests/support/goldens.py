@@ -16,6 +16,7 @@ class Golden:
     """One recorded model: arrays, description, and our model converted from the same weights."""
 
     def __init__(self, folder, name, tmp):
+        self.name = name
         spec = importlib.util.spec_from_file_location("weights", folder / "goldens/weights.py")
         self.weights = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.weights)

@@ -172,6 +172,26 @@ def test_latest_and_best_are_kept(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_scores_of_another_meaning_choose_no_checkpoint(tmp_path, monkeypatch, kept):
+    """`--overwrite` with another `eval.best` does not compare its scores with those before."""
+
+    def stop(*about):
+        raise KeyboardInterrupt
+
+    config = config_of(eval__best="original")
+    write_settings(tmp_path, flatten(config if kept else config_of(eval__best="dit")))
+    (tmp_path / "checkpoints").mkdir()
+    with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        checkpoints.rank(2, 50.0)
+    monkeypatch.setattr(loop, "Training", lambda *about: None)
+    monkeypatch.setattr(loop, "write_settings", stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, tmp_path, overwrite=True)
+    with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
+        assert checkpoints.scored(2) == kept
+
+
 def test_another_config_is_refused(tmp_path):
     check_same(tmp_path, flatten(config_of(optim__lr=0.1)))  # an empty folder is anybody's
     write_settings(tmp_path, flatten(config_of()))

@@ -1,11 +1,13 @@
 """SAM's loss on the predicted IoU: its arithmetic, what it reaches, and who says that it was on."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import config_of, small_runs, train_step_of
 from small_models import PLAIN, architecture, random_params
 
 from dit_jax.config import Config
@@ -17,6 +19,8 @@ from dit_jax.train import step as steps
 from dit_jax.train import workdir
 from dit_jax.train.model import check_architecture
 from dit_jax.train.objective import TEXT, Objective, iou_loss
+from dit_jax.train.run import Run
+from dit_jax.weights import directory
 
 HEAD = "mask_decoder.iou_prediction_head.layers.2.kernel"
 FAST = dict(xla_backend_optimization_level=0, xla_llvm_disable_expensive_passes=True)
@@ -105,3 +109,28 @@ def test_a_directory_says_whether_its_head_was_trained(changes, trained):
     other = architecture(**changes, iou_trained=not trained)
     assert from_json(to_json(other)).iou_trained is not trained
     check_architecture(other, arch, folder="models/x")  # training decides anew
+
+
+def test_a_run_notes_that_its_head_was_trained(trained):
+    """In the directory, in its scores, and so wherever either is read."""
+    assert directory.read_contents(trained / "model").architecture.iou_trained
+    files = sorted((trained / "eval").glob("*.json"))
+    rows = [json.loads(path.read_text()) for path in files]
+    assert rows and {row["score_kind"] for row in rows} == {"predicted_iou"}
+    assert all(0 <= row["AURC"] <= 100 and row["ECE"] >= 0 for row in rows)
+    assert "AURC" in (trained / "eval" / "scores.md").read_text()
+
+
+@pytest.mark.proof
+def test_it_learns_how_good_its_masks_are(tmp_path):
+    """On one batch: masks get better, and the head knows by how much."""
+    with small_runs(tmp_path):
+        run = Run.of(config_of(optim__iou_weight=0.1, optim__max_steps=150), tmp_path)
+        placement, train_step = train_step_of(run)
+        batch = steps.place_batch(next(run.batches), run.model.mesh)
+        run.batches.close()
+        state, losses = run.first_state(placement), []
+        for _ in range(150):
+            state, metrics = train_step(state, batch, jax.random.key(0))
+            losses.append(metrics["iou_loss"])
+    assert float(losses[-1]) < 0.01 < float(losses[0])

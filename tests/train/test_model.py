@@ -11,7 +11,7 @@ from checkpoints import random_state
 from runs import config_of, shrink
 from safetensors.numpy import load_file, save_file
 
-from dit_jax import variants
+from dit_jax import variants, vocabulary
 from dit_jax.convert import beside, transfer
 from dit_jax.convert.__main__ import main as convert
 from dit_jax.convert.assemble import assemble
@@ -185,6 +185,18 @@ def test_a_bert_without_its_words(tmp_path, bert_folder):
         with pytest.raises(ValueError, match="expected the vocabulary that it was trained with"):
             Run.of(config, tmp_path / "run")
     assert model.vocabulary(config_of().model, drawn=True) == shapes.VOCAB
+
+
+@pytest.mark.parametrize("count", [400, 20])
+def test_the_words_of_another_bert(tmp_path, bert_folder, count, monkeypatch):
+    """Named by hand, where its own lie beside it."""
+    monkeypatch.setattr(vocabulary, "PADDED", 200)
+    lines = [*vocabulary.SPECIAL, *(f"word{i}" for i in range(count - 5))]
+    (tmp_path / "words.txt").write_text("\n".join(lines))
+    named = dict(model__vocab=str(tmp_path / "words.txt"))
+    config = config_of(model__text_encoder=str(bert_folder), **named)
+    with pytest.raises(ValueError, match=f"words.txt has {count} word pieces, .* has 300 rows"):
+        Run.of(config, tmp_path / "run")
 
 
 def test_odd_line_ends_are_word_pieces(tmp_path):

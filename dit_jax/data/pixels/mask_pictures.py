@@ -15,12 +15,14 @@ from jaxtyping import Bool, Int32, Integer, UInt8
 from PIL import Image
 
 from dit_jax.data.entries import Label, MaskFile
+from dit_jax.data.from_pillow import exif_orientation
 from dit_jax.data.pixels.decode import DAMAGED
 from dit_jax.data.pixels.near_names import near
 from dit_jax.data.pixels.picture_size import check_pixels, content, header
 
 Levels = Integer[np.ndarray, "H W"]  # as few bits as there are
 Mask = Bool[np.ndarray, "H W"]
+TURNED = "has an EXIF rotation, which is not applied to masks."
 UNREADABLE = "cannot be read, expected a complete PNG."
 IGNORE = 255  # palette index of what is neither inside nor outside: PASCAL VOC and many others
 NEARLY = 8  # levels by which grey, and black, may be off
@@ -61,9 +63,11 @@ def read_mask(file: MaskFile) -> MaskPicture:
         raise ValueError(f"the mask picture {file.path} is missing{near(file.path)}.")
     try:
         image, bits = _open(file.path)
+        turned = () if exif_orientation(image) == 1 else (TURNED,)
         if file.label is None:
-            return _meant(_values(image, bits))
-        return MaskPicture(_picked(image, bits, file.label), ())
+            found = _meant(_values(image, bits))
+            return MaskPicture(found.mask, found.remarks + turned)
+        return MaskPicture(_picked(image, bits, file.label), turned)
     except ValueError as error:
         raise ValueError(f"the mask picture {file.path} {error}") from error
 

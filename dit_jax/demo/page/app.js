@@ -170,6 +170,7 @@ function pin(item, word) {
     return draw({ list: false });
   }
   state.pinned = { item, word };
+  view.canvas.scrollIntoView({ block: "nearest" });
   return showMaps(item);
 }
 
@@ -181,7 +182,7 @@ async function showMaps(item) {
   draw({ list: false });
   const { answer } = item;
   if (item.maps || !answer) return;
-  item.asking ??= attempt("Looking at the words …", () => withAnswer(item, api.words));
+  item.asking ??= attempt("Looking at the words …", () => withAnswer(item, api.words), { stays: true });
   const said = await item.asking;
   if (item.answer !== answer) return;
   item.asking = null;
@@ -202,6 +203,7 @@ function draw({ list = true } = {}) {
   const maps = seen?.item.maps;
   const shown = maps ?? active?.maps;
   at("maps").hidden = !shown;
+  at("maps").classList.toggle("pinned", Boolean(state.pinned));
   if (shown) at("layer").max = shown.layers.length;
   const layer = Number(at("layer").value);
   const heat = maps ? maps.heat(layer, seen.word) : null;
@@ -234,8 +236,9 @@ function choose(item) {
 
 // Messages
 
-async function attempt(doing, work) {
-  complain("");
+// A message that `stays` moves nothing while a word below it is being clicked.
+async function attempt(doing, work, { stays = false } = {}) {
+  if (!stays) complain("");
   tell(doing);
   document.body.setAttribute("aria-busy", "true");
   try {

@@ -20,7 +20,7 @@ export function focusOf(seen) {
 function entry(item, active, acts) {
   const line = element("li", { className: active ? "active" : "" });
   line.style.setProperty("--colour", `rgb(${item.colour.join(",")})`);
-  line.append(words(item, acts), figures(item), buttons(item, active, acts));
+  line.append(words(item, acts), figures(item), ...unread(item), buttons(item, active, acts));
   return line;
 }
 
@@ -64,6 +64,14 @@ function figures(item) {
   line.textContent = said.join(" · ");
   line.title = score.meaning;
   return line;
+}
+
+// What the model does not read of the words.
+function unread({ answer }) {
+  const said = [];
+  if (answer?.unknown.length) said.push(`It does not know ${answer.unknown.map((word) => `“${word}”`).join(", ")}.`);
+  if (answer?.cut) said.push(`It does not read “${answer.cut}”, which is beyond its tokens.`);
+  return said.length ? [element("p", { className: "unread", textContent: said.join(" ") })] : [];
 }
 
 function buttons(item, active, acts) {

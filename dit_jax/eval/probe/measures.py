@@ -27,6 +27,7 @@ class AnswerPair:
     truth: Mask
     other: Mask | None  # of the other object, where the picture has one
     mirrored: Mask  # the answer to the mirrored picture with left and right exchanged
+    scores: tuple[float, float] = (float("nan"), float("nan"))  # of the two answers
 
 
 def compare(pair: AnswerPair) -> Values:
@@ -69,6 +70,8 @@ def refuse(pair: AnswerPair) -> Values:
     return _beyond({"nothing": after, "nothing before": before}) | {
         "changed": float(before != after or iou(pair.before, pair.after) <= SAME),
         "covered": float("nan") if after else float(pair.after.mean()),
+        "score": pair.scores[1],
+        "score before": pair.scores[0],
     }
 
 
@@ -117,7 +120,10 @@ PROBES = {
         "words for what is not there",
         "100 %",
         measure=refuse,
-        measures=("nothing", "nothing before", "gain", "changed", "covered"),
+        measures=(
+            *("nothing", "nothing before", "gain", "changed", "covered"),
+            *("score", "score before"),
+        ),
         baseline="nothing before",
         asked=True,
     ),
@@ -138,4 +144,6 @@ MEASURES = {
     "nothing before": "the same of the answers to the original words, which do mean something",
     "gain": "the probe's first measure minus its second: 0 for a model that does not read",
     "covered": "mean share of the picture that the other answers cover",
+    "score": "mean score of the answers, by which they could be told from those that fit",
+    "score before": "the same of the answers to the original words",
 }

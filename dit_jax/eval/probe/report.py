@@ -29,6 +29,7 @@ def as_json(result: Result, *, about: Mapping[str, Any]) -> str:
         "verdicts": result.verdicts,
         "rules": {name: rule_in_words(name) for name in RULES},
         "left_out": result.plan.left_out,
+        "score_kind": result.score_kind,
         "probes": probes,
     }
     return json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
@@ -49,6 +50,7 @@ def as_markdown(result: Result, *, about: Mapping[str, Any]) -> str:
             lines += _markdown(_by_group("dropped", result.dropped, row.measures))
     lines += ["", "## Left out", "", *_left_out(result), "", "## Measures", ""]
     lines += [f"- **{name}**: {text}." for name, text in MEASURES.items()]
+    lines += ["", f"The score of an answer is its `{result.score_kind}`."]
     lines += ["", "## Verdicts", "", *(f"- **{name}**: {rule_in_words(name)}" for name in RULES)]
     return "\n".join(lines) + "\n"
 

@@ -17,7 +17,7 @@ from dit_jax.data.referent import Source, Truth
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.collect import Sample, Thresholds
 from dit_jax.eval.metrics import iou
-from dit_jax.eval.predictions import Predict, Prediction, predictions
+from dit_jax.eval.predictions import Predict, Prediction, check_finite, predictions
 from dit_jax.eval.probe.cases import ORIGINAL, Case, Plan, Questions, plan
 from dit_jax.eval.probe.measures import PROBES, AnswerPair, Mask
 from dit_jax.eval.probe.summary import Group, Outcome, by_class, by_dropped_word, verdicts
@@ -36,6 +36,7 @@ class Result:
     dropped: dict[str, Group]  # the probe "drop" again, by the kind of the missing word
     verdicts: dict[str, str]  # see ``summary.RULES``
     stuck: tuple[Sample, ...]  # right at first, and not moved by another object's words; the worst
+    score_kind: str  # what the measure "score" is: "predicted_iou" or "confidence"
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class _Answered:
 
     case: Case
     masks: dict[str, Mask]
+    scores: dict[str, float]
     truth: Truth
     other: Truth | None
+    score_kind: str
 
     def pair(self, probe: str) -> AnswerPair:
         other = None if self.other is None else self.other.mask
@@ -55,6 +58,7 @@ class _Answered:
             truth=self.truth.mask,
             other=other,
             mirrored=self.masks["mirror"],
+            scores=(self.scores[ORIGINAL], self.scores[probe]),
         )
 
 
@@ -82,7 +86,7 @@ def probe(
     how = dict(size=size, batch_size=batch_size, ahead_bytes=ahead_bytes)
     batches = iter(eval_batches(asked, tokenizer, **how))
     thresholds = Thresholds(threshold, presence_threshold)
-    outcomes, stuck = [], []
+    outcomes, stuck, kind = [], [], ""
     with closing(predictions(predict_fn, batches, count=len(asked))) as stream:
         bar = tqdm(
             stream,
@@ -93,6 +97,7 @@ def probe(
         )
         for answered in _answers(iter(bar), planned, source, thresholds=thresholds):
             outcomes += _outcomes(answered)
+            kind = answered.score_kind
             stuck = _most_stuck([*stuck, (_stuckness(answered), answered)])
     groups = by_class(outcomes, resamples=resamples, seed=seed)
     return Result(
@@ -101,6 +106,7 @@ def probe(
         by_dropped_word(outcomes, resamples=resamples, seed=seed),
         verdicts(groups),
         tuple(_sample(one, source) for _, one in stuck),
+        kind,
     )
 
 
@@ -111,28 +117,32 @@ def _answers(
     for case in planned.cases:
         truth = source.truth(case.referent)
         other = None if case.other is None else source.truth(case.other)
-        masks = {}
+        masks, scores = {}, {}
         for name, question in case.questions.items():
-            mask = _mask(next(stream), truth, text=question.text, thresholds=thresholds)
+            answer = _answer(next(stream), truth, text=question.text, thresholds=thresholds)
+            mask = _mask(answer)
             masks[name] = mask[:, ::-1] if question.mirrored else mask
-        yield _Answered(case, masks, truth, other)
+            scores[name] = answer.score
+        yield _Answered(case, masks, scores, truth, other, answer.score_kind)
 
 
-def _mask(seen: Prediction, truth: Truth, *, text: str, thresholds: Thresholds) -> Mask:
-    """The answer at the picture's own size."""
-    there = 0.0 if seen.presence is None else seen.presence
-    if not (np.isfinite(seen.logits).all() and np.isfinite(there)):
-        raise ValueError(f"{truth.id}: the answer to {text!r} is not finite, expected numbers.")
-    answer = Answer(
+def _answer(seen: Prediction, truth: Truth, *, text: str, thresholds: Thresholds) -> Answer:
+    check_finite(seen, name=truth.id, what=f"the answer to {text!r} is")
+    return Answer(
         logits=seen.logits,
         content=seen.content,
         truth=truth.mask,
         presence=seen.presence,
+        predicted_iou=seen.predicted_iou,
         threshold=thresholds.threshold,
         presence_threshold=thresholds.presence_threshold,
     )
+
+
+def _mask(answer: Answer) -> Mask:
+    """At the picture's own size."""
     if answer.nothing:
-        return np.zeros_like(truth.mask)
+        return np.zeros_like(answer.truth)
     return PROTOCOLS["original"].mask(answer)
 
 

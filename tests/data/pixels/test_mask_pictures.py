@@ -231,3 +231,16 @@ def test_one_value_is_all_or_nothing(tmp_path):
     for value, full in ((0, False), (1, True), (255, True)):
         found = read_mask(MaskFile(save(tmp_path / "m.png", np.full((SIDE, SIDE), value))))
         assert found.mask.all() == full and found.mask.any() == full and found.remarks == ()
+
+
+def test_a_masks_own_rotation_is_not_applied(tmp_path):
+    """Programs copy EXIF from the photograph."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(OBJECT * np.uint8([[1], [2]] * 32)).save(tmp_path / "m.png", exif=exif)
+    Image.fromarray(OBJECT).save(tmp_path / "o.png", exif=exif)
+    said = ("has an EXIF rotation, which is not applied to masks.",)
+    for file in (MaskFile(tmp_path / "m.png", (1, 2)), MaskFile(tmp_path / "o.png")):
+        found = read_mask(file)
+        np.testing.assert_array_equal(found.mask, OBJECT)
+        assert found.remarks == said

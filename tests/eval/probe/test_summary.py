@@ -25,7 +25,8 @@ def test_a_small_answer_is_nothing():
     small.flat[:49] = True
     assert refuse(AnswerPair(full, small, full, None, full))["nothing"] == 1
     small.flat[49] = True
-    found = refuse(AnswerPair(full, small, full, None, full))
+    found = refuse(AnswerPair(full, small, full, None, full, scores=(0.9, 0.2)))
+    assert (found["score"], found["score before"]) == (0.2, 0.9)
     assert (found["nothing"], found["covered"], found["gain"]) == (0, 50 / 400, 0)
 
 
