@@ -16,7 +16,7 @@ ARROWS = {
     "ops.attention": {"ops", "strict"},
     "models": {"ops", "ops.attention", "strict"},
     "variants": {"models"},
-    "weights": {"models", "strict", "version", "vocabulary"},
+    "weights": {"lease", "models", "strict", "version", "vocabulary"},
     "data.annotations": {"data"},
     "data.pixels": {"data", "strict"},
     "data.shapes": {"data"},
@@ -49,8 +49,7 @@ ARROWS = {
     },
     "demo": {"data.annotations", "data.pixels", "data.shapes", "models", "predict", "viz"},
     "export": {
-        *("data", "eval", "lease", "models", "ops", "ops.attention", "strict", "vocabulary"),
-        "weights",
+        *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
     },
     "cli": {
         *("allocator", "config", "configs", "demo", "export", "plan", "predict", "strict"),

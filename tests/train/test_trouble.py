@@ -136,6 +136,17 @@ def test_what_killed_exports_left_is_tidied_away(workdir, monkeypatch):
     assert not left.exists() and not list(workdir.glob(".*"))
 
 
+def test_whoever_writes_a_model_is_alone_and_sweeps_first(tmp_path):
+    (tmp_path / ".model-abcd1234").mkdir()
+    (tmp_path / ".model-original").mkdir()  # somebody else's
+    out = tmp_path / "model"
+    with directory.atomic_folder(out) as folder:
+        (folder / "config.json").touch()
+        with pytest.raises(OSError, match="another process is writing model in"):
+            directory.atomic_folder(out, overwrite=True).__enter__()
+    assert {path.name for path in tmp_path.iterdir()} == {"model", ".model-original"}
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder that has room for two megabytes; needs the right to mount."""
