@@ -23,6 +23,7 @@ from dit_jax.eval.prediction_files import Line, read
 from dit_jax.eval.protocols import PROTOCOLS, Mask, Protocol, rows
 from dit_jax.eval.report import markdown, rounded, table, write_text
 from dit_jax.eval.truths import ExpressionTruth, TruthInLines, TruthInRecords, Truths
+from dit_jax.strict import counted
 
 DEFAULT = "original,lisa,gres"
 
@@ -60,7 +61,7 @@ def score_file(
             f" {'; '.join(map(truths.name, missing[:5]))}{' …' if len(missing) > 5 else ''}"
             " (--partial scores the others)."
         )
-    remarks = {"partial": f"{len(missing)} expressions are missing"} if missing else {}
+    remarks = {"partial": f"{counted(len(missing), 'expression')} missing"} if missing else {}
     remarks |= truths.remarks()
     kinds = {line.text("score_kind") for _, line in keyed}
     about = dict(bootstrap=bootstrap, remarks=remarks)

@@ -71,6 +71,12 @@ def test_the_seed_decides_everything(tmp_path):
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (one, different)), strict=True))
 
 
+def test_minutes_that_are_over_before_the_first_step(tmp_path, capsys):
+    assert not loop.train(config_of(train__minutes=1e-9), tmp_path)
+    assert "The time is over before the first step; nothing" in capsys.readouterr().out
+    assert not (tmp_path / "model").exists()
+
+
 def two_steps(config, workdir):
     """Parameters and losses, as `loop.train` makes them."""
     run, losses = Run.of(config, workdir), []

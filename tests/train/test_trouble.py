@@ -13,6 +13,7 @@ from runs import FIVE_STEPS, config_of, flags_of
 from dit_jax.lease import Lease
 from dit_jax.train import checksums, loop
 from dit_jax.train.checkpoint import Checkpoints
+from dit_jax.train.run import Run
 from dit_jax.weights import directory
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -76,6 +77,28 @@ def test_a_damaged_checkpoint_is_refused_by_name(workdir, harm, says):
         assert path.read_bytes() == whole[path], f"{path} was overwritten"
 
 
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("ema", 'Item "ema" was not found'),
+        ("params", "Individual parameter subdirectory not found"),
+        ("data", r"data/metadata not found"),
+    ],
+)
+def test_a_checkpoint_without_checksums_that_cannot_be_read(workdir, item, says):
+    latest = workdir / "checkpoints" / "5"
+    (latest / checksums.CHECKSUMS).unlink()
+    empty(latest / item)
+    if item == "ema":
+        (latest / item).rmdir()
+    run = Run.of(CONFIG, workdir)
+    with (
+        Checkpoints(workdir, CONFIG.checkpoint) as checkpoints,
+        pytest.raises(ValueError, match=f"the checkpoint {latest} cannot be read: .*{says}"),
+    ):
+        checkpoints.restore(5, run.abstract_state())
+
+
 def test_without_the_damaged_checkpoint_the_run_goes_on_from_the_one_before(trained, workdir):
     shutil.rmtree(workdir / "checkpoints" / "5")
     loop.train(CONFIG, workdir)
@@ -100,8 +123,19 @@ def test_a_checkpoint_that_is_not_whole_is_set_aside(workdir, caplog, harm, lack
     harm(latest)
     with Checkpoints(workdir, CONFIG.checkpoint) as checkpoints:
         assert checkpoints.latest() == 4
-    assert re.search(rf"{latest} is not whole \({lacking} is missing\); it is now \S+", caplog.text)
+    said = (
+        rf"{latest} is not whole \({lacking} is missing\); it is now \S+, and another one is used"
+    )
+    assert re.search(said, caplog.text)
     assert (workdir / "incomplete_checkpoints" / "5").is_dir()
+
+
+def test_no_checkpoint_is_whole(workdir, caplog):
+    for step in ("4", "5"):
+        empty(workdir / "checkpoints" / step)
+    with Checkpoints(workdir, CONFIG.checkpoint) as checkpoints:
+        assert checkpoints.latest() is None
+    assert caplog.text.count("and no other one is there") == 2
 
 
 def test_a_checkpoint_without_checksums_is_used_and_said(workdir, caplog):
@@ -134,6 +168,17 @@ def test_what_killed_exports_left_is_tidied_away(workdir, monkeypatch):
     with pytest.raises(InterruptedError):
         loop.train(CONFIG, workdir)
     assert not left.exists() and not list(workdir.glob(".*"))
+
+
+def test_whoever_writes_a_model_is_alone_and_sweeps_first(tmp_path):
+    (tmp_path / ".model-abcd1234").mkdir()
+    (tmp_path / ".model-original").mkdir()  # somebody else's
+    out = tmp_path / "model"
+    with directory.atomic_folder(out) as folder:
+        (folder / "config.json").touch()
+        with pytest.raises(OSError, match="another process is writing model in"):
+            directory.atomic_folder(out, overwrite=True).__enter__()
+    assert {path.name for path in tmp_path.iterdir()} == {"model", ".model-original"}
 
 
 @pytest.fixture
