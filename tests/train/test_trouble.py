@@ -197,7 +197,8 @@ def test_a_full_disk_ends_in_a_sentence_and_the_run_continues_when_there_is_room
     trained, small_disk
 ):
     # Nothing is evaluated, and written, while the first checkpoint is.
-    run, changes = small_disk / "run", FIVE_STEPS | dict(eval__every_steps=0)
+    early = dict(eval__every_steps=0, checkpoint__every_steps=2)
+    run, changes = small_disk / "run", FIVE_STEPS | early
     command = [sys.executable, "small_launch.py", *flags_of(**changes), f"--workdir={run}"]
     env = os.environ | {"PYTHONPATH": PYTHONPATH}
     how = dict(cwd=SUPPORT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
