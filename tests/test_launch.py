@@ -41,7 +41,8 @@ def test_train(trained):
     scores = json.loads((workdir / "eval" / "shapes-val-dit.json").read_text())
     assert scores["n"] == 8
     assert scores["protocol"] == "dit"
-    assert {"config.json", "manifest.json", "model.safetensors", "vocab.txt"} == {
+    words = {"vocab.txt", "tokenizer_config.json"}
+    assert {"config.json", "manifest.json", "model.safetensors"} | words == {
         path.name for path in (workdir / "model").iterdir()
     }
     noted = json.loads((workdir / "model" / "manifest.json").read_text())["scores"]

@@ -210,13 +210,14 @@ def test_another_config_is_refused(tmp_path):
 
 
 def test_a_run_of_before_some_keys_continues(tmp_path):
-    write_settings(tmp_path, flatten(config_of()))
+    before = dict(optim__iou_weight=0.0)  # which no run had
+    write_settings(tmp_path, flatten(config_of(**before)))
     path = tmp_path / "config.json"
     saved = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in saved.items() if k not in FORMER}))
-    check_same(tmp_path, flatten(config_of()))
+    check_same(tmp_path, flatten(config_of(**before)))
     with pytest.raises(ValueError, match="model.presence: false → true"):
-        check_same(tmp_path, flatten(config_of(model__presence=True)))
+        check_same(tmp_path, flatten(config_of(**before, model__presence=True)))
 
 
 def test_minutes(monkeypatch):
