@@ -60,6 +60,7 @@ def test_resume_is_no_resume(trained, tmp_path, monkeypatch, capsys):
         }
 
 
+@pytest.mark.proof
 def test_the_seed_decides_everything(tmp_path):
     """Weights, order, augmentation, dropout: equal for equal seeds, and only for those."""
     changes = FIVE_STEPS | dict(model__dropout=True)
