@@ -134,6 +134,18 @@ def test_a_home_folder_and_a_bare_mode(monkeypatch):
     assert seen == ["launch.py", "--mode=predict", "--out=a"]
 
 
+@pytest.mark.parametrize("program", command.PROGRAMS)
+def test_a_bare_program(program, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        command.run(["launch.py", program, "--help"])
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_neither_mode_nor_program(capsys):
+    assert command.run(["launch.py", "predic"]) == 1
+    assert "--mode is 'predic'; expected one of" in capsys.readouterr().err
+
+
 def test_devices_that_are_not_here(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     program = "from dit_jax import cli; cli.check_devices()"

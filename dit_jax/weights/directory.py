@@ -13,6 +13,7 @@ A directory is written whole or not at all, and read only if it is what its mani
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import secrets
 import shutil
@@ -120,6 +121,11 @@ def atomic_folder(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
     What was there before is renamed aside until then, so that at every moment one of them is
     whole; `tidy` puts it back after a kill. Raises OSError where another process writes `out_dir`.
     """
+    out_dir = Path(os.path.abspath(out_dir))
+    if Path.cwd().is_relative_to(out_dir):
+        raise ValueError(
+            f"{out_dir} is where you are; name another folder to write the model into."
+        )
     with Lease(out_dir.parent, purpose=f"writing {out_dir.name}", name=f".{out_dir.name}.lease"):
         tidy(out_dir)
         yield from _replaced(out_dir, overwrite=overwrite)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from places import PYTHONPATH, SUPPORT
@@ -168,6 +169,13 @@ def test_what_killed_exports_left_is_tidied_away(workdir, monkeypatch):
     with pytest.raises(InterruptedError):
         loop.train(CONFIG, workdir)
     assert not left.exists() and not list(workdir.glob(".*"))
+
+
+def test_a_model_is_not_written_over_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "..", "", tmp_path):
+        with pytest.raises(ValueError, match="is where you are; name another folder"):
+            directory.atomic_folder(Path(out)).__enter__()
 
 
 def test_whoever_writes_a_model_is_alone_and_sweeps_first(tmp_path):
