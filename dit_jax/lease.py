@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -30,11 +31,15 @@ class Lease:
     """Held from entry to exit; `check` raises where another process took it meanwhile.
 
     Entering raises Taken, in a sentence with host, process and time, where another process holds
-    it, and OSError where the folder cannot be written.
+    it, and OSError where the folder, or one inside it that will be written, cannot be.
     """
 
-    def __init__(self, folder: Path, *, purpose: str, name: str = NAME):
-        """`purpose` is what the holder does: "training"; `name` is another file than `.lease`."""
+    def __init__(
+        self, folder: Path, *, purpose: str, name: str = NAME, inside: tuple[str, ...] = ()
+    ):
+        """`purpose` is what the holder does: "training"; `name` is another file than `.lease`;
+        `inside` are folders there that will be written, and may be there already."""
+        self._inside = inside
         self.path = Path(os.path.abspath(folder)) / name
         self._record = {
             "purpose": purpose,
@@ -48,11 +53,14 @@ class Lease:
         self._lost: str | None = None
 
     def __enter__(self) -> "Lease":
+        for folder in (self.path.parent / name for name in self._inside):
+            if folder.exists():
+                _check(folder)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             created = self._create()
         except OSError as error:
-            raise OSError(f"{self.path.parent} cannot be written: {error.strerror}.") from error
+            raise _unwritable(self.path.parent, error) from error
         if not created:
             self._take_over()
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -108,6 +116,17 @@ class Lease:
                 os.utime(self.path)
             except OSError:  # a disk that is away for a moment; a lease can miss beats
                 continue
+
+
+def _check(folder: Path) -> None:
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OSError:
+    return OSError(f"{folder} cannot be written: {error.strerror}.")
 
 
 def _gone(other: dict[str, Any]) -> bool:
