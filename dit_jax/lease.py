@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 NAME = ".lease"
 BEAT = 5.0  # seconds between renewals
@@ -58,11 +58,12 @@ class Lease:
                 _check(folder)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            created = self._create()
+            if not self._create():
+                self._take_over()
+        except Taken:
+            raise
         except OSError as error:
             raise _unwritable(self.path.parent, error) from error
-        if not created:
-            self._take_over()
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._heart.start()
         return self
@@ -82,12 +83,20 @@ class Lease:
     def _create(self) -> bool:
         """Whether the file was made by this call: exclusive creation is atomic, on NFS too."""
         try:
-            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            file = self.path.open("x", encoding="utf-8")
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(self._record, file)
+        self._fill(file)
         return True
+
+    def _fill(self, file: TextIO) -> None:
+        """Whole or not at all: half a record on a full disk would be an unknown holder's."""
+        try:
+            with file:
+                json.dump(self._record, file)
+        except OSError:
+            os.unlink(file.name)
+            raise
 
     def _take_over(self) -> None:
         """From a holder that is gone; of several that do so at once, the last one keeps it."""
@@ -97,7 +106,7 @@ class Lease:
             if age is not None and age < STALE:
                 raise Taken(_taken(self.path.parent, other))
         own = self.path.with_name(f"{self.path.name}-{self._record['token']}")
-        own.write_text(json.dumps(self._record), encoding="utf-8")
+        self._fill(own.open("w", encoding="utf-8"))
         os.replace(own, self.path)
         time.sleep(SETTLE)
         if not self._mine():
