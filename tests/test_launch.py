@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import launched
@@ -14,6 +15,10 @@ from runs import FIVE_STEPS, flags_of, small_runs
 
 import dit_jax
 from dit_jax import cli as command
+from dit_jax.data import prepare
+from dit_jax.eval import score
+from dit_jax.figures import __main__ as figures
+from dit_jax.weights import hub
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +137,22 @@ def test_a_home_folder_and_a_bare_mode(monkeypatch):
     monkeypatch.setattr(command, "parse", lambda argv: seen.extend(argv))
     assert command.run(["launch.py", "predict", "--out=a"]) == 0
     assert seen == ["launch.py", "--mode=predict", "--out=a"]
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (score, ["~/a.jsonl", "--truth=~/t", "--json=~/j", "--markdown=~/m"]),
+        (prepare, ["--dataset=folder", "--source=~/a", "--out=~/o", "--images=~/i", "--vocab=~/v"]),
+        (figures, ["curves", "~/a", "--out=~/o"]),
+        (figures, ["overlay", "--model=m", "--text=t", "--image=~/a", "--out=~/o"]),
+    ],
+)
+def test_a_home_folder_of_programs(program, words, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    found = str(vars(program._parser().parse_args(words)))
+    assert "~" not in found and found.count("/home/somebody/") == sum("~" in w for w in words)
+    assert hub.local("~/model") == Path("/home/somebody/model")
 
 
 @pytest.mark.parametrize("program", command.PROGRAMS)

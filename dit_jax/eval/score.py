@@ -9,6 +9,7 @@ with `text`; then every expression of the split must be there exactly once.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,14 +135,14 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("predictions", nargs="+", help="files of JSON lines, one a model")
-    add("--truth", help="folder of array records; else each line has its own 'truth'")
+    add, home = parser.add_argument, os.path.expanduser  # a shell leaves ~ in --json=~/… alone
+    add("predictions", type=home, nargs="+", help="files of JSON lines, one a model")
+    add("--truth", type=home, help="folder of array records; else each line has its own 'truth'")
     add("--split", help="of these records, e.g. val")
     add("--protocols", default=DEFAULT, help=f"of {', '.join(PROTOCOLS)}; default: {DEFAULT}")
     add("--name", action="append", help="of a model; once a file (default: the file's name)")
-    add("--json", help="write all scores there")
-    add("--markdown", help="write a table with intervals there")
+    add("--json", type=home, help="write all scores there")
+    add("--markdown", type=home, help="write a table with intervals there")
     add("--bootstrap", type=int, default=1000, help="resamples for the intervals; 0 = none")
     add("--partial", action="store_true", help="accept files that leave expressions out")
     return parser

@@ -30,6 +30,7 @@ from dit_jax.train.trained import training_of
 from dit_jax.train.workdir import SCORING, changes, check_same, held, write_settings
 from dit_jax.weights import directory, manifest
 
+FOLDERS = ("checkpoints", "eval", "pictures", "predictions", "tensorboard")
 MODELS = ("model_final", "model")  # what a run exports: its last parameters, and its best
 
 
@@ -45,7 +46,7 @@ def train(
     Returns whether the run is finished; if not, it was stopped, and the same command continues.
     Raises OSError where another process trains or scores in `workdir`.
     """
-    with held(workdir, purpose="training") as lease:
+    with held(workdir, purpose="training", inside=FOLDERS) as lease:
         if hosts.is_primary():
             for name in MODELS:
                 directory.tidy(workdir / name)

@@ -12,7 +12,7 @@ from places import PYTHONPATH, SUPPORT
 from runs import FIVE_STEPS, config_of, flags_of
 
 from dit_jax.lease import Lease
-from dit_jax.train import checksums, loop
+from dit_jax.train import checksums, loop, probing, scoring
 from dit_jax.train.checkpoint import Checkpoints
 from dit_jax.train.run import Run
 from dit_jax.weights import directory
@@ -229,6 +229,22 @@ def test_a_workdir_that_cannot_be_written(trained, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(OSError, match=f"{small_disk}.*Read-only file system"):
         loop.train(CONFIG, small_disk / "run")
+
+
+@pytest.mark.parametrize(
+    ("folder", "mode"),
+    [
+        ("pictures", lambda workdir: loop.train(CONFIG, workdir)),
+        ("eval", lambda workdir: scoring.score(CONFIG, workdir, model_dir=workdir / "model")),
+        ("probe", lambda workdir: probing.probe(CONFIG, workdir, model_dir=workdir / "model")),
+    ],
+)
+def test_a_folder_inside_that_cannot_be_written(tmp_path, folder, mode):
+    """Said before anything is read, computed or written."""
+    (tmp_path / folder).write_text("")
+    with pytest.raises(OSError, match=rf"{tmp_path / folder} cannot be written: Not a directory\."):
+        mode(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
 
 
 def test_a_workdir_below_a_file(tmp_path):
