@@ -13,9 +13,9 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
 `--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
-`--mode=export` hands it on. Installed, `dit-jax MODE …` is the same, `dit-jax convert …` is
-`python -m convert …`; `dit-jax figures`, `prepare` and `score` are `python -m dit_jax.figures`,
-`dit_jax.data.prepare` and `dit_jax.eval.score`.
+`--mode=export` hands it on. `python launch.py MODE …` is the same, and so is, installed, `dit-jax
+MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare` and `score` are
+`python -m dit_jax.figures`, `dit_jax.data.prepare` and `dit_jax.eval.score`.
 """
 
 import dataclasses
@@ -263,28 +263,29 @@ def folder(flag: flags.FlagHolder) -> Path | None:
 
 
 def console() -> int:
-    """The command `dit-jax`: `dit-jax MODE …`, or one of the `PROGRAMS`."""
-    name, *words = sys.argv
+    """The command `dit-jax`, which without a word says what it can do."""
+    return run([*sys.argv, *(HELP[:1] if len(sys.argv) == 1 else ())])
+
+
+def run(argv: list[str]) -> int:
+    """`--flag=value …`, `MODE --flag=value …`, or one of the `PROGRAMS` and its words.
+
+    The exit status; a user's mistake is one sentence on standard error.
+    """
+    logging.set_verbosity(logging.WARNING)
+    name, *words = argv
+    if any(word in VERSIONED for word in words):
+        print(f"dit_jax {VERSION}")
+        return 0
     if words and words[0] in PROGRAMS:
         program = importlib.import_module(PROGRAMS[words[0]])
         return _sentences(lambda: program.main(words[1:]) or 0)
     if words and not words[0].startswith("-"):
         words[0] = f"--mode={words[0]}"
-    return run([name, *(words or HELP[:1])])
-
-
-def run(argv: list[str]) -> int:
-    """The exit status; a user's mistake is one sentence on standard error."""
-    logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1 and argv[1] in MODES:
-        argv = [argv[0], f"--mode={argv[1]}", *argv[2:]]
-    if any(word in VERSIONED for word in argv[1:]):
-        print(f"dit_jax {VERSION}")
-        return 0
-    if any(word in HELP for word in argv[1:]):
+    if any(word in HELP for word in words):
         print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
-    return _sentences(lambda: main(parse(argv)))
+    return _sentences(lambda: main(parse([name, *words])))
 
 
 def _sentences(program: Callable[[], int]) -> int:

@@ -11,10 +11,11 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 NAME = ".lease"
 BEAT = 5.0  # seconds between renewals
@@ -30,11 +31,15 @@ class Lease:
     """Held from entry to exit; `check` raises where another process took it meanwhile.
 
     Entering raises Taken, in a sentence with host, process and time, where another process holds
-    it, and OSError where the folder cannot be written.
+    it, and OSError where the folder, or one inside it that will be written, cannot be.
     """
 
-    def __init__(self, folder: Path, *, purpose: str, name: str = NAME):
-        """`purpose` is what the holder does: "training"; `name` is another file than `.lease`."""
+    def __init__(
+        self, folder: Path, *, purpose: str, name: str = NAME, inside: tuple[str, ...] = ()
+    ):
+        """`purpose` is what the holder does: "training"; `name` is another file than `.lease`;
+        `inside` are folders there that will be written, and may be there already."""
+        self._inside = inside
         self.path = Path(os.path.abspath(folder)) / name
         self._record = {
             "purpose": purpose,
@@ -48,13 +53,17 @@ class Lease:
         self._lost: str | None = None
 
     def __enter__(self) -> "Lease":
+        for folder in (self.path.parent / name for name in self._inside):
+            if folder.exists():
+                _check(folder)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            created = self._create()
+            if not self._create():
+                self._take_over()
+        except Taken:
+            raise
         except OSError as error:
-            raise OSError(f"{self.path.parent} cannot be written: {error.strerror}.") from error
-        if not created:
-            self._take_over()
+            raise _unwritable(self.path.parent, error) from error
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._heart.start()
         return self
@@ -74,12 +83,20 @@ class Lease:
     def _create(self) -> bool:
         """Whether the file was made by this call: exclusive creation is atomic, on NFS too."""
         try:
-            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            file = self.path.open("x", encoding="utf-8")
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(self._record, file)
+        self._fill(file)
         return True
+
+    def _fill(self, file: TextIO) -> None:
+        """Whole or not at all: half a record on a full disk would be an unknown holder's."""
+        try:
+            with file:
+                json.dump(self._record, file)
+        except OSError:
+            os.unlink(file.name)
+            raise
 
     def _take_over(self) -> None:
         """From a holder that is gone; of several that do so at once, the last one keeps it."""
@@ -89,7 +106,7 @@ class Lease:
             if age is not None and age < STALE:
                 raise Taken(_taken(self.path.parent, other))
         own = self.path.with_name(f"{self.path.name}-{self._record['token']}")
-        own.write_text(json.dumps(self._record), encoding="utf-8")
+        self._fill(own.open("w", encoding="utf-8"))
         os.replace(own, self.path)
         time.sleep(SETTLE)
         if not self._mine():
@@ -108,6 +125,17 @@ class Lease:
                 os.utime(self.path)
             except OSError:  # a disk that is away for a moment; a lease can miss beats
                 continue
+
+
+def _check(folder: Path) -> None:
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OSError:
+    return OSError(f"{folder} cannot be written: {error.strerror}.")
 
 
 def _gone(other: dict[str, Any]) -> bool:

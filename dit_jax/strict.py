@@ -80,6 +80,11 @@ def few(words: Sequence[str], shown: int = 5) -> str:
     return ", ".join(words[:shown]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 mask", "2,000 masks"."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
 def printed(key: Any) -> str:
     """A key of a file, which may be anything, as part of a sentence."""
     return str(key) if str(key).isprintable() else repr(key)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import launched
@@ -14,6 +15,10 @@ from runs import FIVE_STEPS, flags_of, small_runs
 
 import dit_jax
 from dit_jax import cli as command
+from dit_jax.data import prepare
+from dit_jax.eval import score
+from dit_jax.figures import __main__ as figures
+from dit_jax.weights import hub
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,8 @@ def test_train(trained):
     scores = json.loads((workdir / "eval" / "shapes-val-dit.json").read_text())
     assert scores["n"] == 8
     assert scores["protocol"] == "dit"
-    assert {"config.json", "manifest.json", "model.safetensors", "vocab.txt"} == {
+    words = {"vocab.txt", "tokenizer_config.json"}
+    assert {"config.json", "manifest.json", "model.safetensors"} | words == {
         path.name for path in (workdir / "model").iterdir()
     }
     noted = json.loads((workdir / "model" / "manifest.json").read_text())["scores"]
@@ -131,6 +137,34 @@ def test_a_home_folder_and_a_bare_mode(monkeypatch):
     monkeypatch.setattr(command, "parse", lambda argv: seen.extend(argv))
     assert command.run(["launch.py", "predict", "--out=a"]) == 0
     assert seen == ["launch.py", "--mode=predict", "--out=a"]
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (score, ["~/a.jsonl", "--truth=~/t", "--json=~/j", "--markdown=~/m"]),
+        (prepare, ["--dataset=folder", "--source=~/a", "--out=~/o", "--images=~/i", "--vocab=~/v"]),
+        (figures, ["curves", "~/a", "--out=~/o"]),
+        (figures, ["overlay", "--model=m", "--text=t", "--image=~/a", "--out=~/o"]),
+    ],
+)
+def test_a_home_folder_of_programs(program, words, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    found = str(vars(program._parser().parse_args(words)))
+    assert "~" not in found and found.count("/home/somebody/") == sum("~" in w for w in words)
+    assert hub.local("~/model") == Path("/home/somebody/model")
+
+
+@pytest.mark.parametrize("program", command.PROGRAMS)
+def test_a_bare_program(program, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        command.run(["launch.py", program, "--help"])
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_neither_mode_nor_program(capsys):
+    assert command.run(["launch.py", "predic"]) == 1
+    assert "--mode is 'predic'; expected one of" in capsys.readouterr().err
 
 
 def test_devices_that_are_not_here(monkeypatch):

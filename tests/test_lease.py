@@ -1,5 +1,6 @@
 """One writer a folder: who holds it, who is told so, and when it is taken over."""
 
+import errno
 import json
 import os
 import signal
@@ -52,6 +53,30 @@ def test_it_dies_with_its_process(holder, tmp_path):
     with Lease(tmp_path, purpose="training"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_full_disk_leaves_no_lease(tmp_path, monkeypatch, left):
+    """Nor does it harm the one that a killed process left, which is taken over later."""
+    if left:
+        elsewhere(tmp_path)
+        os.utime(tmp_path / lease.NAME, (0, 0))
+    before = list(tmp_path.iterdir())
+
+    def full(record, file):
+        file.write("{")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.json, "dump", full)
+        with (
+            pytest.raises(OSError, match=f"{tmp_path} cannot be written: No space left"),
+            Lease(tmp_path, purpose="training"),
+        ):
+            pass
+    assert list(tmp_path.iterdir()) == before
+    with Lease(tmp_path, purpose="training"):
+        pass
 
 
 def elsewhere(folder, **changes):

@@ -8,6 +8,7 @@ expected where, and what is checked. Training does the same by itself, with `pre
 """
 
 import argparse
+import os
 import resource
 import shlex
 import sys
@@ -202,13 +203,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Check a data set and build its array records, once.",
         epilog="docs/data.md says which files are expected where, and what is checked.",
     )
-    add = parser.add_argument
+    add, home = parser.add_argument, os.path.expanduser  # a shell leaves ~ in --out=~/… alone
     add("--dataset", required=True, help=", ".join(datasets.KINDS))
     add("--split-by", default="", metavar="NAME", help="partition: unc, google, umd")
-    add("--source", required=True, metavar="DIR", help="REFER folder, or your own folder")
-    add("--out", default="data/records", metavar="DIR", help="for the records (data/records)")
-    add("--images", metavar="PATH", help="folder or zip file of COCO's train2014 pictures")
-    add("--vocab", metavar="FILE", help="vocab.txt, to say which sentences are cut")
+    add("--source", required=True, type=home, metavar="DIR", help="REFER, or your own folder")
+    add("--out", default="data/records", type=home, metavar="DIR", help="of records (data/records)")
+    add("--images", type=home, metavar="PATH", help="folder or zip of COCO's train2014 pictures")
+    add("--vocab", type=home, metavar="FILE", help="vocab.txt, to say which sentences are cut")
     add("--text-tokens", type=int, default=20, metavar="N", help="tokens that are read (20)")
     add("--check-only", action="store_true", help="build nothing; exit status 1 if it cannot be")
     for key, help_ in HELP.items():

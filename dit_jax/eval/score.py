@@ -9,6 +9,7 @@ with `text`; then every expression of the split must be there exactly once.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from dit_jax.eval.prediction_files import Line, read
 from dit_jax.eval.protocols import PROTOCOLS, Mask, Protocol, rows
 from dit_jax.eval.report import markdown, rounded, table, write_text
 from dit_jax.eval.truths import ExpressionTruth, TruthInLines, TruthInRecords, Truths
+from dit_jax.strict import counted
 
 DEFAULT = "original,lisa,gres"
 
@@ -60,7 +62,7 @@ def score_file(
             f" {'; '.join(map(truths.name, missing[:5]))}{' …' if len(missing) > 5 else ''}"
             " (--partial scores the others)."
         )
-    remarks = {"partial": f"{len(missing)} expressions are missing"} if missing else {}
+    remarks = {"partial": f"{counted(len(missing), 'expression')} missing"} if missing else {}
     remarks |= truths.remarks()
     kinds = {line.text("score_kind") for _, line in keyed}
     about = dict(bootstrap=bootstrap, remarks=remarks)
@@ -133,14 +135,14 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("predictions", nargs="+", help="files of JSON lines, one a model")
-    add("--truth", help="folder of array records; else each line has its own 'truth'")
+    add, home = parser.add_argument, os.path.expanduser  # a shell leaves ~ in --json=~/… alone
+    add("predictions", type=home, nargs="+", help="files of JSON lines, one a model")
+    add("--truth", type=home, help="folder of array records; else each line has its own 'truth'")
     add("--split", help="of these records, e.g. val")
     add("--protocols", default=DEFAULT, help=f"of {', '.join(PROTOCOLS)}; default: {DEFAULT}")
     add("--name", action="append", help="of a model; once a file (default: the file's name)")
-    add("--json", help="write all scores there")
-    add("--markdown", help="write a table with intervals there")
+    add("--json", type=home, help="write all scores there")
+    add("--markdown", type=home, help="write a table with intervals there")
     add("--bootstrap", type=int, default=1000, help="resamples for the intervals; 0 = none")
     add("--partial", action="store_true", help="accept files that leave expressions out")
     return parser

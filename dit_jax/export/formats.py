@@ -4,16 +4,14 @@ Whatever the form, the folder is written whole or not at all, its manifest says 
 its model card is there to be finished.
 """
 
-import contextlib
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from dit_jax.eval import report
 from dit_jax.export import source
 from dit_jax.export.source import Source
-from dit_jax.lease import Lease
 from dit_jax.models import params as params_lib
 from dit_jax.strict import one_of
 from dit_jax.weights import card as model_card
@@ -65,7 +63,7 @@ def export(
     if form == PACK and base is None:
         raise ValueError("--format=pack expected --base=DIR, the model that it was trained from.")
     scores = {} if scored is None else report.read_headlines(scored)
-    with alone(out), directory.atomic_folder(out) as folder:
+    with directory.atomic_folder(out) as folder:
         if form == PACK:
             found = source.read(model_dir)
             pack = packs.make(model_dir, base)
@@ -78,14 +76,6 @@ def export(
             found, license=license or found.license, scores={**found.scores, **scores}
         )
         return describe(found, folder, name=out.name, form=form)
-
-
-@contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """One export a folder at a time; what killed ones left beside it goes. Raises OSError."""
-    with Lease(out.parent, purpose=f"exporting {out.name}", name=f".{out.name}.lease"):
-        directory.tidy(out)
-        yield
 
 
 def describe(found: Source, folder: Path, *, name: str, form: str) -> manifest.Manifest:

@@ -77,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def _panel(side: int) -> int:
     if not 64 <= side <= 1024:
         raise ValueError(f"--panel is {side}; expected 64 to 1024 pixels.")
@@ -92,8 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in HELP:
         add = commands.add_parser(name, help=HELP[name]).add_argument
         add("--model", required=True, help="model directory")
-        add("--image", required=True, help="a picture")
-        add("--out", type=Path, required=True, help="the PNG to write")
+        add("--image", type=_path, required=True, help="a picture")
+        add("--out", type=_path, required=True, help="the PNG to write")
         more = {"action": "append"} if name == "overlay" else {}
         add("--text", required=True, help="an expression", **more)
         if name == "words":
@@ -116,21 +120,26 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     add("--model", action="append", required=True, help="DIR or NAME=DIR; once a column")
     add("--dataset", required=True, help='shapes, "folder(photos)", "refcoco(unc)", …')
     add("--split", default="val", help="default: val")
-    add("--source", default="data/refer", help="the REFER folder (default: data/refer)")
-    add("--cache-dir", default="data/records", help="its records (default: data/records)")
+    add("--source", type=_path, default="data/refer", help="the REFER folder (default: data/refer)")
+    add(
+        "--cache-dir",
+        type=_path,
+        default="data/records",
+        help="its records (default: data/records)",
+    )
     add("--count", type=int, default=6, help="expressions, evenly spread (default: 6)")
     add("--index", type=int, action="append", help="an expression by its number; once each")
     add("--size", type=int, default=128, help="pixels of shapes (default: 128)")
     add("--length", type=int, default=256, help="referents of shapes (default: 256)")
     add("--panel", type=int, default=192, help="pixels of a panel (default: 192)")
-    add("--out", type=Path, required=True, help="the PNG to write")
+    add("--out", type=_path, required=True, help="the PNG to write")
 
 
 def _curves(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("workdir", nargs="+", type=Path, metavar="WORKDIR", help="a run's folder")
+    add("workdir", nargs="+", type=_path, metavar="WORKDIR", help="a run's folder")
     add("--key", action="append", help="a metric, like train/loss; once each")
-    add("--out", type=Path, required=True, help="the PNG to write")
+    add("--out", type=_path, required=True, help="the PNG to write")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dit_jax.predict.outputs import Outputs, Thumbnail
 from dit_jax.predict.pairs import Task
 from dit_jax.predict.requests import Question
 from dit_jax.predict.segmenter import Segmenter
+from dit_jax.strict import counted
 from dit_jax.weights import directory, manifest
 
 SHOWN = 5  # pictures that were left out and are named
@@ -67,10 +68,6 @@ def predict(
         named = [*work.broken.values()]
         more = f"\n  and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         print(f"{len(named)} left out:\n  " + "\n  ".join(named[:SHOWN]) + more)
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + "s" * (number != 1)
 
 
 @dataclass(frozen=True)

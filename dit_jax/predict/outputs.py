@@ -57,7 +57,10 @@ class Outputs:
                 f"{out} is not empty; choose another folder, or write into it with --overwrite."
             )
         self._out, self._overwrite = out, overwrite
-        self._lease, self._open = Lease(out, purpose="predicting"), ExitStack()
+        self._lease, self._open = (
+            Lease(out, purpose="predicting", inside=(MASKS, OVERLAYS)),
+            ExitStack(),
+        )
         self.found: list[str] = []
         self.count = 0  # of lines
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dit_jax.data.pixels import pictures
 from dit_jax.predict.picture import Picture
+from dit_jax.strict import counted
 
 LONGEST_TEXT = 10_000  # characters; a model reads about 20 words
 ONE_PICTURE = (
@@ -93,6 +94,6 @@ def _each(values: Any, count: int, what: str, *, shared: tuple[type, ...]) -> Se
         several = isinstance(values, (list, tuple))
         found = f"{what} has {len(values)}" if several else f"{what} is a {type(values).__name__}"
         raise ValueError(
-            f"the list of pictures has {count} entries and {found}; expected one a picture."
+            f"the list has {counted(count, 'picture')} and {found}; expected one a picture."
         )
     return values

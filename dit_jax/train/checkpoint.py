@@ -6,6 +6,7 @@ half a checkpoint. What an evaluation gave is in `<workdir>/scores.json`, by ste
 """
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,17 @@ class Checkpoints:
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
         """Items of a step whose files are those that were written."""
         checksums.check(self._folder / str(step))
-        return self._manager.restore(step, args=ocp.args.Composite(**items))
+        return self._read(step, items)
+
+    def _read(self, step: int, items: dict[str, Any]) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # plain ones too, of TensorStore
+            raise ValueError(
+                f"the checkpoint {self._folder / str(step)} cannot be read: {_reason(error)}; it"
+                " is of another model than the config's, or not whole: then remove that folder to"
+                " continue from the checkpoint before it, or restore it from a copy."
+            ) from error
 
     def _write_checksums(self) -> None:
         """Called by Orbax when all files of a step are there, and before it gets its name."""
@@ -147,16 +158,14 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise OSError(
-                f"a checkpoint in {self._folder} could not {what}: {reason}; checkpoints that are"
-                " there are complete, and the same command continues from the latest."
+                f"a checkpoint in {self._folder} could not {what}: {_reason(error)}; checkpoints"
+                " that are there are complete, and the same command continues from the latest."
             ) from error
 
     def meta(self, step: int) -> dict:
         """What `save` was told about these parameters."""
-        only = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=only)["meta"]
+        return self._read(step, {"meta": ocp.args.JsonRestore()})["meta"]
 
     def restore_params(self, step: int, abstract: TrainState) -> Params:
         """The parameters to score or export: the moving average where there is one."""
@@ -172,8 +181,10 @@ def _set_incomplete_aside(folder: Path) -> None:
 
     Writing itself never leaves one: what is not whole yet has no step's name.
     """
-    for step in sorted(path for path in folder.glob("*") if path.name.isdigit()):
-        lacking = checksums.missing(step, items=(COMMITTED, *ITEMS))
+    steps = sorted(path for path in folder.glob("*") if path.name.isdigit())
+    lacks = {step: checksums.missing(step, items=(COMMITTED, *ITEMS)) for step in steps}
+    others = [step for step, lacking in lacks.items() if lacking is None]
+    for step, lacking in lacks.items():
         if lacking is None:
             continue
         aside = folder.with_name(ASIDE) / step.name
@@ -182,12 +193,18 @@ def _set_incomplete_aside(folder: Path) -> None:
         aside.parent.mkdir(exist_ok=True)
         step.rename(aside)
         logging.warning(
-            "the checkpoint %s is not whole (%s is missing); it is now %s, and the one before it is"
-            " used.",
+            "the checkpoint %s is not whole (%s is missing); it is now %s, and %s.",
             step,
             lacking,
             aside,
+            "another one is used" if others else "no other one is there",
         )
+
+
+def _reason(error: Exception) -> str:
+    """What Orbax and TensorStore say, as part of a sentence: they print whole trees of values."""
+    said = str(error).strip() or type(error).__name__
+    return textwrap.shorten(said.splitlines()[0], 200, placeholder=" …")
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def check(folder: Path) -> None:
         written = _read(path)
         names = sorted(written)[jax.process_index() :: jax.process_count()]
         wrong = next((name for name in names if _differs(folder / name, written[name])), None)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(_sentence(folder, f"{path.name} is not what was written")) from error
     if wrong is not None:
         what = "has other bytes than were written" if (folder / wrong).is_file() else "is missing"
@@ -52,7 +52,7 @@ def missing(folder: Path, *, items: Sequence[str]) -> str | None:
     path = _file(folder)
     try:
         names = [*items, *(() if path is None else _read(path))]
-    except ValueError:  # `check` says what is wrong with it
+    except (ValueError, RecursionError):  # `check` says what is wrong with it
         names = items
     return next((name for name in names if not (folder / name).exists()), None)
 

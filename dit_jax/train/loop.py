@@ -16,6 +16,7 @@ from dit_jax import viz
 from dit_jax.data.pipeline import TrainBatches
 from dit_jax.eval.report import table
 from dit_jax.lease import Lease
+from dit_jax.strict import counted
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints
@@ -29,6 +30,7 @@ from dit_jax.train.trained import training_of
 from dit_jax.train.workdir import SCORING, changes, check_same, held, write_settings
 from dit_jax.weights import directory, manifest
 
+FOLDERS = ("checkpoints", "eval", "pictures", "predictions", "tensorboard")
 MODELS = ("model_final", "model")  # what a run exports: its last parameters, and its best
 
 
@@ -44,7 +46,7 @@ def train(
     Returns whether the run is finished; if not, it was stopped, and the same command continues.
     Raises OSError where another process trains or scores in `workdir`.
     """
-    with held(workdir, purpose="training") as lease:
+    with held(workdir, purpose="training", inside=FOLDERS) as lease:
         if hosts.is_primary():
             for name in MODELS:
                 directory.tidy(workdir / name)
@@ -68,7 +70,7 @@ def train(
                 print(end_message(training.step, run.total, stopped=training.asked), flush=True)
             if run.batches.skipped:
                 print(skipped_message(run.batches, training.feed.skipped_rows), flush=True)
-            if training.asked or not finish(run, checkpoints, stop):
+            if training.asked or not training.step or not finish(run, checkpoints, stop):
                 return False
             return training.step >= run.total
 
@@ -174,20 +176,20 @@ def due(step: int, every: int) -> bool:
 
 
 def end_message(step: int, total: int, *, stopped: bool) -> str:
-    if stopped and not step:
-        return "Stopped before the first step; nothing was to be saved. The same command starts."
-    if stopped:
-        return f"Stopped at step {step} of {total}; saved. The same command continues."
-    if step < total:
-        return f"The time is over at step {step} of {total}; saved. The same command continues."
-    return f"Trained {total} steps."
+    if step >= total and not stopped:
+        return f"Trained {counted(total, 'step')}."
+    why = "Stopped" if stopped else "The time is over"
+    if not step:
+        return f"{why} before the first step; nothing was to be saved. The same command starts."
+    return f"{why} at step {step} of {total}; saved. The same command continues."
 
 
 def skipped_message(batches: TrainBatches, rows: int) -> str:
     """What was left out; `rows` of the batches that were trained on, not of all that were made."""
     names = ", ".join(sorted(batches.skipped))
     return (
-        f"{rows} rows held other records than these broken ones ({len(batches.skipped)}): {names}."
+        f"{counted(rows, 'row')} held other records than these broken ones"
+        f" ({len(batches.skipped)}): {names}."
     )
 
 

@@ -31,7 +31,7 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
             f"this run is spread over {jax.process_count()} processes; --mode=probe expects one."
         )
     trained.expect(workdir, model_dir)
-    with held(workdir, purpose="probing"):
+    with held(workdir, purpose="probing", inside=("probe",)):
         datasets = Datasets.of(config.data, size=config.model.image_size)
         datasets.check()
         found, about = trained.load(config, workdir, model_dir=model_dir), _settings(config)

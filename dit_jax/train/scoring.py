@@ -154,7 +154,7 @@ def joined(results: list[Evaluation]) -> Evaluation:
 def score(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> None:
     """Score a model directory, or the best checkpoint of `workdir`, on every evaluation split."""
     trained.expect(workdir, model_dir)
-    with held(workdir, purpose="scoring"):
+    with held(workdir, purpose="scoring", inside=("eval", "predictions")):
         datasets = Datasets.of(config.data, size=config.model.image_size)
         datasets.check()
         found = trained.load(config, workdir, model_dir=model_dir)

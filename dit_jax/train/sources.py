@@ -12,6 +12,7 @@ from dit_jax.data.entries import CHOICES, Reading
 from dit_jax.data.mix import Mix, Overlap, Part, Split
 from dit_jax.data.pixels import Augmentation
 from dit_jax.data.referent import Source
+from dit_jax.strict import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Leaks:
         if not self.pictures:
             return "No training picture is in an evaluation split."
         done = (
-            f"{self.dropped:,} referents of these pictures are left out of the training data."
+            f"Left out of the training data: {counted(self.dropped, 'referent')} of these pictures."
             if self.policy == "drop"
             else "They stay in the training data: scores on these splits are not comparable."
         )

@@ -61,12 +61,13 @@ RENAMED = {"train.seed": "seed"}
 
 
 @contextlib.contextmanager
-def held(workdir: Path, *, purpose: str) -> Iterator[Lease]:
+def held(workdir: Path, *, purpose: str, inside: tuple[str, ...]) -> Iterator[Lease]:
     """The workdir for this run alone: its first process holds the lease for all of them.
 
-    Raises OSError, in every process, where another run has it or it cannot be written.
+    Raises OSError, in every process, where another run has it, or where it or a folder `inside` it
+    cannot be written.
     """
-    lease, trouble = Lease(workdir, purpose=purpose), ""
+    lease, trouble = Lease(workdir, purpose=purpose, inside=inside), ""
     with contextlib.ExitStack() as stack:
         if hosts.is_primary():
             try:

@@ -13,6 +13,8 @@ A directory is written whole or not at all, and read only if it is what its mani
 import contextlib
 import dataclasses
 import json
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -25,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dit_jax import vocabulary
+from dit_jax.lease import Lease
 from dit_jax.models import initial
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import (
@@ -116,13 +119,23 @@ def atomic_folder(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `out_dir` that becomes `out_dir` if the block succeeds.
 
     What was there before is renamed aside until then, so that at every moment one of them is
-    whole; `tidy` puts it back after a kill.
+    whole; `tidy` puts it back after a kill. Raises OSError where another process writes `out_dir`.
     """
+    out_dir = Path(os.path.abspath(out_dir))
+    if Path.cwd().is_relative_to(out_dir):
+        raise ValueError(
+            f"{out_dir} is where you are; name another folder to write the model into."
+        )
+    with Lease(out_dir.parent, purpose=f"writing {out_dir.name}", name=f".{out_dir.name}.lease"):
+        tidy(out_dir)
+        yield from _replaced(out_dir, overwrite=overwrite)
+
+
+def _replaced(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
     if out_dir.exists() and not out_dir.is_dir():
         raise FileExistsError(f"{out_dir} is a file; expected a folder to write the model into.")
     if out_dir.is_dir() and any(out_dir.iterdir()) and not overwrite:
         raise FileExistsError(f"{out_dir} is not empty; choose another folder or remove it first.")
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
     folder = out_dir.with_name(f".{out_dir.name}-{secrets.token_hex(4)}")
     folder.mkdir()  # for whom the umask says; `tempfile` would make it for its owner alone
     try:
@@ -154,7 +167,9 @@ def tidy(out_dir: Path) -> None:
     before = _before(out_dir)
     if before.is_dir() and not out_dir.exists():
         before.rename(out_dir)
-    for left in (before, *out_dir.parent.glob(f".{out_dir.name}-????????")):
+    unfinished = re.compile(rf"\.{re.escape(out_dir.name)}-[0-9a-f]{{8}}")
+    beside = out_dir.parent.iterdir() if out_dir.parent.is_dir() else ()
+    for left in [before, *(path for path in beside if unfinished.fullmatch(path.name))]:
         shutil.rmtree(left, ignore_errors=True)
 
 

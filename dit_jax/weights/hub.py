@@ -49,13 +49,14 @@ def parse(named: str | os.PathLike) -> Name | None:
 def local(named: str | os.PathLike) -> Path:
     """The file or folder that is meant: a path as it is, a name on the hub as its copy here.
 
-    `org/name` that is no path is taken as a name on the hub, and that is said. Raises ValueError,
-    OSError or ModuleNotFoundError, in a sentence, where there is nothing to have.
+    `~` is the user's folder. `org/name` that is no path is taken as a name on the hub, and that is
+    said. Raises ValueError, OSError or ModuleNotFoundError, in a sentence, where there is nothing
+    to have.
     """
     name = parse(named)
     if name is not None:
         return _download(name)
-    path = Path(named)
+    path = Path(os.path.expanduser(named))
     bare = re.fullmatch(rf"{PART}/{PART}", os.fspath(named))
     # Where the first part is a folder here, the second is a slip of the pen.
     if not bare or path.exists() or path.parent.exists() or path.suffix in FILES:

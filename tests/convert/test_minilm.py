@@ -74,8 +74,11 @@ def test_first_and_last_layer(converted):
     check_layers(converted, TEXTS, (1, 6))
 
 
-def test_every_layer_on_real_sentences(converted, sentences):
-    check_layers(converted, sentences[:: len(sentences) // 200][:200], range(1, 7))
+@pytest.mark.parametrize(
+    ("count", "layers"), [(40, (3,)), pytest.param(200, range(1, 7), marks=pytest.mark.proof)]
+)
+def test_layers_on_real_sentences(converted, sentences, count, layers):
+    check_layers(converted, sentences[:: len(sentences) // count][:count], layers)
 
 
 def test_tokens_of_every_sentence(converted, sentences):

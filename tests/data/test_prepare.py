@@ -263,5 +263,5 @@ def test_every_real_sentence_for_evaluation(shared):
     assert "train: expected 42,404 referents, found none;" in done.stdout
     assert "sentences that are cut: 8\n" in done.stdout
     assert "sentences that repeat for a referent: 1,020\n" in done.stdout
-    assert "instances.json is missing, so 7,596 referents have no mask." in done.stdout
+    assert "instances.json is missing, and with it the masks of 7,596 referents." in done.stdout
     assert "refer_tables/images/train2014 is missing" in done.stdout

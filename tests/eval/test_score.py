@@ -127,7 +127,7 @@ def test_missing_expressions_are_listed_and_counted_where_wanted(tmp_path):
         score_file(path, TruthInRecords(source), protocols=["lisa"])
     scores = score_file(path, TruthInRecords(source), protocols=["lisa"], partial=True)
     assert scores["lisa"]["n"] == 11
-    assert scores["lisa"]["remarks"] == {"partial": "2 expressions are missing"}
+    assert scores["lisa"]["remarks"] == {"partial": "2 expressions missing"}
 
 
 @pytest.mark.parametrize("score", [True, "0.9", 1e7, [0.5]])

@@ -39,7 +39,8 @@ def test_its_masks_are_those_of_this_jax(programs, tmp_path, monkeypatch):
             lzma.decompress(WRITTEN.read_bytes()),
         ):
             (out / stablehlo.PROGRAM).write_bytes(program)
-            said.append(runner(out).Segmenter(out)(drawn(70, 80), TEXTS))
+            answers = runner(out).Segmenter(out)(drawn(70, 80), TEXTS)
+            said.append({key: x for key, x in answers.items() if isinstance(x, np.ndarray)})
     now, then = said
     assert 0.1 < now["mask"].mean() < 0.9
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), then, now)

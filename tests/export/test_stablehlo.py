@@ -86,7 +86,7 @@ def test_masks_are_those_of_the_python_api(segmenter, python, size):
     assert 0.1 < covered < 0.9 or min(size) < 10
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(23, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("count", [1, pytest.param(23, marks=pytest.mark.proof)])
 def test_real_photographs(exported, python, shared, count):
     paths = sorted((shared / "data" / "photos").glob("*.jpg"))
     paths += sorted((shared / "data/mini_refcoco/images/train2014").glob("*.jpg"))
@@ -164,7 +164,8 @@ def test_one_program_for_three_platforms_and_any_size(exported):
 def test_every_method_is_a_program(injection):
     arch = Architecture(VIT, BERT, injection, mask_padding=True, **SMALL)
     program = stablehlo.make(arch, params_lib.flatten(random_params(arch)), inside=True)
-    assert program.out_avals[0].str_short() == "bool[b,h,w]"
+    shapes = {aval.str_short() for aval in program.out_avals}
+    assert shapes == {"bool[b,h,w]", "float32[b,h,w]", "float32[b]"}
 
 
 def test_the_folder(exported, model_dir):
@@ -249,8 +250,10 @@ def test_what_the_command_cannot_do(exported, tmp_path, monkeypatch, picture, te
     (tmp_path / "vocab.txt").write_text("no picture")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run.py", picture, text])
+    monkeypatch.syspath_prepend(exported)
     with pytest.raises(SystemExit, match=f"^error: .*{re.escape(said)}"):
         runpy.run_path(str(exported / "run.py"), run_name="__main__")
+    sys.modules.pop("from_pillow", None)
 
 
 def test_an_empty_expression(segmenter):
@@ -342,7 +345,7 @@ def test_command(model_dir, tmp_path):
     command += [f"--out={tmp_path / 'out'}", "--license=MIT"]
     done = launched(*command)
     assert done.returncode == 0, done.stderr
-    assert "5 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
+    assert "4 files" in done.stdout and manifest.verify(tmp_path / "out").license == "MIT"
     again = launched(*command)
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1 and "is not empty" in again.stderr

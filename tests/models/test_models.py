@@ -78,7 +78,7 @@ def test_every_method_reads_the_text(injection):
     check_that_it_reads(perturbed(small(injection)))
 
 
-@pytest.mark.parametrize("injection", some(Injection.E2E, Injection.CROSS_ATTENTION_FFN))
+@pytest.mark.parametrize("injection", some(Injection.LAYER_WISE))
 def test_every_method_reads_text_of_another_width(injection):
     check_that_it_reads(perturbed(small(injection, bert=WIDE)))
 

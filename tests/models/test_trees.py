@@ -34,7 +34,16 @@ def tree(name: str) -> str:
     return "\n".join([f"{total} parameters, {trained} trained", *lines]) + "\n"
 
 
-@pytest.mark.parametrize("name", TREES)
+SLOW = ("frozen", "plus", "vit_l", "vit_h")  # other rows' parameters, or more of the same blocks
+
+
+def quick(name: str) -> bool:
+    return name in ("tiny", "ldit_vit_h") or not any(part in name for part in SLOW)
+
+
+@pytest.mark.parametrize(
+    "name", [n if quick(n) else pytest.param(n, marks=pytest.mark.proof) for n in TREES]
+)
 def test_tree(name):
     assert tree(name) == (places.TREES / f"{name}.txt").read_text()
 

@@ -83,8 +83,9 @@ def test_texts(segmenter):
     refused("no text is given for the picture; this model reads words", segmenter, PHOTO)
     refused("no text is given", segmenter, PHOTO, points=[(1, 1, 1)])
     refused("multimask is for points and boxes alone", segmenter, PHOTO, STAR, multimask=True)
+    refused("the list has 1 picture and texts has 2", segmenter, [PHOTO], [STAR] * 2)
     refused(
-        "the list of pictures has 2 entries and texts has 3; expected one",
+        "the list has 2 pictures and texts has 3; expected one",
         segmenter,
         [PHOTO] * 2,
         [STAR] * 3,
@@ -136,7 +137,7 @@ def test_boxes_that_are_none(segmenter):
     refused(r"a box is \(1, 2, 3\); expected numbers \(x0", segmenter, PHOTO, STAR, box=(1, 2, 3))
     refused("a box is 3; expected", segmenter, PHOTO, STAR, box=3)
     refused(
-        "the list of pictures has 2 entries and box has 4",
+        "the list has 2 pictures and box has 4",
         segmenter,
         [PHOTO] * 2,
         STAR,

@@ -16,7 +16,7 @@ from small_models import architecture, random_params, write_model
 
 from dit_jax import Segmenter
 from dit_jax.data.pixels.pictures import rgb
-from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.data.tokenizer import Tokenizer, Unread
 from dit_jax.eval.prediction_files import read
 from dit_jax.models.architecture import Injection
 from dit_jax.ops.attention import dispatch
@@ -326,7 +326,7 @@ def test_the_score_of_a_trained_head_is_what_it_says(segmenter, monkeypatch):
     monkeypatch.setattr(segmenter, "arch", trained)  # of the same programs
     (found,) = segmenter(photo(), STAR)
     assert found.score_kind == "predicted_iou"
-    asked = Request(segmenter.open(photo()), STAR, Prompt())
+    asked = Request(segmenter.open(photo()), STAR, Prompt(), Unread())
     (answer,) = segmenter._engine.finish(segmenter._engine.start([asked], multimask=False))
     assert found.score == pytest.approx(float(answer.iou[0]), rel=1e-4)
     assert abs(found.score - before.score) > 1e-2

@@ -21,8 +21,13 @@ from dit_jax.train.run import Run
 from dit_jax.train.state import TrainState
 
 # The run that many tests share (`trained` in tests/train/conftest.py): scored at steps 3 and 5,
-# saved at 2, 3, 4 and 5. `checkpoint.` changes no step.
-FIVE_STEPS = dict(optim__max_steps=5, eval__every_steps=3, checkpoint__keep_latest=2)
+# saved at 3, 4 and 5. `checkpoint.` changes no step; a save takes as long as ten of them.
+FIVE_STEPS = dict(
+    optim__max_steps=5,
+    eval__every_steps=3,
+    checkpoint__every_steps=4,
+    checkpoint__keep_latest=2,
+)
 
 
 def config_of(**changes) -> Config:

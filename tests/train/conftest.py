@@ -10,8 +10,12 @@ from dit_jax.train import loop
 
 @pytest.fixture(scope="module")
 def small(programs):
-    """See `runs.small_runs`."""
-    with small_runs(programs):
+    """See `runs.small_runs`; without reports, which take a third of such a run's time.
+
+    `logs/test_run_record.py` reads those, and `test_launch.py` makes one.
+    """
+    with small_runs(programs), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "write_report", lambda run: None)
         yield
 
 

@@ -60,6 +60,7 @@ def test_resume_is_no_resume(trained, tmp_path, monkeypatch, capsys):
         }
 
 
+@pytest.mark.proof
 def test_the_seed_decides_everything(tmp_path):
     """Weights, order, augmentation, dropout: equal for equal seeds, and only for those."""
     changes = FIVE_STEPS | dict(model__dropout=True)
@@ -69,6 +70,12 @@ def test_the_seed_decides_everything(tmp_path):
     )
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (one, different)), strict=True))
+
+
+def test_minutes_that_are_over_before_the_first_step(tmp_path, capsys):
+    assert not loop.train(config_of(train__minutes=1e-9), tmp_path)
+    assert "The time is over before the first step; nothing" in capsys.readouterr().out
+    assert not (tmp_path / "model").exists()
 
 
 def two_steps(config, workdir):
@@ -204,13 +211,14 @@ def test_another_config_is_refused(tmp_path):
 
 
 def test_a_run_of_before_some_keys_continues(tmp_path):
-    write_settings(tmp_path, flatten(config_of()))
+    before = dict(optim__iou_weight=0.0)  # which no run had
+    write_settings(tmp_path, flatten(config_of(**before)))
     path = tmp_path / "config.json"
     saved = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in saved.items() if k not in FORMER}))
-    check_same(tmp_path, flatten(config_of()))
+    check_same(tmp_path, flatten(config_of(**before)))
     with pytest.raises(ValueError, match="model.presence: false → true"):
-        check_same(tmp_path, flatten(config_of(model__presence=True)))
+        check_same(tmp_path, flatten(config_of(**before, model__presence=True)))
 
 
 def test_minutes(monkeypatch):

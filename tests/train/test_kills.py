@@ -14,7 +14,8 @@ MOMENTS = ("first save", "scoring", "save")
 @pytest.fixture
 def command(programs, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
-    return kills.Command(programs, tuple(flags_of(**FIVE_STEPS)), SUPPORT / "small_launch.py")
+    changes = FIVE_STEPS | dict(checkpoint__every_steps=2)  # saves before it scores, too
+    return kills.Command(programs, tuple(flags_of(**changes)), SUPPORT / "small_launch.py")
 
 
 @pytest.fixture(scope="module")

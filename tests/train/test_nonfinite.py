@@ -16,7 +16,9 @@ from dit_jax.train.run import Run
 pytestmark = pytest.mark.usefixtures("small")
 
 # Scored at the end alone: an evaluation places batches too, which `poison` counts.
-CONFIG = config_of(**FIVE_STEPS | dict(eval__every_steps=0, train__max_nonfinite=2))
+CONFIG = config_of(
+    **FIVE_STEPS | dict(eval__every_steps=0, checkpoint__every_steps=2, train__max_nonfinite=2)
+)
 
 
 def poisoned(batch):

@@ -67,7 +67,7 @@ def test_pictures_of_evaluation_splits_are_dropped(mixed):
         },
     }
     text = data.leaks.text()
-    assert "refcocog(umd)/test" in text and "4 referents of these pictures are left out" in text
+    assert "refcocog(umd)/test" in text and "training data: 4 referents of these pictures." in text
 
 
 def test_a_copy_under_another_name_is_the_same_picture(mixed, folder, tmp_path):

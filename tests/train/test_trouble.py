@@ -5,14 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from places import PYTHONPATH, SUPPORT
 from runs import FIVE_STEPS, config_of, flags_of
 
 from dit_jax.lease import Lease
-from dit_jax.train import checksums, loop
+from dit_jax.train import checksums, loop, probing, scoring
 from dit_jax.train.checkpoint import Checkpoints
+from dit_jax.train.run import Run
 from dit_jax.weights import directory
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -76,6 +78,28 @@ def test_a_damaged_checkpoint_is_refused_by_name(workdir, harm, says):
         assert path.read_bytes() == whole[path], f"{path} was overwritten"
 
 
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("ema", 'Item "ema" was not found'),
+        ("params", "Individual parameter subdirectory not found"),
+        ("data", r"data/metadata not found"),
+    ],
+)
+def test_a_checkpoint_without_checksums_that_cannot_be_read(workdir, item, says):
+    latest = workdir / "checkpoints" / "5"
+    (latest / checksums.CHECKSUMS).unlink()
+    empty(latest / item)
+    if item == "ema":
+        (latest / item).rmdir()
+    run = Run.of(CONFIG, workdir)
+    with (
+        Checkpoints(workdir, CONFIG.checkpoint) as checkpoints,
+        pytest.raises(ValueError, match=f"the checkpoint {latest} cannot be read: .*{says}"),
+    ):
+        checkpoints.restore(5, run.abstract_state())
+
+
 def test_without_the_damaged_checkpoint_the_run_goes_on_from_the_one_before(trained, workdir):
     shutil.rmtree(workdir / "checkpoints" / "5")
     loop.train(CONFIG, workdir)
@@ -100,8 +124,19 @@ def test_a_checkpoint_that_is_not_whole_is_set_aside(workdir, caplog, harm, lack
     harm(latest)
     with Checkpoints(workdir, CONFIG.checkpoint) as checkpoints:
         assert checkpoints.latest() == 4
-    assert re.search(rf"{latest} is not whole \({lacking} is missing\); it is now \S+", caplog.text)
+    said = (
+        rf"{latest} is not whole \({lacking} is missing\); it is now \S+, and another one is used"
+    )
+    assert re.search(said, caplog.text)
     assert (workdir / "incomplete_checkpoints" / "5").is_dir()
+
+
+def test_no_checkpoint_is_whole(workdir, caplog):
+    for step in ("4", "5"):
+        empty(workdir / "checkpoints" / step)
+    with Checkpoints(workdir, CONFIG.checkpoint) as checkpoints:
+        assert checkpoints.latest() is None
+    assert caplog.text.count("and no other one is there") == 2
 
 
 def test_a_checkpoint_without_checksums_is_used_and_said(workdir, caplog):
@@ -136,6 +171,24 @@ def test_what_killed_exports_left_is_tidied_away(workdir, monkeypatch):
     assert not left.exists() and not list(workdir.glob(".*"))
 
 
+def test_a_model_is_not_written_over_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "..", "", tmp_path):
+        with pytest.raises(ValueError, match="is where you are; name another folder"):
+            directory.atomic_folder(Path(out)).__enter__()
+
+
+def test_whoever_writes_a_model_is_alone_and_sweeps_first(tmp_path):
+    (tmp_path / ".model-abcd1234").mkdir()
+    (tmp_path / ".model-original").mkdir()  # somebody else's
+    out = tmp_path / "model"
+    with directory.atomic_folder(out) as folder:
+        (folder / "config.json").touch()
+        with pytest.raises(OSError, match="another process is writing model in"):
+            directory.atomic_folder(out, overwrite=True).__enter__()
+    assert {path.name for path in tmp_path.iterdir()} == {"model", ".model-original"}
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder that has room for two megabytes; needs the right to mount."""
@@ -152,7 +205,8 @@ def test_a_full_disk_ends_in_a_sentence_and_the_run_continues_when_there_is_room
     trained, small_disk
 ):
     # Nothing is evaluated, and written, while the first checkpoint is.
-    run, changes = small_disk / "run", FIVE_STEPS | dict(eval__every_steps=0)
+    early = dict(eval__every_steps=0, checkpoint__every_steps=2)
+    run, changes = small_disk / "run", FIVE_STEPS | early
     command = [sys.executable, "small_launch.py", *flags_of(**changes), f"--workdir={run}"]
     env = os.environ | {"PYTHONPATH": PYTHONPATH}
     how = dict(cwd=SUPPORT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -175,6 +229,22 @@ def test_a_workdir_that_cannot_be_written(trained, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(OSError, match=f"{small_disk}.*Read-only file system"):
         loop.train(CONFIG, small_disk / "run")
+
+
+@pytest.mark.parametrize(
+    ("folder", "mode"),
+    [
+        ("pictures", lambda workdir: loop.train(CONFIG, workdir)),
+        ("eval", lambda workdir: scoring.score(CONFIG, workdir, model_dir=workdir / "model")),
+        ("probe", lambda workdir: probing.probe(CONFIG, workdir, model_dir=workdir / "model")),
+    ],
+)
+def test_a_folder_inside_that_cannot_be_written(tmp_path, folder, mode):
+    """Said before anything is read, computed or written."""
+    (tmp_path / folder).write_text("")
+    with pytest.raises(OSError, match=rf"{tmp_path / folder} cannot be written: Not a directory\."):
+        mode(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
 
 
 def test_a_workdir_below_a_file(tmp_path):

@@ -31,6 +31,7 @@ from dit_jax.data.pixels import (
     picture_size,
 )
 from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.strict import counted
 
 __all__ = ["Problem", "Report", "check"]
 
@@ -116,7 +117,8 @@ def _shared_pictures(annotations: Annotations) -> Iterator[Problem]:
     identities = {split: _identities(entries) for split, entries in annotations.splits.items()}
     for a, b in combinations(identities, 2):
         if shared := identities[a] & identities[b]:
-            text = f"{a} and {b} share {len(shared):,} pictures, such as {min(shared, key=str)}."
+            how_many, first = counted(len(shared), "picture"), min(shared, key=str)
+            text = f"{a} and {b} share {how_many}, such as {first}."
             yield Problem("pictures in two splits", False, annotations.dataset, text)
 
 
@@ -231,7 +233,9 @@ def _other_sizes(entries: Sequence[Entry], seen: dict[str, Seen]) -> Iterator[Pr
 def _unknown_masks(dataset: str, entries: Sequence[Entry]) -> Iterator[Problem]:
     unknown = sum(entry.segmentations is None for entry in entries)
     if unknown:
-        text = f"instances.json is missing, so {unknown:,} referents have no mask."
+        text = (
+            f"instances.json is missing, and with it the masks of {counted(unknown, 'referent')}."
+        )
         yield Problem("masks that are unknown", True, dataset, text)
 
 
@@ -269,7 +273,7 @@ def _unchecked(
         for entry in entries
     )
     if hidden:
-        yield f"{hidden:,} masks, because nothing says how large their pictures are."
+        yield f"{counted(hidden, 'mask')}, because nothing says how large their pictures are."
 
 
 def _bar(items: Iterable[T], what: str, progress: bool, total: int | None = None) -> Iterable[T]:

@@ -7,6 +7,7 @@ from pycocotools import mask as rle
 from dit_jax.data.check.report import Problem
 from dit_jax.data.entries import Box, Entry
 from dit_jax.data.pixels import MARGIN, Size, broken_parts, in_pixels, read_entry
+from dit_jax.strict import counted
 
 AGREEMENT = 0.5  # IoU of the claimed boxes' hull and the mask's box
 
@@ -16,7 +17,8 @@ def mask_problems(entry: Entry, size: Size | None) -> Iterator[Problem]:
     for text in broken_parts(entry):
         yield Problem("polygon parts that are left out", False, entry.name, text)
     if crowds := sum(entry.crowds):
-        text = f"COCO marks {crowds} of its {len(entry.crowds)} objects as iscrowd; they count."
+        objects = counted(len(entry.crowds), "object")
+        text = f"COCO marks {crowds} of its {objects} as iscrowd; they count."
         yield Problem("masks of crowds", False, entry.name, text)
     if size is not None:
         entry = in_pixels(entry, height=size[0], width=size[1])

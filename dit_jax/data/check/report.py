@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dit_jax.data.annotations import PUBLISHED, Count
+from dit_jax.strict import counted
 
 EXAMPLES = 3  # problems of a kind that are spelled out
 WIDTH = 160  # characters of an example
@@ -54,8 +55,8 @@ class Report:
     def __str__(self) -> str:
         warnings = [problem for problem in self.problems if not problem.fatal]
         parts = [
-            f"{self.dataset}: {_sum(self.counts, 0):,} referents, {_sum(self.counts, 1):,}"
-            " expressions",
+            f"{self.dataset}: {counted(_sum(self.counts, 0), 'referent')},"
+            f" {counted(_sum(self.counts, 1), 'expression')}",
             _table(self),
             _groups("Stops the build", self.fatal, dataset=self.dataset),
             _groups("Worth knowing", warnings, dataset=self.dataset),

@@ -19,6 +19,7 @@ from dit_jax.data.from_pillow import exif_orientation
 from dit_jax.data.pixels.decode import DAMAGED
 from dit_jax.data.pixels.near_names import near
 from dit_jax.data.pixels.picture_size import check_pixels, content, header
+from dit_jax.strict import counted
 
 Levels = Integer[np.ndarray, "H W"]  # as few bits as there are
 Mask = Bool[np.ndarray, "H W"]
@@ -149,8 +150,10 @@ def _meant(found: Values) -> MaskPicture:
     labels, remarks = found.labels, []
     there = sorted(one for one, _ in _counted(labels))
     if found.palette and IGNORE in there and len({*there} - {0, IGNORE}):
-        count = np.count_nonzero(labels == IGNORE)
-        remarks.append(f"has {count:,} pixels of index 255, 'ignore': they count as outside.")
+        count = int(np.count_nonzero(labels == IGNORE))
+        remarks.append(
+            f"has {counted(count, 'pixel')} of index 255, 'ignore': they count as outside."
+        )
         there.remove(IGNORE)
     if len(there) == 1:
         mask = (labels == there[0]) & bool(there[0])
@@ -201,7 +204,7 @@ def _halved(found: Values) -> tuple[Mask, str]:
     if len(values) <= LABELS:
         label = next(one for one in values if one not in (0, IGNORE))
         hint = f', or the one that is meant: "label": {found.named(label)}.'
-    raise ValueError(f"has {len(values):,} values: {_listed(found)}; expected two{hint}")
+    raise ValueError(f"has {counted(len(values), 'value')}: {_listed(found)}; expected two{hint}")
 
 
 def _two_peaks(shades: Levels) -> bool:
@@ -247,6 +250,6 @@ def _counted(labels: Integer[np.ndarray, "*n"]) -> list[tuple[int, int]]:
 
 
 def _listed(found: Values) -> str:
-    counted = _counted(found.labels)
-    said = [f"{found.named(value)} ({count:,} px)" for value, count in counted[:SHOWN]]
-    return ", ".join([*said, *(["…"] if len(counted) > SHOWN else [])])
+    labels = _counted(found.labels)
+    said = [f"{found.named(value)} ({count:,} px)" for value, count in labels[:SHOWN]]
+    return ", ".join([*said, *(["…"] if len(labels) > SHOWN else [])])

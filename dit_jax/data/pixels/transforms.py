@@ -188,13 +188,14 @@ def _resize(image: np.ndarray, content: Content) -> np.ndarray:
 
 
 # Whole words only: "bright", "upright" and "leftover" stay. The compounds are those that people
-# wrote in RefCOCO/+/g ("leftmost", "rightest", "lefty", "topleft", …). Hyphens and underscores end
-# a word.
+# wrote in RefCOCO/+/g ("leftmost", "rightest", "lefty", "topleft", …). Hyphens, underscores and
+# digits end a word.
+PLACES = "far|top|upper|bottom|lower|back|front|mid(?:dle)?|cent(?:er|re)"
 SIDE = re.compile(
-    r"(?<![^\W_])(?P<before>(?:far|top|upper|bottom|lower|back|front|mid(?:dle)?|cent(?:er|re))?)"
+    rf"(?<![^\W\d_])(?P<before>(?:{PLACES})?)"
     r"(?P<side>left|right)"
-    r"(?P<after>(?:most|i?est|e?st|ie?r|ish|y|sides?|front|back|top|bottom|hand(?:ed)?|wards?|corner"
-    r"|half|end)?)(?![^\W_])",
+    rf"(?P<after>(?:most|i?est|e?st|ie?r|ish|y|sides?|hand(?:ed)?|wards?|corner|half|end|{PLACES})?)"
+    r"(?![^\W\d_])",
     re.IGNORECASE,
 )
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from dit_jax.data.pixels import decode_image, run_lengths
 from dit_jax.data.records.format import index, manifest, sha256
 from dit_jax.data.referent import Referent, Truth
+from dit_jax.strict import counted
 
 PICTURES = 200  # that `verify` decodes of each split, spread evenly
 
@@ -152,7 +153,7 @@ def _check_record(record: dict[str, Any], *, decode: bool) -> Truth:
     if truth.mask.any() != bool(record["objects"]):
         found = "is empty" if record["objects"] else "is not empty"
         raise ValueError(
-            f"{truth.id}: {record['objects']} objects are meant, but the mask {found}."
+            f"{truth.id} means {counted(record['objects'], 'object')}, but the mask {found}."
         )
     if decode and (size := _decoded(record, name=truth.id).shape[:2]) != (
         record["height"],

@@ -33,6 +33,7 @@ from dit_jax.data.pixels import (
     orientation,
 )
 from dit_jax.data.records.format import serialize, sha256, shard_name
+from dit_jax.strict import counted
 
 RECENT = 64  # pictures kept for the next referents of the same ones
 RECENT_BYTES = 2**28  # of these together, the latest aside
@@ -274,6 +275,6 @@ def _check_words(entry: Entry, name: str) -> None:
         raise ValueError(f"{name}: an expression is empty, expected at least one word in each.")
     if len(entry.sent_ids) != len(entry.expressions):
         raise ValueError(
-            f"{name}: {len(entry.expressions)} expressions have {len(entry.sent_ids)} sent_ids,"
-            " expected one for each."
+            f"{name}: {counted(len(entry.sent_ids), 'sent_id')} for"
+            f" {counted(len(entry.expressions), 'expression')}, expected one for each."
         )

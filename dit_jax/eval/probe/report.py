@@ -9,6 +9,7 @@ from dit_jax.eval.probe.measures import MEASURES, PROBES
 from dit_jax.eval.probe.run import Result
 from dit_jax.eval.probe.summary import ALL, FEWEST_PICTURES, LITTLE, RULES, Group, Interval
 from dit_jax.eval.report import rounded
+from dit_jax.strict import counted
 
 
 def as_json(result: Result, *, about: Mapping[str, Any]) -> str:
@@ -38,7 +39,9 @@ def as_json(result: Result, *, about: Mapping[str, Any]) -> str:
 def as_markdown(result: Result, *, about: Mapping[str, Any]) -> str:
     """For people: verdicts, the overall figures, then each probe by relation class."""
     lines = [f"# Probes of {about['dataset']}, {about['split']}", ""]
-    lines += [f"{len(result.plan.cases)} expressions; {_settings(about)}. Percent, with 95 % "]
+    lines += [
+        f"{counted(len(result.plan.cases), 'expression')}; {_settings(about)}. Percent, with 95 % "
+    ]
     lines[-1] += "intervals over pictures."
     lines += ["", *_verdict_lines(result), "", "## Overall", "", *_markdown(_overview(result))]
     for name, groups in result.groups.items():
@@ -116,7 +119,7 @@ def _verdict_lines(result: Result) -> list[str]:
 
 def _left_out(result: Result) -> list[str]:
     lines = [
-        f"- {probe}: {count} expressions {reason}"
+        f"- {probe}: {counted(count, 'expression')} {reason}"
         for probe, reasons in result.plan.left_out.items()
         for reason, count in reasons.items()
     ]

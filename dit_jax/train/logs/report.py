@@ -12,6 +12,7 @@ from dit_jax.eval.protocols import PROTOCOLS
 from dit_jax.eval.report import SUMMARY, write_text
 from dit_jax.models import flops
 from dit_jax.models.architecture import Architecture
+from dit_jax.strict import counted
 from dit_jax.train.logs import curves, provenance
 from dit_jax.train.logs.progress import JSONL, read_lines
 
@@ -91,7 +92,7 @@ def _speed(
     since = 0 if start is None else start["step"]
     rates = [line["train/images_per_s"] for line in logged if line["step"] > since]
     rate = statistics.median(rates)
-    text = f"## Speed\n\n{rate:.2f} images/s (median of {len(rates)} logged values"
+    text = f"## Speed\n\n{rate:.2f} images/s (median of {counted(len(rates), 'logged value')}"
     if start is None:
         return f"{text}).\n"
     devices = start["devices"]

@@ -129,12 +129,12 @@ def test_what_is_said_of_a_problem_names_it(pictures, tokenizer):
     assert said["pictures that are missing"].endswith("gone.jpg is missing.")
     assert "the annotations say 48x65 (height x width) but" in said["pictures of another size"]
     assert "object 1 of 1: the mask is empty" in said["masks that cannot be used"]
-    assert said["masks that are unknown"].startswith("instances.json is missing, so 1 referents")
+    assert said["masks that are unknown"].endswith(" with it the masks of 1 referent.")
     assert (
         said["splits of unusual names"]
         == "there is a split 'minival', expected train, val or test…."
     )
-    assert said["pictures in two splits"] == "train and val share 1 pictures, such as 1."
+    assert said["pictures in two splits"] == "train and val share 1 picture, such as 1."
     assert said["sentences that repeat for a referent"] == "'left' is said 2 times."
     assert said["sentences that are cut"].startswith("8 tokens, 6 are read: 'the left sq")
     assert "has 4 numbers" in said["polygon parts that are left out"]

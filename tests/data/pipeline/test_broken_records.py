@@ -86,6 +86,7 @@ def test_worker_processes_stop_with_the_same_sentence(tokenizer):
     assert threads.get_state() == workers.get_state()  # of the batch before
 
 
+@pytest.mark.proof
 def test_a_user_of_worker_processes_sees_little_more_than_the_sentence(tmp_path):
     small_tokenizer(tmp_path)
     script = tmp_path / "train.py"

@@ -132,7 +132,7 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle))
 """
 
 
-@pytest.mark.parametrize("kind", ["DIT", "SAM"])
+@pytest.mark.parametrize("kind", ["DIT", pytest.param("SAM", marks=pytest.mark.proof)])
 def test_100_megapixels_in_bounded_memory(tmp_path, kind):
     """Everything of prediction but the model, which sees no more than its canvas."""
     file = io.BytesIO()

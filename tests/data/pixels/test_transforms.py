@@ -163,6 +163,8 @@ def test_no_jitter_leaves_the_picture():
         ("leftward, leftwards, rightwards", "rightward, rightwards, leftwards"),
         ("midleft middleright centerleft", "midright middleleft centerright"),
         ("leftcorner, left_man, the_right one", "rightcorner, right_man, the_left one"),
+        ("left2 man, 2right, from left2right", "right2 man, 2left, from right2left"),
+        ("leftmiddle rightcenter leftupper", "rightmiddle leftcenter rightupper"),
     ],
 )
 def test_swap_left_right(text, expected):

@@ -14,7 +14,7 @@ BROKEN = [
     ({"file_name": "text.png"}, "the picture .* cannot be decoded"),
     ({"expressions": ()}, "an expression is empty"),
     ({"expressions": ("a", " ")}, "an expression is empty"),
-    ({"sent_ids": (1, 2, 3)}, "2 expressions have 3 sent_ids"),
+    ({"sent_ids": (1, 2, 3)}, "3 sent_ids for 2 expressions, expected one"),
     ({"segmentations": ([],)}, "object 1 of 1: the mask is empty"),
     ({"segmentations": ([[4, 4, 8, 8]],)}, "object 1 of 1: the mask is empty"),
     ({"segmentations": (CROWD | {"size": [WIDTH, HEIGHT]},)}, "the mask is 40x24"),

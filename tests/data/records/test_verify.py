@@ -74,7 +74,7 @@ def test_verify_notices(tmp_path, damage, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objects": 0}, "0 objects are meant, but the mask is not empty"),
+        ({"objects": 0}, "means 0 objects, but the mask is not empty"),
         ({"height": WIDTH, "width": HEIGHT}, "the picture is 24x40 .* but the record says 40x24"),
         ({"image": b"no picture"}, "the picture .* cannot be decoded"),
         ({"image_id": 7}, "is not the index's"),

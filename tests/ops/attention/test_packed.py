@@ -117,7 +117,9 @@ def test_who_packs(monkeypatch):
     assert compiled == [(PACKED, problem)]
 
 
-@pytest.mark.parametrize("injection", [Injection.LAYER_WISE, Injection.E2E])
+@pytest.mark.parametrize(
+    "injection", [Injection.LAYER_WISE, pytest.param(Injection.E2E, marks=pytest.mark.proof)]
+)
 def test_the_whole_model(injection, monkeypatch):
     """Text that is only read, and text that lives on: loss and gradients are the plain ones'."""
     arch = synthetic.architecture("tiny", image_size=256, depth=2)
