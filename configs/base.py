@@ -126,6 +126,7 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         crowds="keep",
         units="pixel",
         orientation="upright",
+        captions="needed",
         leaks="drop",
         on_error="stop",
         train_split="train",

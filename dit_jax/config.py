@@ -131,6 +131,7 @@ class Data:
     crowds: str  # objects that COCO marks as iscrowd: "keep" them in a mask, or "drop"
     units: str  # of polygons and boxes in own folders: "pixel" or "fraction"
     orientation: str  # own annotations are drawn "upright", as viewers show them, or as "stored"
+    captions: str  # of own annotations: "needed", or "optional" where only masks are learned
     weights: tuple[float, ...]  # how often each data set of a mix is seen; () = once an epoch
     leaks: str  # training pictures that are also in a val or test split: "drop" or "keep"
     on_error: str  # a broken record while training: "stop" or "skip" (counted and logged)

@@ -60,6 +60,7 @@ class Reading:
     crowds: str = "keep"  # objects that COCO marks as crowds: part of a mask, or "drop"
     units: str = "pixel"  # of polygons and boxes in own folders, or "fraction" of the picture
     orientation: str = "upright"  # own annotations are drawn on what viewers show, or "stored"
+    captions: str = "needed"  # of own annotations; "optional" where only masks are learned
 
 
 USUAL = Reading()
@@ -67,6 +68,7 @@ CHOICES = {
     "crowds": ("keep", "drop"),
     "units": ("pixel", "fraction"),
     "orientation": ("upright", "stored"),
+    "captions": ("needed", "optional"),
 }
 
 

@@ -27,6 +27,7 @@ ON_ERROR = ("stop", "skip")
 HELP = {
     "crowds": "drop leaves objects out that COCO marks as iscrowd",
     "units": "of polygons and boxes in your own folder",
+    "captions": "optional, if only points and boxes are trained on",
     "orientation": "stored, if your own masks are drawn on pixels that EXIF does not turn",
 }
 

@@ -7,12 +7,12 @@ right. The answer before goes along as a mask. Boxes are the tight ones.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int32
 from tqdm import tqdm
 
 from dit_jax.data.pipeline import AHEAD, Batch, eval_batches, expression_table
@@ -24,10 +24,32 @@ from dit_jax.eval.evaluate import Evaluation, Gather, count_of, gathered, spread
 from dit_jax.eval.metrics import iou
 from dit_jax.eval.outcomes import Outcome, Outcomes, about, outcome
 from dit_jax.eval.protocols import CLICKS
-from dit_jax.models.prompting import Prompts, nothing
 
 MOST = max(CLICKS.values())
 Mask = Bool[np.ndarray, "H W"]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What is pointed at in each picture of a batch, on its canvas; arrays that are written to."""
+
+    points: Float32[np.ndarray, "b p 2"]
+    labels: Int32[np.ndarray, "b p"]
+    given: Bool[np.ndarray, "b p"]  # which of the points there are
+    boxes: Float32[np.ndarray, "b 4"]
+    boxed: Bool[np.ndarray, " b"]
+
+    @staticmethod
+    def none(rows: int) -> "Prompts":
+        points = np.zeros((rows, MOST, 2), np.float32)
+        labels, given = np.zeros((rows, MOST), np.int32), np.zeros((rows, MOST), bool)
+        return Prompts(points, labels, given, np.zeros((rows, 4), np.float32), np.zeros(rows, bool))
+
+    @staticmethod
+    def around(boxes: Sequence[Sequence[float]]) -> "Prompts":
+        """A box in each row."""
+        empty = Prompts.none(len(boxes))
+        return replace(empty, boxes=np.float32(boxes), boxed=np.ones(len(boxes), bool))
 
 
 @dataclass(frozen=True)
@@ -139,7 +161,7 @@ class Pointing:
         ]
         embedded = self._model.embed(batch)
         if "box" in self._rows:
-            prompts = boxed([_box(row) for row in rows])
+            prompts = Prompts.around([_box(row) for row in rows])
             reply = self._model.ask(embedded, prompts, None, False)
             self._note("box", rows, used, _masks(reply.logits, rows, self._model.threshold))
         before = None
@@ -147,7 +169,7 @@ class Pointing:
             reply = self._model.read(embedded)
             before = reply.small
             self._look(rows, reply)
-        prompts = _host(nothing(len(rows), places=MOST))
+        prompts = Prompts.none(len(rows))
         for click in range(1, self._last + 1):
             for place, row in enumerate(rows):
                 _click(prompts, row, place=place, number=click - 1)
@@ -210,13 +232,6 @@ class Pointing:
         return Sample(image, truth.mask, row.answer, said, iou(row.answer, truth.mask), truth.id)
 
 
-def boxed(boxes: Sequence[Sequence[float]]) -> Prompts:
-    """A box in each row."""
-    empty = _host(nothing(len(boxes), places=MOST))
-    there = np.ones(len(boxes), bool)
-    return Prompts(empty.points, empty.labels, empty.given, np.float32(boxes), there)
-
-
 def middle_of_error(truth: Mask, answer: Mask, clicked: Mask) -> tuple[int, int, bool]:
     """x, y of the next click, and whether it says "object"; pixels `clicked` before do not count.
 
@@ -273,9 +288,3 @@ def _masks(logits: Any, rows: Sequence[Row], threshold: float) -> list[Mask]:
         > threshold
         for one, row in zip(np.asarray(logits, np.float32), rows, strict=True)
     ]
-
-
-def _host(prompts: Prompts) -> Prompts:
-    """As NumPy arrays that can be written to."""
-    fields = vars(prompts)
-    return Prompts(**{name: np.array(value) for name, value in fields.items()})

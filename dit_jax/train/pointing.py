@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from dit_jax.data.pipeline import Batch
+from dit_jax.eval import clicks
 from dit_jax.eval.clicks import Pointable, Reply
 from dit_jax.eval.protocols import logit
 from dit_jax.models import params as parameters
@@ -41,8 +42,9 @@ class Pointing:
         def embed(batch: Batch) -> Any:
             return self.embed(params, steps.place_batch(batch, self.mesh))
 
-        def ask(embedded: Any, prompts: Prompts, before: Any, several: bool) -> Reply:
-            placed = jax.tree.map(lambda x: share.place(x, mesh=self.mesh), prompts)
+        def ask(embedded: Any, prompts: clicks.Prompts, before: Any, several: bool) -> Reply:
+            fields = vars(prompts)
+            placed = Prompts(**{k: share.place(v, mesh=self.mesh) for k, v in fields.items()})
             return _own(self.ask(params, embedded, placed, before, several=several))
 
         def read(embedded: Any) -> Reply:

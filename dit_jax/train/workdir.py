@@ -47,6 +47,7 @@ FORMER = {
     "data.crowds": "keep",
     "data.units": "pixel",
     "data.orientation": "upright",
+    "data.captions": "needed",
     "data.weights": [],
     "data.leaks": "drop",
     "data.on_error": "stop",

@@ -91,7 +91,8 @@ def effective(dataset: str, reading: Reading) -> Reading:
     """What of `reading` matters to a data set: COCO's own files are drawn on stored pixels."""
     if dataset == "folder":
         return reading
-    return dataclasses.replace(reading, units="pixel", orientation="stored")
+    others = dict(units="pixel", orientation="stored", captions="needed")
+    return dataclasses.replace(reading, **others)
 
 
 def label(dataset: str, split_by: str, *, source: Location) -> str:

@@ -19,6 +19,7 @@ from dit_jax.data.entries import Box, Label, MaskFile, Segmentation
 
 ALL = "annotations"  # the file that holds every split; the others' names are their splits
 COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
+UNNAMED = "object"  # what is there without a caption and a category, where none is needed
 SPLIT = re.compile(r"(?:train|val|test)[A-Za-z0-9_]*")
 
 

@@ -49,7 +49,7 @@ def read(
     left_out: list[Note] = []
     for file in files:
         mistakes = Mistakes(file)
-        how = dict(folder=folder, units=reading.units)
+        how = dict(folder=folder, reading=reading)
         found = READERS[file.suffix](file, **how, mistakes=mistakes)
         if not found or not skip:
             mistakes.stop()

@@ -14,7 +14,7 @@ from typing import Any
 from dit_jax.data.annotations import fields, geometry
 from dit_jax.data.annotations.fields import Item
 from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, document, shown
-from dit_jax.data.entries import Box, Segmentation
+from dit_jax.data.entries import Box, Reading, Segmentation
 
 CAPTIONS = ("caption", "captions", "text")  # an annotation has one of them
 # Where a file_name is looked for, best first.
@@ -23,9 +23,10 @@ RUN_LENGTHS = ("size", "counts")
 BOXES = ("bbox", *geometry.BOXES)
 
 
-def read(file: Path, *, folder: Path, mistakes: Mistakes, units: str) -> tuple[Item, ...]:
+def read(file: Path, *, folder: Path, mistakes: Mistakes, reading: Reading) -> tuple[Item, ...]:
     """The items of a file, one an annotation, without those that go into `mistakes`."""
-    images, annotations = _document(file, mistakes)
+    images, annotations, categories = _document(file, mistakes)
+    names = _names(categories) if reading.captions == "optional" else None
     pictures = _Pictures(file, folder, mistakes, annotations=annotations)
     for place, value in enumerate(images):
         with mistakes.at(f"images[{place}]"):
@@ -33,7 +34,9 @@ def read(file: Path, *, folder: Path, mistakes: Mistakes, units: str) -> tuple[I
     items: dict[int | str, Item] = {}
     for place, value in enumerate(annotations):
         with mistakes.at(f"annotations[{place}]"):
-            _annotation(value, items, pictures, mistakes, file=file, units=units)
+            _annotation(
+                value, items, pictures, mistakes, file=file, units=reading.units, names=names
+            )
     if items and not any(item.expressions for item in items.values()):
         raise ValueError(
             f"{file}: none of {len(items)} annotations says which words mean it; expected the key"
@@ -42,8 +45,8 @@ def read(file: Path, *, folder: Path, mistakes: Mistakes, units: str) -> tuple[I
     return tuple(items.values())
 
 
-def _document(file: Path, mistakes: Mistakes) -> tuple[list[Any], list[Any]]:
-    """The lists `images` and `annotations`; ValueError where they are not there."""
+def _document(file: Path, mistakes: Mistakes) -> tuple[list[Any], list[Any], Any]:
+    """`images` and `annotations`, ValueError where these are no lists; and `categories`."""
     lists = []
     with mistakes.at():
         values = fields.an_object(document(content(file)))
@@ -52,7 +55,14 @@ def _document(file: Path, mistakes: Mistakes) -> tuple[list[Any], list[Any]]:
                 raise Mistake(f"no list {key!r}; expected COCO's lists images and annotations.")
             lists.append(values[key])
     mistakes.stop()
-    return lists[0], lists[1]
+    return lists[0], lists[1], values.get("categories")
+
+
+def _names(categories: Any) -> dict[str, str]:
+    """What categories are called, by their ids, as far as the file says it."""
+    rows = categories if isinstance(categories, list) else []
+    named = [row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)]
+    return {_key(row.get("id")): row["name"] for row in named if row["name"].strip()}
 
 
 class _Pictures:
@@ -133,7 +143,9 @@ def _annotation(
     *,
     file: Path,
     units: str,
+    names: dict[str, str] | None,
 ) -> None:
+    """`names`: of categories, which stand for captions that are missing; None where none may be."""
     values = _complete(value, ("id", "image_id"))
     identity = _identity(values["id"], "id")
     if identity in items:
@@ -142,13 +154,16 @@ def _annotation(
         return
     said = {key: values[key] for key in CAPTIONS if values.get(key) is not None}
     caption = fields.sole(said, CAPTIONS) if said else None
+    expressions = fields.texts(values[caption], caption) if caption else ()
+    if not expressions and names is not None:
+        expressions = (names.get(_key(values.get("category_id")), fields.UNNAMED),)
     segmentation, claimed = _meant(values, mistakes, units=units)
     items[identity] = Item(
         name=f"{file.name} annotation {identity}",
         **picture,
         segmentations=() if segmentation is None else (segmentation,),
         boxes=claimed,
-        expressions=fields.texts(values[caption], caption) if caption else (),
+        expressions=expressions,
         ann_ids=(identity,) if isinstance(identity, int) else (),
         crowd=values.get("iscrowd") in (1, True),
     )

@@ -12,13 +12,13 @@ from typing import Any
 from dit_jax.data.annotations import fields, geometry
 from dit_jax.data.annotations.fields import Item
 from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, parse, shown
-from dit_jax.data.entries import Box, MaskFile, Segmentation
+from dit_jax.data.entries import Box, MaskFile, Reading, Segmentation
 
 MEANT = ("mask", "polygon", "box", *geometry.BOXES)  # a line has exactly one of them
 KEYS = ("image", "text", *MEANT, "label", "split", "id")
 
 
-def read(file: Path, *, folder: Path, mistakes: Mistakes, units: str) -> tuple[Item, ...]:
+def read(file: Path, *, folder: Path, mistakes: Mistakes, reading: Reading) -> tuple[Item, ...]:
     """The items of a file, in its order, without the lines that go into `mistakes`."""
     lines = content(file).splitlines()
     first = next((line.strip() for line in lines if line.strip()), b"")
@@ -29,20 +29,24 @@ def read(file: Path, *, folder: Path, mistakes: Mistakes, units: str) -> tuple[I
         if line.strip():
             with mistakes.at(f"line {number}"):
                 values = fields.an_object(parse(line))
-                item = _item(values, number, file=file, folder=folder, units=units)
+                item = _item(values, number, file=file, folder=folder, reading=reading)
                 earlier.check(values, number)
                 items.append(item)
     return tuple(items)
 
 
-def _item(values: dict[str, Any], number: int, *, file: Path, folder: Path, units: str) -> Item:
+def _item(
+    values: dict[str, Any], number: int, *, file: Path, folder: Path, reading: Reading
+) -> Item:
     fields.check_keys(values, known=KEYS)
+    if reading.captions == "optional":
+        values = {"text": fields.UNNAMED} | values
     for key in ("image", "text"):
         if key not in values:
             raise Mistake(
                 f"{key!r} is missing; expected the keys image, text and {' or '.join(MEANT)}."
             )
-    segmentation, claimed = _meant(values, folder=folder, units=units)
+    segmentation, claimed = _meant(values, folder=folder, units=reading.units)
     identity = f", id {fields.identity(values['id'], 'id')}" if "id" in values else ""
     return Item(
         name=f"{file.name} line {number}{identity}",
