@@ -34,6 +34,7 @@ from ml_collections import config_flags
 from dit_jax import configs
 from dit_jax.allocator import keep_freed_memory
 from dit_jax.config import Config
+from dit_jax.lease import FULL
 from dit_jax.strict import one_of
 from dit_jax.version import VERSION
 
@@ -345,6 +346,8 @@ def sentence(error: Exception) -> str:
     text = str(error).strip()
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}."
+        if error.errno in FULL:
+            text += " Nothing that was saved is lost; with more room, the same command goes on."
     if "parsing config file" in text or text.startswith("Configuration is not available"):
         text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
     return " ".join(text.splitlines())
