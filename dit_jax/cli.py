@@ -275,7 +275,7 @@ def run(argv: list[str]) -> int:
         return 0
     if words and words[0] in PROGRAMS:
         program = importlib.import_module(PROGRAMS[words[0]])
-        return _sentences(lambda: program.main(words[1:]) or 0)
+        return _sentences(lambda: check_devices() or program.main(words[1:]) or 0)
     if words and not words[0].startswith("-"):
         words[0] = f"--mode={words[0]}"
     if any(word in HELP for word in words):
