@@ -107,10 +107,7 @@ class Mode:
 
 
 def train() -> int:
-    from dit_jax.train import (
-        logs,
-        loop,  # JAX and Orbax take seconds to import
-    )
+    from dit_jax.train import logs, loop  # JAX and Orbax take seconds to import
     from dit_jax.train.placement import compile_cache
 
     if not TRACEBACK.value:
@@ -118,9 +115,7 @@ def train() -> int:
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
     settings, workdir = config(), Path(WORKDIR.value)
     compile_cache.keep_compiled(settings.compile_cache, workdir)
-    if not loop.train(settings, workdir, **how):
-        return STOPPED
-    return 0
+    return 0 if loop.train(settings, workdir, **how) else STOPPED
 
 
 def evaluate() -> None:
@@ -280,7 +275,7 @@ def run(argv: list[str]) -> int:
         return 0
     if words and words[0] in PROGRAMS:
         program = importlib.import_module(PROGRAMS[words[0]])
-        return _sentences(lambda: program.main(words[1:]) or 0)
+        return _sentences(lambda: check_devices() or program.main(words[1:]) or 0)
     if words and not words[0].startswith("-"):
         words[0] = f"--mode={words[0]}"
     if any(word in HELP for word in words):
