@@ -88,6 +88,8 @@ def write(path: Path | str, state: State, *, wrap: bool = False, facts: dict | N
     try:
         torch.save({"state_dict": tensors} if wrap else tensors, partial)
         partial.replace(path)
+    except RuntimeError as error:  # PyTorch's, of a full disk
+        raise OSError(f"{path} could not be written: {few(str(error).splitlines(), 1)}.") from error
     finally:
         partial.unlink(missing_ok=True)
 

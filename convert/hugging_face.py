@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from dit_jax.convert import names
 from dit_jax.models.architecture import HEAD_WIDTH, PATCH, Architecture
@@ -30,9 +29,9 @@ def write(
             f"its tables span {arch.vit.table_grid} patches beside {arch.vit.grid}×{arch.vit.grid}"
             " positions, for which SamModel has no place: use --format=sam."
         )
-    tensors = {names.HF_SAM.write(n): np.ascontiguousarray(v) for n, v in state.items()}
+    tensors = {names.HF_SAM.write(name): value for name, value in state.items()}
     with directory.atomic_folder(out, overwrite=overwrite) as folder:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        directory.write_tensors(folder / directory.WEIGHTS, tensors, metadata={"format": "pt"})
         for name, values in (("config", config(arch)), ("preprocessor_config", pictures(arch))):
             text = json.dumps(values, indent=2) + "\n"
             (folder / f"{name}.json").write_text(text, encoding="utf-8")

@@ -34,6 +34,7 @@ from ml_collections import config_flags
 from dit_jax import configs
 from dit_jax.allocator import keep_freed_memory
 from dit_jax.config import Config
+from dit_jax.lease import FULL
 from dit_jax.strict import one_of
 from dit_jax.version import VERSION
 
@@ -106,10 +107,7 @@ class Mode:
 
 
 def train() -> int:
-    from dit_jax.train import (
-        logs,
-        loop,  # JAX and Orbax take seconds to import
-    )
+    from dit_jax.train import logs, loop  # JAX and Orbax take seconds to import
     from dit_jax.train.placement import compile_cache
 
     if not TRACEBACK.value:
@@ -117,9 +115,7 @@ def train() -> int:
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
     settings, workdir = config(), Path(WORKDIR.value)
     compile_cache.keep_compiled(settings.compile_cache, workdir)
-    if not loop.train(settings, workdir, **how):
-        return STOPPED
-    return 0
+    return 0 if loop.train(settings, workdir, **how) else STOPPED
 
 
 def evaluate() -> None:
@@ -279,7 +275,7 @@ def run(argv: list[str]) -> int:
         return 0
     if words and words[0] in PROGRAMS:
         program = importlib.import_module(PROGRAMS[words[0]])
-        return _sentences(lambda: program.main(words[1:]) or 0)
+        return _sentences(lambda: check_devices() or program.main(words[1:]) or 0)
     if words and not words[0].startswith("-"):
         words[0] = f"--mode={words[0]}"
     if any(word in HELP for word in words):
@@ -345,6 +341,8 @@ def sentence(error: Exception) -> str:
     text = str(error).strip()
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}."
+        if error.errno in FULL:
+            text += " Nothing that was saved is lost; with more room, the same command goes on."
     if "parsing config file" in text or text.startswith("Configuration is not available"):
         text = re.sub(r"^(\w+Error: |\[Errno \d+\] )", "", text.splitlines()[-1].strip())
     return " ".join(text.splitlines())

@@ -7,6 +7,7 @@ network file system keeps them, and no bucket does.
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ from typing import Any, TextIO
 NAME = ".lease"
 BEAT = 5.0  # seconds between renewals
 STALE = 60.0  # without a renewal for so long, whoever held it is gone
+FULL = (errno.ENOSPC, errno.EDQUOT)
 SETTLE = 0.5  # seconds in which several that take over at once see who was the last
 
 
@@ -68,7 +70,9 @@ class Lease:
         self._heart.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+            error.filename = str(self.path.parent)  # what failed is a write, which names no file
         self._over.set()
         self._heart.join()
         if self._mine():

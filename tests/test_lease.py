@@ -11,7 +11,7 @@ import time
 import pytest
 from places import PYTHONPATH
 
-from dit_jax import lease
+from dit_jax import cli, lease
 from dit_jax.lease import Lease
 
 HOLDER = """
@@ -77,6 +77,16 @@ def test_a_full_disk_leaves_no_lease(tmp_path, monkeypatch, left):
     assert list(tmp_path.iterdir()) == before
     with Lease(tmp_path, purpose="training"):
         pass
+
+
+def test_a_disk_that_is_full_meanwhile_is_named(tmp_path):
+    """Python says of a write that failed neither file nor folder."""
+    with pytest.raises(OSError) as told, Lease(tmp_path, purpose="scoring"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert cli.sentence(told.value) == (
+        f"{tmp_path}: No space left on device. Nothing that was saved is lost; with more room, the"
+        " same command goes on."
+    )
 
 
 def elsewhere(folder, **changes):

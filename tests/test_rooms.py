@@ -52,7 +52,7 @@ ARROWS = {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
     },
     "cli": {
-        *("allocator", "config", "configs", "demo", "export", "plan", "predict", "strict"),
+        *("allocator", "config", "configs", "demo", "export", "lease", "plan", "predict", "strict"),
         *("train", "train.logs", "train.placement", "version", "weights"),
     },
 }

@@ -10,6 +10,7 @@ from runs import compiling_once, config_of, shrink
 from small_models import WORDS, architecture, random_params
 
 from dit_jax.convert import checkpoint
+from dit_jax.convert.reverse import reverse
 from dit_jax.data.prepare import prepare
 from dit_jax.data.shapes import dataset
 from dit_jax.export import formats, stablehlo
@@ -58,6 +59,7 @@ def test_models_in_every_form(umask, tmp_path, monkeypatch):
     moved = {path: v + path.startswith("mask_decoder.") for path, v in flat.items()}
     directory.save(tmp_path / "own", arch, params_lib.unflatten(moved), vocab=dataset.VOCAB)
     packs.save(tmp_path / "own", tmp_path / "base", tmp_path / "pack")
+    reverse(tmp_path / "own", tmp_path / "hf", form="hf-sam")
     formats.export(tmp_path / "own", tmp_path / "whole", form="safetensors")
     formats.export(tmp_path / "own", tmp_path / "packed", form="pack", base=tmp_path / "base")
     monkeypatch.setattr(stablehlo, "INSIDE", 0)

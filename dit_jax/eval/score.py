@@ -104,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{len(options.predictions)} files are named {', '.join(names)}; expected a name of its"
             " own for each (--name A --name B)."
         )
+    if options.bootstrap < 0:
+        raise ValueError(f"--bootstrap is {options.bootstrap}; expected 0 or more resamples.")
     if (options.truth is None) != (options.split is None):
         raise ValueError("expected --truth RECORDS and --split NAME together, or neither.")
     truths = (

@@ -64,7 +64,7 @@ class Column:
 
 
 def open_source(
-    dataset: str, split: str, *, source: str, cache_dir: str, size: int, length: int
+    dataset: str, split: str, *, source: Path, cache_dir: Path, size: int, length: int
 ) -> Source:
     """A split of `shapes`, `folder(photos)`, `refcoco(unc)`, …; records are built where missing.
 
@@ -73,7 +73,7 @@ def open_source(
       cache_dir: where the records are.
       size, length: of `shapes`: pixels of the long side, and referents.
     """
-    parts = mix.parse(dataset, split_by="", source=source)
+    parts = mix.parse(dataset, split_by="", source=str(source))
     if len(parts) > 1:
         raise ValueError(f"--dataset is {dataset!r}; expected one data set, not a mix.")
     (part,) = parts

@@ -77,13 +77,15 @@ class Outputs:
         return self
 
     def __exit__(self, kind: type | None, *error) -> None:
-        with self._open:
+        try:
             if kind is None:
                 os.replace(self.partial, self._out / PREDICTIONS)
             elif self.count:
                 print(
                     f"{self.partial} keeps what was answered; the same command goes on behind it."
                 )
+        finally:
+            self._open.__exit__(kind, *error)
 
     def start_anew(self) -> None:
         """Leave what was found; raises FileExistsError unless `overwrite`."""
@@ -98,8 +100,7 @@ class Outputs:
     def write(self, answer: Segmentation, picture: Thumbnail, *, about: dict[str, Any]) -> None:
         """`about` is what the line says first: `image`, and what else the question is."""
         self._lease.check()
-        self.count += 1
-        name = file_name(self.count, about["image"], answer.text)
+        name = file_name(self.count + 1, about["image"], answer.text)
         mask = f"{MASKS}/{name}.png"
         save(self._out / mask, answer.mask.view(np.uint8) * np.uint8(255))
         save(self._out / OVERLAYS / f"{name}.jpg", overlay(picture, answer.mask))
@@ -117,6 +118,7 @@ class Outputs:
         }
         self._lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self._lines.flush()  # a kill loses nothing that was answered
+        self.count += 1
 
 
 def question(line: dict[str, Any]) -> str:

@@ -331,9 +331,17 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is no whole safetensors file: {printed(str(error))}.") from error
 
 
-def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """A safetensors file, for whom the umask says: safetensors 0.8 makes it for its owner alone."""
+def write_tensors(
+    path: Path, tensors: dict[str, np.ndarray], *, metadata: dict[str, str] | None = None
+) -> None:
+    """A safetensors file, for whom the umask says: safetensors 0.8 makes it for its owner alone.
+
+    Raises OSError where it cannot be written.
+    """
     path.touch()
     mode = path.stat().st_mode
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    try:
+        save_file({n: np.ascontiguousarray(v) for n, v in tensors.items()}, path, metadata)
+    except SafetensorError as error:  # a full disk
+        raise OSError(f"{path} could not be written: {error}.") from error
     path.chmod(mode)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pickle
+import resource
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import reference_names
 from checkpoints import BERT, VIT, dit, in_sam, run, state_of, tensors, write_vocab
 from peers import torch
 
-from dit_jax.convert import transfer
+from dit_jax.convert import checkpoint, transfer
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.weights import directory
@@ -262,6 +263,18 @@ def test_nothing_is_overwritten_unasked(tmp_path, capsys):
     assert (tmp_path / "model" / "mine.txt").read_text() == "kept"
     assert "is not empty" in capsys.readouterr().err
     assert run("dit", tmp_path / "a.pth", tmp_path / "model", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("write", [checkpoint.write, directory.write_tensors])
+def test_a_full_disk_is_told_by_name(tmp_path, write):
+    """Of PyTorch's own error, and of safetensors', which are no OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # bytes of a file
+    try:
+        with pytest.raises(OSError, match=f"{tmp_path / 'a.pth'} could not be written: [^\n]+$"):
+            write(tmp_path / "a.pth", {"weight": np.zeros(5000, np.float32)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_home_is_where_it_is(tmp_path, monkeypatch):

@@ -289,6 +289,8 @@ def test_command_line_says_what_is_wrong(two_models, tmp_path):
         main([*files, "--name", "A"])
     with pytest.raises(ValueError, match="no protocol 'lsia'"):
         main([*files, "--truth", str(folder), "--split", "val", "--protocols", "lsia"])
+    with pytest.raises(ValueError, match="--bootstrap is -1; expected 0 or more resamples"):
+        main([*files, "--bootstrap=-1"])
     with pytest.raises(ValueError, match="no split 'test'"):
         main([*files, "--truth", str(folder), "--split", "test"])
     with pytest.raises(

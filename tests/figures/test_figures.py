@@ -93,7 +93,10 @@ def test_columns_are_called_as_in_the_paper(tmp_path):
 def test_two_models_of_one_method_are_told_apart(models, tmp_path):
     write_model(tmp_path / "again")
     asked = answers.examples(
-        answers.open_source("shapes", "val", source="", cache_dir="", size=64, length=2), count=1
+        answers.open_source(
+            "shapes", "val", source=tmp_path, cache_dir=tmp_path, size=64, length=2
+        ),
+        count=1,
     )
     chosen = [Named(models / "ldit", None), Named(tmp_path / "again", None)]
     found = answers.columns(chosen, asked)

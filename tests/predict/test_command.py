@@ -1,5 +1,6 @@
 """`--mode=predict`, as people call it."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -230,6 +231,16 @@ def test_answers_of_others_are_not_gone_on_with(model, photos, tmp_path, monkeyp
     (line,) = lines_of(out)
     sums = json.loads((other / "manifest.json").read_text())["files"]["model.safetensors"]
     assert line["model"] == sums["sha256"][:16]
+
+
+def test_what_was_not_written_is_not_said_to_be_kept(model, photos, tmp_path, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(outputs, "save", full)
+    with pytest.raises(OSError, match="No space left on device: .*/out'"):
+        command.predict(model, tmp_path / "out", images=[str(photos)], texts=TEXTS)
+    assert capsys.readouterr().out == ""
 
 
 def test_one_process_writes_into_a_folder(model, photos, tmp_path):

@@ -156,7 +156,7 @@ def test_a_run_records_its_leaks(mixed, tmp_path, capsys):
     config = mixed(eval_splits=splits, weights=(1.0, 2.0))
     loop.train(config, tmp_path)
     said = capsys.readouterr().out
-    assert "refcocog(umd)/train" in said and "left out of the training data" in said
+    assert "refcocog(umd)/train" in said and "Left out of the training data: 4 referents" in said
     with loop.Checkpoints(tmp_path, config.checkpoint) as checkpoints:
         meta = checkpoints.meta(checkpoints.latest())
     assert meta["leaks"]["dropped_referents"] == 4
