@@ -26,7 +26,8 @@ PROMPTS = dict(
 
 
 def read(folder):
-    return {p: np.asarray(v) for p, v in directory.read_contents(folder / "model").tensors.items()}
+    found = directory.read_contents(folder / "model_final").tensors
+    return {path: np.asarray(value) for path, value in found.items()}
 
 
 @pytest.fixture(scope="module")
