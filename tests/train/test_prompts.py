@@ -49,6 +49,7 @@ def test_scores_of_every_way_of_pointing(run):
     assert {"train/first_iou", "train/last_iou", "train/loss"} <= metrics[0].keys()
 
 
+@pytest.mark.proof
 def test_a_stopped_run_goes_on_bit_for_bit(run, tmp_path):
     """Points and boxes are drawn from the step's number."""
     short = PROMPTS | dict(optim__max_steps=2)
