@@ -11,7 +11,7 @@ from closeness import assert_close
 from small_models import PLAIN, architecture, random_params
 
 from dit_jax.models import params as parameters
-from dit_jax.models.mask_decoder import EVERY
+from dit_jax.models.mask_decoder import EVERY, SEVERAL, SINGLE
 from dit_jax.models.prompting import Answering, Prompts, nothing
 from dit_jax.train import clicks, interactive
 
@@ -96,16 +96,23 @@ def test_rows_of_different_prompts_equal_decode():
     points = np.float32([[[0, 0]], [[12, 33]], [[15, 20]]])
     labels, given = np.int32([[0], [1], [0]]), np.array([[False], [True], [True]])
     prompts = Prompts(points, labels, given, boxes, np.array([True, False, True]))
-    whole, small, iou = jax.jit(lambda e: Answering(model, e)(prompts, wanted=EVERY))(embedding)
-    for row, alone in enumerate(
-        (
-            dict(boxes=boxes[:1]),
-            dict(points=(points[1:2], labels[1:2])),
-            dict(points=(points[2:], labels[2:]), boxes=boxes[2:]),
-        )
-    ):
-        for multimask, wanted in ((False, slice(0, 1)), (True, slice(1, 4))):
-            said = model.decode(embedding[row : row + 1], **alone, multimask=multimask)
+    alone = (
+        dict(boxes=boxes[:1]),
+        dict(points=(points[1:2], labels[1:2])),
+        dict(points=(points[2:], labels[2:]), boxes=boxes[2:]),
+    )
+
+    @jax.jit
+    def answers(embedding):
+        rows = [
+            [model.decode(embedding[i : i + 1], **prompt, multimask=m) for m in (False, True)]
+            for i, prompt in enumerate(alone)
+        ]
+        return Answering(model, embedding)(prompts, wanted=EVERY), rows
+
+    (whole, small, iou), rows = answers(embedding)
+    for row, kinds in enumerate(rows):
+        for wanted, said in zip((SINGLE, SEVERAL), kinds, strict=True):
             assert_close(small[row, wanted], said.low_res_logits[0], f"row {row}")
             assert_close(whole[row, wanted], said.logits[0], f"row {row}")
             assert_close(iou[row, wanted], said.iou[0], f"row {row}")
@@ -115,9 +122,16 @@ def test_first_round_is_the_best_of_three_or_a_box():
     model, embedding = sam()
     truth = masks()
     start = interactive.starting(jax.random.split(KEY)[0], truth, rounds=0)
-    answering = Answering(model, embedding)
-    whole, _, predicted = map(np.asarray, answering(start, wanted=EVERY))
-    each = np.asarray(interactive.mask_losses(whole, jnp.float32(truth)))
+
+    @jax.jit
+    def measured(embedding):
+        answering = Answering(model, embedding)
+        whole, _, predicted = answering(start, wanted=EVERY)
+        each = interactive.mask_losses(whole, jnp.float32(truth))
+        metrics = interactive.prompt_losses(answering, jnp.float32(truth), KEY, rounds=0)
+        return whole, predicted, each, metrics["loss"]
+
+    whole, predicted, each, loss = map(np.asarray, measured(embedding))
     pairs = zip(whole, np.asarray(truth), strict=True)
     found = np.array([[_iou(one > 0, mask) for one in row] for row, mask in pairs])
     errors = (predicted - found) ** 2
@@ -127,8 +141,7 @@ def test_first_round_is_the_best_of_three_or_a_box():
         each[i, 0] + errors[i, 0] if box else each[i, 1:].min() + errors[i, 1:].mean()
         for i, box in enumerate(boxed)  # the last row has no object
     ]
-    metrics = interactive.prompt_losses(answering, jnp.float32(truth), KEY, rounds=0)
-    assert float(metrics["loss"]) == pytest.approx(np.mean(rows), rel=1e-5)
+    assert float(loss) == pytest.approx(np.mean(rows), rel=1e-5)
 
 
 def test_rounds_correct_and_add_up():
