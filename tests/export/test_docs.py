@@ -76,16 +76,18 @@ def run(command, place):
     assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
+# What is in a command → the package without which it is not run; `make onnx` has the first.
+NEEDS = {"onnx": "jax2onnx", ".pth": "torch"}
+
+
 def test_every_command(place, monkeypatch):
-    """In the page's order; ONNX where its packages are, which `make onnx` sees to."""
+    """In the page's order; those of `NEEDS` where its packages are."""
     monkeypatch.chdir(place)
     found = commands("deploy.md") + commands("model-card.md")
     assert len(found) >= 8
     for command in found:
-        needs_onnx = "onnx" in command
-        if command.startswith("make ") or (
-            needs_onnx and importlib.util.find_spec("jax2onnx") is None
-        ):
+        needs = [package for word, package in NEEDS.items() if word in command]
+        if command.startswith("make ") or not all(map(importlib.util.find_spec, needs)):
             continue
         run(command, place)
     whole, pack = place / "models/street", place / "packs/street"
