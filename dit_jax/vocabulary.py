@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 VOCAB, WHOLE, CONFIG = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
+ADDED = "added_tokens.json"  # as transformers writes it beside vocab.txt
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PADDED = 1024  # rows of a table without a word piece: some are filled up to a round number
 NORMALIZER = {  # Hugging Face's two names for one fact: beside the tokenizer, and in it
@@ -27,9 +28,20 @@ NORMALIZER = {  # Hugging Face's two names for one fact: beside the tokenizer, a
 }
 # What a `tokenizer.json` has to say, as BERT's does.
 WHOLE_MUST = {
-    "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"},
+    "model": {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    },
     "normalizer": {"type": "BertNormalizer"},
     "pre_tokenizer": {"type": "BertPreTokenizer"},
+}
+# What a `tokenizer_config.json` has to say, if it says it.
+CONFIG_MUST = {
+    **{f"{token.strip('[]').lower()}_token": (token, None) for token in SPECIAL[:4]},
+    "do_basic_tokenize": (True,),
+    "never_split": (None, []),
 }
 # Classes that cut words as BERT's does, without "Tokenizer" and "TokenizerFast".
 SAME_CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert", "PreTrained", "TokenizersBackend")
@@ -79,12 +91,13 @@ def read(path: Path) -> Vocabulary:
         raise ValueError(f"{path}: no such vocabulary file; expected BERT's vocab.txt.")
     said = _config(path.with_name(CONFIG))
     whole = path if path.suffix == ".json" else path.with_name(WHOLE)
-    pieces = {}
-    if path == whole or ("do_lower_case" not in said and whole.is_file()):
-        pieces, inside = _whole(whole)
+    pieces, inside = _whole(whole) if whole.is_file() else ({}, {})
+    if path == whole or "do_lower_case" not in said:
         said = inside | said
     if path != whole:
-        pieces = _lines(path)
+        theirs, pieces = pieces, _lines(path)
+        if theirs and theirs != pieces:
+            raise ValueError(f"{path} and {whole} have other word pieces; keep the right one.")
     _check(path, pieces)
     guessed = "do_lower_case" not in said
     if guessed:
@@ -121,7 +134,7 @@ def _lines(path: Path) -> dict[str, int]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text; expected one word piece per line.") from error
     # Not `splitlines`, which ends lines at U+2028 and others: bert-base-chinese has such pieces.
-    return {piece: i for i, piece in enumerate(text.removesuffix("\n").split("\n"))}
+    return {piece: i for i, piece in enumerate(text.rstrip("\n").split("\n"))}
 
 
 def _check(path: Path, pieces: dict[str, int]) -> None:
@@ -162,20 +175,37 @@ def _whole(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     if broken := [piece for piece in pieces if "\n" in piece or "\r" in piece]:
         raise ValueError(f"{path} has the word piece {broken[0]!r}; expected no line end in one.")
     _check_added(path, (token["content"] for token in said.get("added_tokens") or ()))
+    _check_ends(path, said.get("post_processor"))
     return pieces, _spelling(path, parts["normalizer"], {v: k for k, v in NORMALIZER.items()})
 
 
 def _config(path: Path) -> dict[str, Any]:
     """What a `tokenizer_config.json` says of spelling; nothing where there is none."""
+    if (beside := path.with_name(ADDED)).is_file():
+        _check_added(beside, _json(beside))
     if not path.is_file():
         return {}
     said = _json(path)
+    for key, allowed in CONFIG_MUST.items():
+        value = said.get(key, allowed[0])
+        if (value.get("content") if isinstance(value, dict) else value) not in allowed:
+            raise ValueError(f"{path} says {key} {value!r}; expected {allowed[0]!r}.")
     kind = said.get("tokenizer_class") or "Bert"
     if kind.removesuffix("Fast").removesuffix("Tokenizer") not in SAME_CLASSES:
         raise ValueError(f"{path} says tokenizer_class {kind!r}; expected BertTokenizer.")
     added = said.get("added_tokens_decoder") or {}
     _check_added(path, (token["content"] for token in added.values()))
     return _spelling(path, said, {name: name for name in NORMALIZER})
+
+
+def _check_ends(path: Path, said: Any) -> None:
+    """Every text is read between [CLS] and [SEP], whatever a `tokenizer.json` adds."""
+    if not isinstance(said, dict) or said.get("type") == "BertProcessing":
+        return
+    single = said.get("single") if isinstance(said.get("single"), list) else []
+    parts = [one.get("id") for part in single if isinstance(part, dict) for one in part.values()]
+    if said.get("type") != "TemplateProcessing" or parts != ["[CLS]", "A", "[SEP]"]:
+        raise ValueError(f"{path}: its post_processor is not BERT's; expected [CLS] A [SEP].")
 
 
 def _spelling(path: Path, said: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

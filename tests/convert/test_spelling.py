@@ -149,6 +149,9 @@ def changed(key, value):
         (changed("model.vocab", ["a"]), "leaves rows without a word piece"),
         (changed("normalizer.lowercase", "no"), "says lowercase 'no'; expected true or false"),
         (changed("added_tokens", [{"content": "<obj>"}]), "adds the token '<obj>' to BERT's"),
+        (changed("model.max_input_chars_per_word", 9), "max_input_chars_per_word is 9; expected"),
+        (changed("post_processor.single", [{"Sequence": {"id": "A"}}]), "expected .CLS. A .SEP."),
+        (changed("post_processor.type", "RobertaProcessing"), "its post_processor is not BERT's"),
     ],
 )
 def test_a_tokenizer_that_is_not_berts(tmp_path, change, message):
@@ -167,12 +170,42 @@ def test_a_tokenizer_that_is_not_berts(tmp_path, change, message):
         ({"do_lower_case": None}, "says do_lower_case None; expected true or false"),
         ({"tokenizer_class": "BertJapaneseTokenizer"}, "says tokenizer_class 'BertJapanese"),
         ({"added_tokens_decoder": {"9": {"content": "<obj>"}}}, "adds the token '<obj>'"),
+        ({"cls_token": "<s>"}, "says cls_token '<s>'; expected '.CLS.'"),
+        ({"unk_token": {"content": "<unk>"}}, "says unk_token {'content': '<unk>'}; expected"),
+        ({"do_basic_tokenize": False}, "says do_basic_tokenize False; expected True"),
+        ({"never_split": ["cups"]}, "says never_split .'cups'.; expected None"),
         ([], "is no JSON object"),
     ],
 )
 def test_a_config_that_says_something_else(tmp_path, config, message):
     with pytest.raises(ValueError, match=message):
         vocabulary.read(write(tmp_path, CASED, config))
+
+
+def test_other_files_beside_a_vocabulary(tmp_path):
+    """Words in other rows than transformers would look them up in, and words of somebody's own."""
+    path = write(tmp_path, CASED, {"do_lower_case": False})
+    vocabulary.read(path)
+    theirs = transformers.BertTokenizerFast(str(path))
+    whole = json.loads(theirs.backend_tokenizer.to_str())
+    (tmp_path / WHOLE).write_text(json.dumps(whole))
+    vocabulary.read(path)
+    rows = whole["model"]["vocab"]
+    rows["[MASK]"], rows["[SEP]"] = rows["[SEP]"], rows["[MASK]"]
+    (tmp_path / WHOLE).write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=r"vocab.txt and .*tokenizer.json have other word pieces"):
+        vocabulary.read(path)
+    (tmp_path / WHOLE).unlink()
+    (tmp_path / "added_tokens.json").write_text('{"[MASK]": 4, "<obj>": 99}')
+    with pytest.raises(ValueError, match=r"added_tokens.json adds the token '<obj>' to BERT's"):
+        vocabulary.read(path)
+
+
+def test_empty_lines_at_the_end_are_no_pieces(tmp_path):
+    path = write(tmp_path, CASED)
+    size = vocabulary.read(path).size
+    path.write_text(path.read_text(encoding="utf-8") + "\n\n", encoding="utf-8")
+    assert vocabulary.read(path).size == size
 
 
 def test_what_is_no_json(tmp_path):
