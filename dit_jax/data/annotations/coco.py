@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+from dit_jax.data.annotations.fields import whole
 from dit_jax.data.annotations.strict_json import UNREADABLE
 from dit_jax.data.entries import Annotations, Box, Entry, Note, Reading, Segmentation
 
@@ -289,7 +290,7 @@ def _file_name(record: dict[str, Any]) -> str:
 def _object(record: dict[str, Any]) -> Object:
     segmentation = field(record, "segmentation", list | dict)
     boxes = (_box(record["bbox"]),) if "bbox" in record else ()
-    crowd = record.get("iscrowd") in (1, True)
+    crowd = whole(record.get("iscrowd")) in (1, True)
     return Object(field(record, "image_id", int), segmentation, boxes, crowd)
 
 

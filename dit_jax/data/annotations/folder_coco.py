@@ -165,7 +165,7 @@ def _annotation(
         boxes=claimed,
         expressions=expressions,
         ann_ids=(identity,) if isinstance(identity, int) else (),
-        crowd=values.get("iscrowd") in (1, True),
+        crowd=fields.whole(values.get("iscrowd")) in (1, True),
     )
 
 
@@ -177,10 +177,9 @@ def _meant(
     Detectors' annotations have a box and no segmentation, or an empty one: the box is meant. Beside
     a segmentation, a box is only compared with it.
     """
-    shape, boxes = (
-        values.get("segmentation"),
-        {key: values[key] for key in BOXES if values.get(key)},
-    )
+    shape, boxes = values.get("segmentation"), {k: values[k] for k in BOXES if values.get(k)}
+    if isinstance(shape, list) and not any(part != [] for part in shape):
+        shape = []
     key = fields.sole(boxes, BOXES) if boxes else None
     if shape:
         return _shape(shape, units=units), _claimed(key, boxes, mistakes, units=units)

@@ -18,7 +18,7 @@ def polygon(value: Any, key: str, *, units: str) -> list[list[float]]:
     """Parts [x0, y0, x1, y1, …], one or a list of them; `masks.broken_parts` counts numbers."""
     parts = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
     for part in parts:
-        if not isinstance(part, list) or not part or not all(map(fields.is_number, part)):
+        if not isinstance(part, list) or not all(map(fields.is_number, part)) or parts == [[]]:
             raise Mistake(
                 f"{key!r} is {shown(value)}; expected numbers [x0, y0, x1, y1, …] or a list of"
                 " such lists."

@@ -26,6 +26,7 @@ from dit_jax.data.pixels import (
     ImageStore,
     Size,
     depth,
+    far_ends,
     frame,
     looks_like_corners,
     open_images,
@@ -39,6 +40,7 @@ __all__ = ["Problem", "Report", "check"]
 
 T = TypeVar("T")
 READERS = 8  # pictures that are read at once
+MANY = 20  # shapes of which some reach farther, where their numbers are pixels
 SPLIT_NAME = re.compile(r"train|val|test\w*")
 
 
@@ -79,7 +81,10 @@ def check(
         seen, found = _pictures(annotations, entries, progress=progress)
         problems += found
     problems += _unknown_masks(annotations.dataset, entries)
-    problems += _corners(annotations.dataset, entries, seen)
+    problems += [
+        *_corners(annotations.dataset, entries, seen),
+        *_shares(annotations.dataset, entries, seen),
+    ]
     for entry in _bar(entries, "masks", progress):
         problems += mask_problems(entry, _size(entry, seen))
     return Report(
@@ -285,6 +290,24 @@ def _corners(dataset: str, entries: Sequence[Entry], seen: dict[str, Seen]) -> I
             " or box_xywh."
         )
         yield Problem("boxes that look like corners", True, dataset, text)
+
+
+def _shares(dataset: str, entries: Sequence[Entry], seen: dict[str, Seen]) -> Iterator[Problem]:
+    """A data set whose shapes are all within 0 … 100, or 1000, of pictures that are far larger:
+    annotation tools write percents, language models per mille."""
+    farthest, sides = [], []
+    for entry in entries:
+        size, ends = _size(entry, seen), [max(end) for end in far_ends(entry)]
+        if entry.image_id is None and entry.units == "pixel" and size and ends:
+            farthest.append(max(ends))
+            sides.append(min(size))
+    for whole in (100, 1000):
+        if len(sides) >= MANY and whole / 2 < max(farthest) <= whole and min(sides) >= 2 * whole:
+            text = (
+                f"all {len(sides):,} polygons and boxes lie within 0 … {whole}, and no picture has"
+                f" a side below {min(sides)} pixels: are they shares of {whole}? Pixels are meant."
+            )
+            yield Problem("shapes that look like shares", False, dataset, text)
 
 
 def _unchecked(

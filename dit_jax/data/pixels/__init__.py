@@ -7,7 +7,7 @@ canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads 
 
 from dit_jax.data.pixels import pictures, run_lengths
 from dit_jax.data.pixels.decode import decode_image, depth
-from dit_jax.data.pixels.frames import Frame, frame
+from dit_jax.data.pixels.frames import Frame, far_ends, frame
 from dit_jax.data.pixels.masks import (
     MARGIN,
     broken_parts,
@@ -58,6 +58,7 @@ __all__ = [
     "decode_image",
     "depth",
     "entry_mask",
+    "far_ends",
     "frame",
     "header",
     "in_pixels",

@@ -46,7 +46,7 @@ def _fits(entry: Entry, size: Size) -> bool:
     height, width = size
     if any(claimed != size for claimed in _claimed(entry)):
         return False
-    places = list(_places(in_pixels(entry, height=height, width=width)))
+    places = list(far_ends(in_pixels(entry, height=height, width=width)))
     return all(x <= width + MARGIN and y <= height + MARGIN for x, y in places)
 
 
@@ -61,7 +61,7 @@ def _claimed(entry: Entry) -> Iterator[Size]:
             yield found[1]
 
 
-def _places(entry: Entry) -> Iterator[tuple[float, float]]:
+def far_ends(entry: Entry) -> Iterator[tuple[float, float]]:
     """The far ends of polygons and boxes."""
     for x, y, width, height in entry.boxes:
         yield x + width, y + height

@@ -104,7 +104,8 @@ def _values(image: Image.Image, bits: int) -> Values:
         if not np.ptp(colour, axis=(0, 1)).any():
             return Values(alpha, alpha, None, palette=False)
         colour = colour * (alpha > 0)[..., None]  # transparent is outside
-    if _spread(colour) <= NEARLY:
+    spread = _spread(colour)  # of small numbers, those of panoptic masks, it tells objects apart
+    if spread == 0 or (spread <= NEARLY and colour.max() >= SPAN):
         return Values(colour[..., 0], colour[..., 0], None, palette=False)
     labels = _packed(colour)
     return Values(labels, None, {one: one for one, _ in _counted(labels)}, palette=False)
@@ -178,9 +179,10 @@ def _object(found: Values, low: int, high: int) -> int:
     """Which of two labels is the object: what is not black, else the higher number."""
     if found.colours is None:
         return high
-    black = [max(found.colours[one].to_bytes(3)) <= NEARLY for one in (low, high)]
-    if black[0] != black[1]:
-        return high if black[0] else low
+    for darkest in (0, NEARLY):
+        black = [max(found.colours[one].to_bytes(3)) <= darkest for one in (low, high)]
+        if black[0] != black[1]:
+            return high if black[0] else low
     if not found.palette:
         raise ValueError(
             f"has two colours, neither of them black ({_listed(found)}); write which one is meant:"

@@ -128,14 +128,22 @@ def test_referents_without_a_sentence_vanish_with_a_remark(root, tmp_path, sente
     assert any("referents without a sentence" in one for one in records.manifest(path)["remarks"])
 
 
-def crowded(root):
+def crowded(root, iscrowd=1):
     """The second object of picture 1 becomes a crowd, as COCO writes one."""
     file = root / "grefcoco/instances.json"
     instances = json.loads(file.read_text())
     (crowd,) = (thing for thing in instances["annotations"] if thing["id"] == 101)
     counts = [HEIGHT * (WIDTH - 4), 2 * HEIGHT, 2 * HEIGHT]
-    crowd.update(iscrowd=1, segmentation={"size": [HEIGHT, WIDTH], "counts": counts})
+    crowd.update(iscrowd=iscrowd, segmentation={"size": [HEIGHT, WIDTH], "counts": counts})
     file.write_text(json.dumps(instances))
+
+
+@pytest.mark.parametrize("iscrowd", [1, "1", 1.0, True])
+def test_a_crowd_in_another_form(root, iscrowd):
+    crowded(root, iscrowd)
+    write(root, record(7, [100, 101]), record(8, [100]))
+    found = grefer.read("unc", source=root).splits["train"]
+    assert [entry.crowds for entry in found] == [(False, True), ()]
 
 
 def masks(path, split):

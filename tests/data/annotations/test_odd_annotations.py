@@ -55,6 +55,8 @@ UNDERSTOOD = {
         "'bbox' is [0, 0, 0, 0]; expected",
     ),
     "a box of text beside a polygon": ([annotation(3, bbox="x")], {}, "The segmentation is meant."),
+    "an empty part beside a polygon": ([annotation(3, segmentation=[*SQUARE, []])], {}, ""),
+    "an empty part beside a box": ([annotation(3, segmentation=[[]])], {}, ""),
     "NaN where nobody looks": ([annotation(3, area="@")], NOT_A_NUMBER, ""),
     "infinity where nobody looks": ([annotation(3, area="@@")], NOT_A_NUMBER, ""),
     "a number of 400 digits": ([annotation(3, score=10**400)], {}, ""),
@@ -194,6 +196,13 @@ def test_a_file_that_is_left_out_altogether_is_an_error(tmp_path):
     (tmp_path / "train.json").write_text('{"images": [')
     with pytest.raises(ValueError, match="^train.json: not JSON"):
         folder.read(tmp_path, skip=True)
+
+
+@pytest.mark.parametrize("iscrowd", [1, "1", 1.0, True])
+def test_a_crowd_in_another_form(tmp_path, iscrowd):
+    coco(tmp_path, annotation(3, iscrowd=iscrowd), annotation(4, iscrowd="0"))
+    kept = folder.read(tmp_path).splits["train"]
+    assert [entry.crowds for entry in kept] == [(), (), (True,), ()]
 
 
 def test_a_crowd_of_an_own_file_counts_or_is_left_out(tmp_path):

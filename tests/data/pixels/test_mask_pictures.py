@@ -69,6 +69,8 @@ EVIDENT = {  # two values: nothing is said
     "16 bits, 0 and 65535": OBJECT.astype(np.uint16) * 65535,
     "grey as colours": painted((255, 255, 255), 0),
     "red on black": painted((255, 0, 0), 0),
+    "a number in red": painted((1, 0, 0), 0),
+    "a number in green": painted((0, 1, 0), 0),
     "nearly black in a palette": indices(OBJECT, [0, 0, 3, 255, 255, 255]),
     "labels in a palette": indices(OBJECT, VOC),
     "a palette of white and black": indices(~OBJECT, [255, 255, 255, 0, 0, 0]),
@@ -119,6 +121,10 @@ REFUSED = {
     "three colours": (
         np.where(RING[..., None], 200, painted((255, 0, 0), 0)),
         'has 3 values: "#000000" (3,520 px), "#ff0000" (400 px), "#c8c8c8" (176 px);',
+    ),
+    "numbers in red and green, as panoptic masks have them": (
+        np.where(RING[..., None], (0, 1, 0), painted((1, 0, 0), 0)),
+        'has 3 values: "#000000" (3,520 px), "#010000" (400 px), "#000100" (176 px);',
     ),
     "a photograph": (PHOTOGRAPH, " values: "),
     "a photograph, cut out": (transparent(PHOTOGRAPH), " values: "),
