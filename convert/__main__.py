@@ -205,7 +205,7 @@ def _blocks(text: str) -> tuple[int, ...]:
     words = [] if text == "none" else text.split(",")
     if not all(word.strip().isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} is neither numbers as in 2,5,8,11 nor none")
-    return tuple(map(int, words))
+    return tuple(sorted(set(map(int, words))))
 
 
 def _vocab(given: Path | None, source: Path, bert: Bert) -> Path | None:

@@ -107,7 +107,8 @@ def array(value: Any, *, name: str) -> np.ndarray:
         value = (value.float() if value.is_floating_point() else value).numpy()
     if value.dtype.kind not in "fiub":
         raise ValueError(f"{name} is of type {value.dtype}; expected real numbers.")
-    return value.astype(np.float32 if value.dtype.kind == "f" else np.int64, copy=False)
+    with np.errstate(over="ignore"):  # `transfer.fill` names what becomes infinite
+        return value.astype(np.float32 if value.dtype.kind == "f" else np.int64, copy=False)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -51,6 +51,15 @@ def test_values_that_are_none(tmp_path, capsys, kind):
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["f8", "f2"])
+def test_numbers_that_are_none_without_pytorch(tmp_path, capsys, kind):
+    huge = np.full(SAM[KERNEL].shape, 1e300 if kind == "f8" else np.inf, kind)
+    save_file(SAM | {KERNEL: huge}, tmp_path / "a.safetensors")
+    assert run("sam", tmp_path / "a.safetensors", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "not finite real numbers: image_encoder" in said and said.count("\n") == 1
+
+
 SHAPES = {
     "no channels": ({"image_encoder.blocks.0.attn.rel_pos_h": (5, 0)}, "its tables' 0 channels"),
     "no rows": ({"image_encoder.blocks.0.attn.rel_pos_h": (0, 16)}, "of another shape"),
