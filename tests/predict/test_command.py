@@ -11,7 +11,6 @@ import pytest
 from command_line import launched
 from PIL import Image
 from pycocotools import mask as rle
-from quickly import compiled_quickly
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
@@ -21,12 +20,6 @@ from dit_jax.predict import command, outputs, pairs
 from dit_jax.predict.outputs import Outputs
 
 TEXTS = ["the red star", "the large square"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    with compiled_quickly(programs):
-        yield
 
 
 @pytest.fixture(scope="module")
