@@ -1,5 +1,6 @@
 """SAM's own prompts, trained, stopped, continued, scored and used."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,10 +9,13 @@ from runs import config_of
 
 from dit_jax import Segmenter, load
 from dit_jax.config import Config
-from dit_jax.configs import mini_sam
+from dit_jax.configs import mini_sam, own_data
 from dit_jax.data import shapes
 from dit_jax.eval.protocols import CLICKS
+from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.train import loop, scoring
+from dit_jax.train.model import check_architecture
+from dit_jax.variants import BACKBONES
 from dit_jax.weights import directory
 
 PROMPTS = dict(
@@ -97,6 +101,20 @@ def test_the_mini_sam_recipe():
     config = Config.from_dict(mini_sam.get_config())
     arch = config.architecture()
     assert arch.bert is None and arch.windowed and set(config.eval.protocols) == set(CLICKS)
+
+
+def test_a_converted_sam_fits_whatever_a_config_says_of_texts():
+    config = own_data.get_config("ldit_vit_b")  # as docs/prompts.md has it: the row's `text_layer`
+    config.model.task = "prompts"
+    config.eval.update(protocols=("click3",), best="click3")
+    wanted = Config.from_dict(config).architecture()
+    plain = dict(bert=None, injection=Injection.NONE, windowed=True, image_size=1024)
+    sam = Architecture(BACKBONES["vit_b"], **plain)
+    assert sam.text_layer != wanted.text_layer
+    check_architecture(sam, wanted, folder="models/sam")
+    with pytest.raises(ValueError, match="decoder_depth: 4 → 2"):
+        other = dataclasses.replace(sam, decoder_depth=4)
+        check_architecture(other, wanted, folder="models/sam")
 
 
 @pytest.mark.parametrize(
