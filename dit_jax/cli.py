@@ -15,8 +15,8 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
 `--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
 `--mode=export` hands it on. `python launch.py MODE …` is the same, and so is, installed, `dit-jax
-MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare` and `score` are
-`python -m dit_jax.figures`, `dit_jax.data.prepare` and `dit_jax.eval.score`.
+MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare`, `score` and
+`push` are `python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
 """
 
 import dataclasses

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from environments import made_of, said_to_need
+from exporting import BERT, SMALL, TEXTS, VIT, drawn, made_of, random_params, runner, said_to_need
 from PIL import Image
 from places import ROOT
-from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.data.tokenizer import Tokenizer

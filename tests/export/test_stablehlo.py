@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import launched
-from environments import made_of, said_to_need
+from exporting import BERT, SMALL, TEXTS, VIT, drawn, made_of, random_params, runner, said_to_need
 from jax import export as jax_export
 from PIL import Image
 from quickly import environment
 from runs import compiling_once
-from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 from small_models import some
 
 import dit_jax
