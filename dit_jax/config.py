@@ -42,16 +42,8 @@ RANGES: tuple[Range, ...] = (
             *("data.train_limit", "data.eval_limit", "data.workers"),
             *("optim.warmup_epochs", "optim.epochs", "optim.max_steps", "optim.clip"),
             *("eval.every_epochs", "eval.every_steps", "checkpoint.every_steps"),
-            *(
-                "train.minutes",
-                "train.pictures",
-                "eval.bootstrap",
-                "probe.limit",
-                "probe.seed",
-                "seed",
-            ),
-            *("optim.presence_weight", "optim.iou_weight"),
-            "optim.rounds",
+            *("train.minutes", "train.pictures", "eval.bootstrap", "probe.limit", "probe.seed"),
+            *("optim.presence_weight", "optim.iou_weight", "optim.rounds", "seed"),
         ),
     ),
     ("from 0 to below 1", lambda x: 0 <= x < 1, ("optim.ema", "data.shapes.absent")),
@@ -60,7 +52,8 @@ RANGES: tuple[Range, ...] = (
         lambda xs: len(xs) == 2 and all(0 <= x < 1 for x in xs),
         ("optim.betas",),
     ),
-    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.presence_threshold")),
+    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.false_alarm")),
+    ("between 0 and 1", lambda x: x is None or 0 < x < 1, ("eval.presence_threshold",)),
     ("from 0 to 1", lambda x: 0 <= x <= 1, ("optim.click_share",)),
 )
 
@@ -191,7 +184,10 @@ class Eval:
     best: str  # the protocol whose oIoU on the first split decides which checkpoint is best
     batch_size: int
     threshold: float  # on the probability of a pixel, in the protocols that leave it open
-    presence_threshold: float  # on the probability that anything is meant (protocol "gres")
+    # On the probability that anything is meant (protocol "gres"); None: what the model's directory
+    # was calibrated to, else 0.5.
+    presence_threshold: float | None
+    false_alarm: float  # share of absent expressions that get a mask: what `calibrate` promises
     bootstrap: int  # resamples of the pictures for the 95 % intervals; 0 = no intervals
     predictions: bool  # also write every predicted mask to <workdir>/predictions/*.jsonl
     every_epochs: float  # 0 = not by epochs
