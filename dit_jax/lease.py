@@ -193,7 +193,7 @@ def _age(path: Path) -> float | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The record; {} where it is none, as while it is being written; None where there is no file."""
+    """The record; {} where it is none, as while it is written; None where there is no file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
