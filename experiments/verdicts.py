@@ -1,4 +1,4 @@
-"""What the paper claims, and whether the miniature's runs bear it out: tables for docs/miniature.md.
+"""The paper's claims, and whether the miniature bears them out: tables for docs/miniature.md.
 
     python -m experiments.verdicts
 

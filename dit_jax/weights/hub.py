@@ -50,7 +50,7 @@ def parse(named: str | os.PathLike) -> Name | None:
 def local(named: str | os.PathLike) -> Path:
     """The file or folder that is meant: a path as it is, a name on the hub as its copy here.
 
-    `~` is the user's folder. A bare name that is no path here may be one of `SHIPPED`; `org/name` is
+    `~` is the user's folder. A bare name that is no path may be one of `SHIPPED`; `org/name` is
     then taken as a name on the hub, and that is said. Raises ValueError, OSError or
     ModuleNotFoundError, in a sentence, where there is nothing to have.
     """
