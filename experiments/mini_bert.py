@@ -48,7 +48,7 @@ class MaskedWords(nnx.Module):
     def __call__(self, ids: Int[Array, "b l"], mask: Int[Array, "b l"]) -> Float[Array, "b l v"]:
         x = self.norm(gelu(self.transform(self.encoder(ids, mask))))
         table = self.encoder.embeddings.word_embeddings.embedding[...]
-        return x @ table.T + self.bias[...]
+        return x @ table.T + self.bias[...][None, None]
 
 
 def sentences(split: str, count: int) -> list[str]:
