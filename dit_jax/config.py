@@ -90,6 +90,7 @@ class Model:
     decoder_depth: int | None
     text_encoder: str | None  # a row of `variants.TEXT_ENCODERS`, or a BERT: its config decides
     freeze: tuple[str, ...] | None  # of "image_encoder", "text_encoder"
+    inject_from: int  # the first block that text enters; 0 = the paper
     text_layer: int
     text_tokens: int
     presence: bool  # also learn to say that nothing is meant: gRefCOCO and the like
@@ -337,13 +338,15 @@ class Config:
 
     def architecture(self) -> Architecture:
         """The model that this run trains."""
-        names = ("text_layer", "text_tokens", "presence", "image_size", "mask_padding", "dtype")
+        names = ("inject_from", "text_layer", "text_tokens", "presence", "image_size")
+        names += ("mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
         settings["iou_trained"] = self.optim.iou_weight > 0
         if self.model.text_encoder is not None:
             settings["bert"] = _text_encoder(self.model.text_encoder)
         if self.model.task == "prompts":
             settings |= dict(bert=None, injection=Injection.NONE, presence=False, windowed=True)
+            settings["inject_from"] = 0
             settings["iou_trained"] = True
         arch = variants.architecture(self.variant(), **settings)
         if self.model.vocab_size is None or arch.bert is None:
