@@ -17,7 +17,7 @@ from small_models import PLAIN, write_model
 from dit_jax import Segmenter
 from dit_jax.eval import score
 from dit_jax.eval.prediction_files import encoded, read
-from dit_jax.predict import command, outputs
+from dit_jax.predict import command, outputs, pairs
 from dit_jax.predict.outputs import Outputs
 
 TEXTS = ["the red star", "the large square"]
