@@ -104,7 +104,8 @@ def save(model_dir: Path | str, base_dir: Path | str, out: Path | str) -> Pack:
     """Writes what tells `model_dir` from `base_dir` as a pack; raises as `make` does, and
     FileExistsError if `out` holds anything."""
     noted = manifest.read(Path(model_dir))
-    known = {} if noted is None else dict(license=noted.license, scores=noted.scores)
+    names = ("license", "scores", "calibration")
+    known = {} if noted is None else {name: getattr(noted, name) for name in names}
     with atomic_folder(Path(out)) as folder:
         pack = make(model_dir, base_dir)
         write(pack, folder)
