@@ -73,7 +73,7 @@ def test_roles_that_are_asked_for(tmp_path, capsys, case):
     assert (
         "leave open which blocks attend globally: give --global-blocks" in capsys.readouterr().err
     )
-    for blocks, expected in (("0", (0,)), ("1", (1,)), ("none", ())):
+    for blocks, expected in (("0", (0,)), ("1,1", (1,)), ("none", ())):
         if len(set(rows)) == 1 or expected:
             assert run("sam", source, tmp_path / blocks, f"--global-blocks={blocks}") == 0
             assert directory.read(tmp_path / blocks)[0].vit.global_blocks == expected
