@@ -167,9 +167,13 @@ def tidy(out_dir: Path) -> None:
     before = _before(out_dir)
     if before.is_dir() and not out_dir.exists():
         before.rename(out_dir)
-    unfinished = re.compile(rf"\.{re.escape(out_dir.name)}-[0-9a-f]{{8}}")
+    name, unique = re.escape(out_dir.name), "-[0-9a-f]{8}"
+    # An export writes a model inside of its own unfinished folder, under a lease of its own.
+    unfinished = re.compile(rf"\.{name}{unique}|\.\.{name}{unique}({unique}|\.lease)")
     beside = out_dir.parent.iterdir() if out_dir.parent.is_dir() else ()
     for left in [before, *(path for path in beside if unfinished.fullmatch(path.name))]:
+        if left.is_file():
+            left.unlink()
         shutil.rmtree(left, ignore_errors=True)
 
 

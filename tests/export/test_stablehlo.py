@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -318,6 +320,22 @@ def test_a_model_directory_again(model_dir, tmp_path):
     before, after = (directory.read(folder) for folder in (model_dir, tmp_path / "out"))
     assert before[0] == after[0]
     jax.tree.map(np.testing.assert_array_equal, before[1], after[1])
+
+
+def test_what_a_killed_export_left_goes_with_the_next(model_dir, tmp_path, monkeypatch):
+    here, killed = tmp_path / "here" / "out", tmp_path / "killed" / "out"
+
+    def die(*arguments):
+        shutil.copytree(here.parent, killed.parent)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(directory, "write_tensors", die)
+        formats.export(model_dir, here, form="safetensors")
+    assert len(list(killed.parent.iterdir())) == 4  # two unfinished folders, and their leases
+    os.utime(killed.parent / ".out.lease", (0, 0))
+    formats.export(model_dir, killed, form="safetensors")
+    assert list(killed.parent.iterdir()) == [killed]
 
 
 def test_refusals(model_dir, tmp_path):
