@@ -258,7 +258,16 @@ def test_what_the_command_cannot_do(exported, tmp_path, monkeypatch, picture, te
     sys.modules.pop("from_pillow", None)
 
 
-def test_an_empty_expression(segmenter):
+def test_what_the_runner_cannot_be_asked(segmenter):
+    picture = np.zeros((4, 5, 3), np.uint8)
+    for odd in (picture / 255, picture[..., 0], picture[None], picture[:0], picture[..., :2]):
+        with pytest.raises(ValueError, match=r"array of .*; expected uint8 .H, W, 3.\.$"):
+            segmenter(odd, TEXTS)
+    for texts in ("red", []):
+        with pytest.raises(ValueError, match="expected a list of expressions"):
+            segmenter(picture, texts)
+    with pytest.raises(ValueError, match="surrogates"):
+        segmenter(picture, ["red \ud800"])
     with pytest.raises(ValueError, match="is empty, expected at least one word"):
         segmenter(drawn(20, 20), ["the red circle", " "])
 
