@@ -77,7 +77,8 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
                 best="dit",
                 batch_size=32,
                 threshold=0.35,  # Sec. 4.3
-                presence_threshold=0.5,
+                presence_threshold=placeholder(float),
+                false_alarm=0.05,
                 bootstrap=1000,
                 predictions=False,
                 every_epochs=1.0,
@@ -100,6 +101,7 @@ def model(variant: str, *, text_layer: int, image_size: int) -> dict:
         decoder_depth=placeholder(int),
         text_encoder=placeholder(str),
         freeze=placeholder(tuple),
+        inject_from=0,
         text_layer=text_layer,
         text_tokens=20,
         presence=False,

@@ -1,7 +1,7 @@
 """Train, evaluate, probe, plan, use or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|calibrate|plan] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
     python launch.py --mode=demo [--model=DIR] [--port=8000]
@@ -10,12 +10,13 @@
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
+`--mode=calibrate` chooses when the model in `--model=DIR`, or the run's, says "nothing like that";
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
 `--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
 `--mode=export` hands it on. `python launch.py MODE …` is the same, and so is, installed, `dit-jax
-MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare` and `score` are
-`python -m dit_jax.figures`, `dit_jax.data.prepare` and `dit_jax.eval.score`.
+MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare`, `score` and
+`push` are `python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
 """
 
 import dataclasses
@@ -118,16 +119,14 @@ def train() -> int:
     return 0 if loop.train(settings, workdir, **how) else STOPPED
 
 
-def evaluate() -> None:
-    from dit_jax.train import scoring
+def asked(module: str, name: str) -> Callable[[], None]:
+    """What asks a trained model about the evaluation splits of a config."""
 
-    scoring.score(config(), Path(WORKDIR.value), model_dir=model_dir())
+    def ask() -> None:
+        function = getattr(importlib.import_module(f"dit_jax.train.{module}"), name)
+        function(config(), Path(WORKDIR.value), model_dir=model_dir())
 
-
-def probe() -> None:
-    from dit_jax.train import probing
-
-    probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
+    return ask
 
 
 def predict() -> None:
@@ -166,12 +165,14 @@ def plan() -> None:
     plan.plan(config(), **how, compiled=COMPILE.value)
 
 
+ON_SPLITS = dict(needs=("config", "workdir"), takes=("model",))
 MODES = {
     "train": Mode(
         train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
     ),
-    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
-    "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+    "eval": Mode(asked("scoring", "score"), **ON_SPLITS, joins=True),
+    "probe": Mode(asked("probing", "probe"), **ON_SPLITS),
+    "calibrate": Mode(asked("calibrating", "calibrate"), **ON_SPLITS),
     "predict": Mode(
         predict,
         needs=("model", "out"),

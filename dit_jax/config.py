@@ -60,7 +60,8 @@ RANGES: tuple[Range, ...] = (
         lambda xs: len(xs) == 2 and all(0 <= x < 1 for x in xs),
         ("optim.betas",),
     ),
-    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.presence_threshold")),
+    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.false_alarm")),
+    ("between 0 and 1", lambda x: x is None or 0 < x < 1, ("eval.presence_threshold",)),
     (
         "from 0 to 1",
         lambda x: 0 <= x <= 1,
@@ -89,6 +90,7 @@ class Model:
     decoder_depth: int | None
     text_encoder: str | None  # a row of `variants.TEXT_ENCODERS`, or a BERT: its config decides
     freeze: tuple[str, ...] | None  # of "image_encoder", "text_encoder"
+    inject_from: int  # the first block that text enters; 0 = the paper
     text_layer: int
     text_tokens: int
     presence: bool  # also learn to say that nothing is meant: gRefCOCO and the like
@@ -195,7 +197,10 @@ class Eval:
     best: str  # the protocol whose oIoU on the first split decides which checkpoint is best
     batch_size: int
     threshold: float  # on the probability of a pixel, in the protocols that leave it open
-    presence_threshold: float  # on the probability that anything is meant (protocol "gres")
+    # On the probability that anything is meant (protocol "gres"); None: what the model's directory
+    # was calibrated to, else 0.5.
+    presence_threshold: float | None
+    false_alarm: float  # share of absent expressions that get a mask: what `calibrate` promises
     bootstrap: int  # resamples of the pictures for the 95 % intervals; 0 = no intervals
     predictions: bool  # also write every predicted mask to <workdir>/predictions/*.jsonl
     every_epochs: float  # 0 = not by epochs
@@ -333,13 +338,15 @@ class Config:
 
     def architecture(self) -> Architecture:
         """The model that this run trains."""
-        names = ("text_layer", "text_tokens", "presence", "image_size", "mask_padding", "dtype")
+        names = ("inject_from", "text_layer", "text_tokens", "presence", "image_size")
+        names += ("mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
         settings["iou_trained"] = self.optim.iou_weight > 0
         if self.model.text_encoder is not None:
             settings["bert"] = _text_encoder(self.model.text_encoder)
         if self.model.task == "prompts":
             settings |= dict(bert=None, injection=Injection.NONE, presence=False, windowed=True)
+            settings["inject_from"] = 0
             settings["iou_trained"] = True
         arch = variants.architecture(self.variant(), **settings)
         if self.model.vocab_size is None or arch.bert is None:

@@ -121,6 +121,8 @@ def without(section, key):
         (plain("eval", protocols=("dit", "orignal")), "protocols is 'orignal'; .*nearest: orig"),
         (plain("eval", protocols=()), "eval.protocols is empty; expected some of dit, original"),
         (plain("eval", threshold=1.0), "eval.threshold is 1.0; expected between 0 and 1."),
+        (plain("eval", false_alarm=0.0), "eval.false_alarm is 0.0; expected between 0 and 1."),
+        (plain("eval", presence_threshold=0.0), "presence_threshold is 0.0; expected between"),
         (plain("eval", every_steps=-1), "eval.every_steps is -1; expected 0 or more."),
         (plain("data", eval_limit=-1), "data.eval_limit is -1; expected 0 or more."),
         (plain("data", train_limit=-1), "data.train_limit is -1; expected 0 or more."),

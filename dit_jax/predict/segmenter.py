@@ -36,7 +36,7 @@ from dit_jax.predict.requests import (
 )
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.text_features import shortened
-from dit_jax.weights import directory, hub
+from dit_jax.weights import directory, hub, manifest
 
 CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
 OPEN = 8  # pictures that stay open while others about them may follow
@@ -75,7 +75,7 @@ class Segmenter:
         model_dir: str | os.PathLike,
         *,
         threshold: float | None = None,
-        presence_threshold: float = PRESENCE_THRESHOLD,
+        presence_threshold: float | None = None,
         batch_size: int | None = None,
     ) -> "Segmenter":
         """The model of a directory, trained or converted, or of `hf://org/name` on the hub.
@@ -83,7 +83,8 @@ class Segmenter:
         Args:
           threshold: on the probability of a pixel; 0.35 of a text model (the released code's), 0.5
             of plain SAM (Meta's).
-          presence_threshold: on the probability that anything is meant, for `nothing`.
+          presence_threshold: on the probability that anything is meant, for `nothing`; by default
+            what the directory was calibrated to, else 0.5.
           batch_size: masks that are computed together; by default 8 at 512 pixels, 2 at 1024.
 
         Raises FileNotFoundError or ValueError, in a sentence, where it is no whole model directory.
@@ -91,6 +92,8 @@ class Segmenter:
         model_dir = hub.local(model_dir)
         arch, params = directory.read(model_dir)
         tokenizer = None if arch.bert is None else _tokenizer(model_dir, arch)
+        if presence_threshold is None:
+            presence_threshold = manifest.presence_threshold(model_dir) or PRESENCE_THRESHOLD
         how = dict(presence_threshold=presence_threshold, batch_size=batch_size)
         return Segmenter(arch, params, tokenizer, threshold=threshold, **how)
 
@@ -195,6 +198,7 @@ class Segmenter:
     def replace_params(self, params: Params) -> None:
         """Answer with other parameters of the same architecture from now on, without compiling.
 
+        Thresholds stay; what a presence threshold was calibrated to holds for its own parameters.
         Raises ValueError, and goes on as before, where they are those of another architecture.
         """
         expected = parameters.flatten(parameters.structure(self.arch)[1])

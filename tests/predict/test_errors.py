@@ -7,28 +7,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from quickly import compiled_quickly
 from small_models import PLAIN, architecture, random_params, write_model
 
 from dit_jax import Segmenter
 
 STAR, PHOTO = "the red star", np.zeros((30, 40, 3), np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    with compiled_quickly(programs):
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "ldit")
-
-
-@pytest.fixture(scope="module")
-def segmenter(folder):
-    return Segmenter.from_pretrained(folder)
 
 
 def refused(sentence, call, *arguments, kind=ValueError, **more):

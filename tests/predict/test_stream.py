@@ -5,25 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-import small_models
 from PIL import Image
-from quickly import compiled_quickly
-
-from dit_jax import Segmenter
 
 STAR = "the red star"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    with compiled_quickly(programs):
-        yield
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory):
-    folder = small_models.write_model(tmp_path_factory.mktemp("model") / "model")
-    return Segmenter.from_pretrained(folder, batch_size=2)
 
 
 def frames(count=5):
@@ -97,3 +81,16 @@ def test_a_picture_keeps_its_answer_in_another_process_and_under_another_name(se
     assert changed.key == other.key
     with pytest.raises(ValueError, match="read-only"):
         one.canvas[...] = 0
+
+
+def test_results_come_while_the_list_goes_on(segmenter):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(frames()[len(taken) % 5])
+            yield taken[-1], STAR
+
+    stream = segmenter.stream(endless())
+    next(stream)
+    assert len(taken) == 4  # one batch is answered, the next one runs
