@@ -255,7 +255,5 @@ def test_weights_that_are_no_numbers(folder, tmp_path):
         start = 8 + int.from_bytes(data[:8], "little")
         data[start:] = b"\xff" * (len(data) - start)
 
-    segmenter = Segmenter.from_pretrained(changed(folder, tmp_path, weights_with(spoil)))
-    refused(
-        "logits for the picture are not finite; its weights are damaged", segmenter, PHOTO, STAR
-    )
+    copy = changed(folder, tmp_path, weights_with(spoil))
+    refused("holds NaN or infinity in .* expected finite numbers", Segmenter.from_pretrained, copy)
