@@ -75,8 +75,9 @@ def check(value: Any, file: str) -> None:
     if isinstance(value, ConfigDict):
         return
     error = getattr(value, "_error", None)  # where ml_collections 1.1 keeps an OSError
-    said = f"cannot be read: {error}" if error else f"gives {value!r:.80} as its config"
-    raise ValueError(f"{file} {said}; expected a ConfigDict.")
+    if error:
+        raise ValueError(f"{file} cannot be read: {error}.")
+    raise ValueError(f"{file} gives {value!r:.80} as its config; expected a ConfigDict.")
 
 
 def unknown_key(error: AttributeError | KeyError, argv: list[str]) -> str:

@@ -132,7 +132,7 @@ QUICK = Path("configs", "quickstart.py")
         ("import nowhere", "FILE, line 1: ModuleNotFoundError: No module named 'nowhere'."),
         ('{"a": null}', "FILE, line 1: NameError: name 'null' is not defined."),
         ("def get_config():\n  return {}['a']", "FILE, line 2: KeyError: 'a'."),
-        ("def get_config():\n  open('/nowhere')", "FILE, line 2: FileNotFoundError: [Errno 2] No"),
+        ("def get_config():\n  open('no/where')", "FILE, line 2: FileNotFoundError: [Errno 2] No"),
         ("def get_config():\n  return 3", "FILE gives 3 as its config; expected a ConfigDict."),
         ("def get_config():\n  raise ValueError('expected a row.')", "expected a row.\n"),
     ],

@@ -52,6 +52,7 @@ ARROWS = {
     "export": {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
     },
+    "config_file": {"configs"},
     "cli": {
         *("allocator", "config", "config_file", "demo", "export", "lease", "plan", "predict"),
         *("strict", "train", "train.logs", "train.placement", "version", "weights"),

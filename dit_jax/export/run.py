@@ -41,6 +41,12 @@ class Segmenter:
         self.words.enable_padding(length=self.program.length)
 
     def __call__(self, image: np.ndarray, texts: list[str]) -> dict[str, Any]:
+        if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+            found = f"{image.dtype} {list(image.shape)}"
+            raise ValueError(f"the picture is an array of {found}; expected uint8 [H, W, 3].")
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f"texts is {texts!r}; expected a list of expressions.")
+        "".join(texts).encode()  # a ValueError for half a character, which tokenizers refuse
         pieces = self.words.encode_batch(texts)
         ids = np.array([piece.ids for piece in pieces], np.int32)
         mask = np.array([piece.attention_mask for piece in pieces], np.int32)

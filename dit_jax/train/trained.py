@@ -17,7 +17,7 @@ from dit_jax.train.checkpoint import Checkpoints
 from dit_jax.train.model import Model
 from dit_jax.train.placement import sharding
 from dit_jax.train.sources import Datasets
-from dit_jax.train.workdir import check_same
+from dit_jax.train.workdir import check_place, check_same
 from dit_jax.weights import directory, manifest
 
 TRAINING = ("dataset", "split", "leaks")  # of `Run.meta`
@@ -34,7 +34,9 @@ class Trained:
 
 
 def expect(workdir: Path, model_dir: Path | None) -> None:
-    """Raise FileNotFoundError where there is nothing to load, before anything is written."""
+    """Raise FileNotFoundError where there is nothing to load, before anything is written, and
+    ValueError as `check_place` does."""
+    check_place(workdir)
     if model_dir is None and not (workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"{workdir} holds no checkpoints; train first or give --model=DIR.")
 

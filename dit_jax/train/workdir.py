@@ -18,6 +18,7 @@ from dit_jax.train.placement import hosts
 Settings = dict[str, Any]
 
 CONFIG = "config.json"
+OF_A_RUN = ("checkpoints", "model", "model_final")
 # Keys that change no training step (but for rounding): a run may be continued with other values.
 FREE = (
     "mesh.",
@@ -69,8 +70,9 @@ def held(workdir: Path, *, purpose: str, inside: tuple[str, ...]) -> Iterator[Le
     """The workdir for this run alone: its first process holds the lease for all of them.
 
     Raises OSError, in every process, where another run has it, or where it or a folder `inside` it
-    cannot be written.
+    cannot be written; ValueError as `check_place` does.
     """
+    check_place(workdir)
     lease, trouble = Lease(workdir, purpose=purpose, inside=inside), ""
     with contextlib.ExitStack() as stack:
         if hosts.is_primary():
@@ -81,6 +83,14 @@ def held(workdir: Path, *, purpose: str, inside: tuple[str, ...]) -> Iterator[Le
         if trouble := hosts.broadcast_text(trouble):
             raise OSError(trouble)
         yield lease
+
+
+def check_place(workdir: Path) -> None:
+    """Raise ValueError for a folder of a run's in place of the run's."""
+    place = Path(os.path.abspath(workdir))
+    for part, run in list(zip([place, *place.parents], place.parents, strict=False))[:3]:
+        if part.name in OF_A_RUN and (run / CONFIG).is_file() and (run / "checkpoints").is_dir():
+            raise ValueError(f"{workdir} is a part of the run {run}; did you mean --workdir={run}?")
 
 
 def write_settings(workdir: Path, settings: Settings) -> None:

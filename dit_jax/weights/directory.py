@@ -173,9 +173,13 @@ def tidy(out_dir: Path) -> None:
     before = _before(out_dir)
     if before.is_dir() and not out_dir.exists():
         before.rename(out_dir)
-    unfinished = re.compile(rf"\.{re.escape(out_dir.name)}-[0-9a-f]{{8}}")
+    name, unique = re.escape(out_dir.name), "-[0-9a-f]{8}"
+    # An export writes a model inside of its own unfinished folder, under a lease of its own.
+    unfinished = re.compile(rf"\.{name}{unique}|\.\.{name}{unique}({unique}|\.lease)")
     beside = out_dir.parent.iterdir() if out_dir.parent.is_dir() else ()
     for left in [before, *(path for path in beside if unfinished.fullmatch(path.name))]:
+        if left.is_file():
+            left.unlink()
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -187,9 +191,9 @@ def read_contents(model_dir: Path | str) -> Contents:
     folder = Path(model_dir)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            inner = folder / "model"
-            hint = f" Did you mean {inner}?" if (inner / name).is_file() else ""
-            raise FileNotFoundError(f"{folder} is no model directory: it has no {name}.{hint}")
+            why = f"it has no {name}" if folder.is_dir() else "it is a file"
+            why = why if folder.exists() else "it is not there"
+            raise FileNotFoundError(f"{folder} is no model directory: {why}.{_meant(folder)}")
     manifest.verify(folder)
     config = _config(folder / CONFIG)
     unused = folder / UNUSED
@@ -201,6 +205,17 @@ def read_contents(model_dir: Path | str) -> Contents:
         unused=read_tensors(unused) if unused.is_file() else {},
         provenance=config.get("provenance", {}),
     )
+
+
+def _meant(folder: Path) -> str:
+    """Which model directory lies in, around or beside what is none."""
+    if _before(folder).is_dir() and not folder.exists():
+        return f" Whoever wrote it was killed; {_before(folder)} is what was there: rename it."
+    around = [Path(os.path.abspath(folder)), *Path(os.path.abspath(folder)).parents][:4]
+    for near in (path for place in around for path in (place / "model", place)):
+        if all((near / name).is_file() for name in (CONFIG, WEIGHTS)):
+            return f" Did you mean {near}?"
+    return ""
 
 
 def read_text_encoder(model_dir: Path | str) -> Bert:

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -260,7 +262,16 @@ def test_what_the_command_cannot_do(exported, tmp_path, monkeypatch, picture, te
     sys.modules.pop("from_pillow", None)
 
 
-def test_an_empty_expression(segmenter):
+def test_what_the_runner_cannot_be_asked(segmenter):
+    picture = np.zeros((4, 5, 3), np.uint8)
+    for odd in (picture / 255, picture[..., 0], picture[None], picture[:0], picture[..., :2]):
+        with pytest.raises(ValueError, match=r"array of .*; expected uint8 .H, W, 3.\.$"):
+            segmenter(odd, TEXTS)
+    for texts in ("red", []):
+        with pytest.raises(ValueError, match="expected a list of expressions"):
+            segmenter(picture, texts)
+    with pytest.raises(ValueError, match="surrogates"):
+        segmenter(picture, ["red \ud800"])
     with pytest.raises(ValueError, match="is empty, expected at least one word"):
         segmenter(drawn(20, 20), ["the red circle", " "])
 
@@ -322,6 +333,22 @@ def test_a_model_directory_again(model_dir, tmp_path):
     before, after = (directory.read(folder) for folder in (model_dir, tmp_path / "out"))
     assert before[0] == after[0]
     jax.tree.map(np.testing.assert_array_equal, before[1], after[1])
+
+
+def test_what_a_killed_export_left_goes_with_the_next(model_dir, tmp_path, monkeypatch):
+    here, killed = tmp_path / "here" / "out", tmp_path / "killed" / "out"
+
+    def die(*arguments):
+        shutil.copytree(here.parent, killed.parent)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(directory, "write_tensors", die)
+        formats.export(model_dir, here, form="safetensors")
+    assert len(list(killed.parent.iterdir())) == 4  # two unfinished folders, and their leases
+    os.utime(killed.parent / ".out.lease", (0, 0))
+    formats.export(model_dir, killed, form="safetensors")
+    assert list(killed.parent.iterdir()) == [killed]
 
 
 def test_refusals(model_dir, tmp_path):

@@ -231,6 +231,23 @@ def test_no_model_directory(tmp_path):
     refused("is no model directory: it has no config", load, tmp_path, kind=FileNotFoundError)
 
 
+def test_the_model_directory_that_was_meant(folder, tmp_path):
+    load, run = Segmenter.from_pretrained, tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    for odd, why in [
+        (run, "it has no config.json"),
+        (run / "mdel", "it is not there"),
+        (run / "model" / "config.json", "it is a file"),
+        (run / "checkpoints" / "1", "it has no config.json"),
+    ]:
+        say = f"{odd} is no model directory: {why}. Did you mean {run / 'model'}[?]"
+        with pytest.raises(FileNotFoundError, match=say):
+            load(odd)
+    (run / "model").rename(run / ".model.before")  # killed between two renames
+    refused("model.before is what was there: rename it", load, run / "model", kind=OSError)
+
+
 def test_weights_that_are_no_numbers(folder, tmp_path):
     """Damage that the file's structure does not show."""
 
@@ -238,7 +255,5 @@ def test_weights_that_are_no_numbers(folder, tmp_path):
         start = 8 + int.from_bytes(data[:8], "little")
         data[start:] = b"\xff" * (len(data) - start)
 
-    segmenter = Segmenter.from_pretrained(changed(folder, tmp_path, weights_with(spoil)))
-    refused(
-        "logits for the picture are not finite; its weights are damaged", segmenter, PHOTO, STAR
-    )
+    copy = changed(folder, tmp_path, weights_with(spoil))
+    refused("holds NaN or infinity in .* expected finite numbers", Segmenter.from_pretrained, copy)

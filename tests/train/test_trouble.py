@@ -1,5 +1,6 @@
 """What goes wrong around a run: disks, damaged files, two runs in one folder."""
 
+import functools
 import os
 import re
 import shutil
@@ -152,6 +153,17 @@ def test_two_runs_in_one_folder(tmp_path):
         pytest.raises(OSError, match=f"another process is training in {tmp_path}: process "),
     ):
         loop.train(CONFIG, tmp_path)
+
+
+def test_a_part_of_a_run_is_not_trained_in(workdir):
+    for part in ("checkpoints", "checkpoints/5", "model"):
+        say = (
+            f"{workdir / part} is a part of the run {workdir}; did you mean --workdir={workdir}[?]"
+        )
+        for call in (loop.train, functools.partial(scoring.score, model_dir=None)):
+            with pytest.raises(ValueError, match=say):
+                call(CONFIG, workdir / part)
+        assert not (workdir / part / ".lease").exists()
 
 
 def test_what_killed_exports_left_is_tidied_away(workdir, monkeypatch):
