@@ -101,6 +101,7 @@ def model(variant: str, *, text_layer: int, image_size: int) -> dict:
         decoder_depth=placeholder(int),
         text_encoder=placeholder(str),
         freeze=placeholder(tuple),
+        inject_from=0,
         text_layer=text_layer,
         text_tokens=20,
         presence=False,

@@ -12,8 +12,9 @@ from dit_jax.configs import quickstart
 
 def get_config() -> ConfigDict:
     config = quickstart.get_config()
-    config.model.update(task="prompts", dropout=False)
-    config.optim.update(rounds=3, max_steps=20_000, ema=0.9995)
+    config.model.update(task="prompts", backbone="mini")
+    config.data.shapes.length = 200_000
+    config.optim.update(rounds=3, max_steps=12_000, ema=0.999)
     config.eval.update(
         protocols=("box", "click1", "click1_oracle", "click3", "click5"),
         best="click3",

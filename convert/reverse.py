@@ -35,6 +35,11 @@ def reverse(
     directory.read(model_dir)  # refuses a directory that does not fit its architecture
     if form == "dit" and arch.bert is None:
         raise ValueError(f"{model_dir} is plain SAM; use --format=sam.")
+    if form == "dit" and arch.inject_from:
+        raise ValueError(
+            f"{model_dir} reads text from block {arch.inject_from} on; the released code reads it"
+            " from block 0, and knows no other way."
+        )
     state = transfer.to_state(contents.tensors) | contents.unused
     if form != "dit":
         state, arch = _sam_state(state), _sam_part(arch)
@@ -77,6 +82,7 @@ def _sam_part(arch: Architecture) -> Architecture:
     """The SAM inside a model, as Meta runs it; plain SAM as it is."""
     if arch.bert is None:
         return arch
-    without = dict(bert=None, injection=Injection.NONE, text_projection=None, presence=False)
+    without = dict(bert=None, injection=Injection.NONE, inject_from=0)
+    without |= dict(text_projection=None, presence=False)
     usual = dict(image_size=arch.vit.grid * PATCH, windowed=True)
     return dataclasses.replace(arch, **without, **usual)

@@ -5,6 +5,7 @@ missing key or a value of another type is an error that names the key and what w
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,7 +31,7 @@ RANGES: tuple[Range, ...] = (
         "a number above 0",
         lambda x: x > 0,
         (
-            *("optim.lr", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
+            *("optim.lr", "optim.eps", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
             *("checkpoint.keep_latest", "train.log_every", "train.max_nonfinite"),
             "data.ahead_gb",
         ),
@@ -39,13 +40,20 @@ RANGES: tuple[Range, ...] = (
         "0 or more",
         lambda x: x >= 0,
         (
-            *("data.train_limit", "data.eval_limit", "data.workers"),
+            *("data.train_limit", "data.eval_limit", "data.workers", "data.augmentation.jitter"),
             *("optim.warmup_epochs", "optim.epochs", "optim.max_steps", "optim.clip"),
+            *("optim.warmup_lr", "optim.min_lr", "optim.decay", "optim.rounds"),
+            *("optim.presence_weight", "optim.iou_weight"),
             *("eval.every_epochs", "eval.every_steps", "checkpoint.every_steps"),
-            *("train.minutes", "train.pictures", "eval.bootstrap", "probe.limit", "probe.seed"),
-            *("optim.presence_weight", "optim.iou_weight", "optim.rounds", "seed"),
+            *("train.minutes", "train.pictures", "eval.bootstrap", "probe.limit"),
         ),
     ),
+    (
+        "numbers from 0 on",
+        lambda xs: all(x >= 0 for x in xs),
+        ("optim.milestones",),
+    ),
+    ("from 0 to below 2³²", lambda x: 0 <= x < 2**32, ("seed", "probe.seed", "data.shapes.seed")),
     ("from 0 to below 1", lambda x: 0 <= x < 1, ("optim.ema", "data.shapes.absent")),
     (
         "two numbers from 0 to below 1",
@@ -54,7 +62,11 @@ RANGES: tuple[Range, ...] = (
     ),
     ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.false_alarm")),
     ("between 0 and 1", lambda x: x is None or 0 < x < 1, ("eval.presence_threshold",)),
-    ("from 0 to 1", lambda x: 0 <= x <= 1, ("optim.click_share",)),
+    (
+        "from 0 to 1",
+        lambda x: 0 <= x <= 1,
+        ("optim.click_share", *(f"data.augmentation.{p}_p" for p in ("jitter", "blur", "flip"))),
+    ),
 )
 
 
@@ -78,6 +90,7 @@ class Model:
     decoder_depth: int | None
     text_encoder: str | None  # a row of `variants.TEXT_ENCODERS`, or a BERT: its config decides
     freeze: tuple[str, ...] | None  # of "image_encoder", "text_encoder"
+    inject_from: int  # the first block that text enters; 0 = the paper
     text_layer: int
     text_tokens: int
     presence: bool  # also learn to say that nothing is meant: gRefCOCO and the like
@@ -268,6 +281,8 @@ class Config:
         parts = mix.parse(data.dataset, **defaults)
         for split in data.eval_splits:
             mix.parse_split(split, parts, **defaults)
+            if data.eval_splits.count(split) > 1:
+                raise ValueError(f"data.eval_splits names {split} twice; expected it once.")
         if data.weights and len(data.weights) != len(parts):
             raise ValueError(
                 f"data.weights has {len(data.weights)} numbers; expected one for each of"
@@ -282,6 +297,10 @@ class Config:
             for path in paths:
                 if not holds(flat[path]):
                     raise ValueError(f"{path} is {flat[path]}; expected {expected}.")
+        for path, value in flat.items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
+                raise ValueError(f"{path} is {value}; expected a finite number.")
         if not optim.epochs and not optim.max_steps:
             raise ValueError("optim.epochs and optim.max_steps are 0; expected a length.")
         if optim.batch_size % optim.accumulate:
@@ -319,13 +338,15 @@ class Config:
 
     def architecture(self) -> Architecture:
         """The model that this run trains."""
-        names = ("text_layer", "text_tokens", "presence", "image_size", "mask_padding", "dtype")
+        names = ("inject_from", "text_layer", "text_tokens", "presence", "image_size")
+        names += ("mask_padding", "dtype")
         settings = {name: getattr(self.model, name) for name in names}
         settings["iou_trained"] = self.optim.iou_weight > 0
         if self.model.text_encoder is not None:
             settings["bert"] = _text_encoder(self.model.text_encoder)
         if self.model.task == "prompts":
             settings |= dict(bert=None, injection=Injection.NONE, presence=False, windowed=True)
+            settings["inject_from"] = 0
             settings["iou_trained"] = True
         arch = variants.architecture(self.variant(), **settings)
         if self.model.vocab_size is None or arch.bert is None:

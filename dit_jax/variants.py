@@ -17,8 +17,11 @@ BACKBONES = {
     "vit_h": Vit(depth=32, width=1280, heads=16, global_blocks=(7, 15, 23, 31)),
 }
 
+SMALL = ("tiny", "mini")  # backbones of 128 px, each with a text encoder of its name
+
 TEXT_ENCODERS = {
     "tiny": Bert(vocab=256, depth=2, width=96, heads=3, mlp_width=384, positions=64),
+    "mini": Bert(vocab=256, depth=4, width=128, heads=4, mlp_width=512, positions=64),
     "base": Bert(),
 }
 
@@ -73,18 +76,19 @@ VARIANTS = {
 
 
 def architecture(variant: Variant, **settings) -> Architecture:
-    """The model of a row at its usual size: 512 px and BERT-base, or 128 px for `tiny`.
+    """The model of a row at its usual size: 512 px and BERT-base, or 128 px for small backbones.
 
     Args:
       settings: any field of `Architecture`, e.g. `text_layer=1`, `dtype="bfloat16"`.
     """
-    tiny = variant.backbone == "tiny"
-    usual = dict(image_size=512, text_layer=12)
-    if tiny:
-        usual = dict(image_size=128, text_layer=2, decoder_width=128, decoder_mlp_width=512)
+    small = variant.backbone in SMALL
+    bert = TEXT_ENCODERS[variant.backbone if small else "base"]
+    usual = dict(image_size=512, text_layer=bert.depth)
+    if small:
+        usual |= dict(image_size=128, decoder_width=128, decoder_mlp_width=512)
     parts = dict(
         vit=BACKBONES[variant.backbone],
-        bert=TEXT_ENCODERS["tiny" if tiny else "base"],
+        bert=bert,
         injection=variant.injection,
         decoder_depth=variant.decoder_depth,
     )

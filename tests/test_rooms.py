@@ -53,8 +53,8 @@ ARROWS = {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
     },
     "cli": {
-        *("allocator", "config", "configs", "demo", "export", "lease", "plan", "predict", "strict"),
-        *("train", "train.logs", "train.placement", "version", "weights"),
+        *("allocator", "config", "config_file", "demo", "export", "lease", "plan", "predict"),
+        *("strict", "train", "train.logs", "train.placement", "version", "weights"),
     },
 }
 # Room → what none of its files imports; the rest of the table follows from `ARROWS`.

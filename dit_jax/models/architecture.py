@@ -17,7 +17,7 @@ LARGEST, LARGEST_IMAGE = 1 << 20, 4096
 ACTIVATIONS = ("gelu", "gelu_new", "relu")  # of BERT; "gelu_new" is the one with a tanh
 # Fields that an older config.json lacks, by section, and what it means by that.
 YOUNGER = {
-    "": {"presence": False, "iou_trained": None},
+    "": {"presence": False, "iou_trained": None, "inject_from": 0},
     "vit": {"table_grid": None},
     "bert": {"activation": "gelu", "epsilon": 1e-12},
 }
@@ -109,6 +109,7 @@ class Architecture:
     image_size: int = 512  # pixels a side of the square canvas a picture is letterboxed into
     mask_padding: bool = False  # hide text padding from every attention; the reference does not
     windowed: bool = False  # Meta's window partition; DIT attends globally in every block
+    inject_from: int = 0  # the first block that text enters; 0 = the paper
     dtype: str = "float32"  # compute dtype; parameters, softmax, norms and loss stay float32
 
     def __post_init__(self):
@@ -125,6 +126,11 @@ class Architecture:
                 f"decoder_width is {self.decoder_width}; expected a multiple of {HEAD_WIDTH}."
             )
         self._check_text()
+        blocks = range(self.vit.depth if self.injection != Injection.NONE else 1)
+        if self.inject_from not in blocks:
+            raise ValueError(
+                f"inject_from is {self.inject_from}; expected a block from 0 to {blocks[-1]}."
+            )
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}; expected 'float32' or 'bfloat16'.")
         if self.image_size % PATCH:
@@ -158,6 +164,10 @@ class Architecture:
             raise ValueError(
                 f"text_layer is {self.text_layer}; this BERT has layers 1 … {self.bert.depth}."
             )
+        if self.bert is not None and self.text_tokens < 3:
+            raise ValueError(
+                f"text_tokens is {self.text_tokens}; expected 3 or more: [CLS], a word, [SEP]."
+            )
         if self.bert is not None and self.text_tokens > self.bert.positions:
             raise ValueError(
                 f"text_tokens is {self.text_tokens}; this BERT has {self.bert.positions} positions."
@@ -168,7 +178,7 @@ def _check_sizes(part: Any, prefix: str) -> None:
     """Raise ValueError unless every whole number of a dataclass can be a size or a count."""
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
-        if type(value) is int and not 1 <= value <= LARGEST:
+        if field.name != "inject_from" and type(value) is int and not 1 <= value <= LARGEST:
             raise ValueError(
                 f"{prefix}{field.name} is {value}; expected a number from 1 to {LARGEST}."
             )

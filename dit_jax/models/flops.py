@@ -94,8 +94,9 @@ def patches(arch: Architecture) -> int:
 def block(arch: Architecture, layer: int) -> float:
     """Projections, attention with relative positions, and MLP of one encoder block."""
     d, n = arch.vit.width, patches(arch)
-    carried = arch.text_tokens if carries(arch) and layer + 1 < arch.vit.depth else 0
-    read = arch.text_tokens if arch.injection != Injection.NONE else 0
+    injects = arch.injection != Injection.NONE and layer >= arch.inject_from
+    carried = arch.text_tokens if injects and carries(arch) and layer + 1 < arch.vit.depth else 0
+    read = arch.text_tokens if injects else 0
     linear = product(n + carried, d, 12 * d)  # qkv 3, projection 1, MLP 4 + 4
     linear += product(read - carried, d, 2 * d)  # keys and values of text that is only read
     windowed = arch.windowed and layer not in arch.vit.global_blocks
@@ -131,6 +132,7 @@ def windows(arch: Architecture) -> float:
 def injector(arch: Architecture) -> float:
     """Projections P and, where the row has them, cross-attentions."""
     vit, l, n = arch.vit, arch.text_tokens, patches(arch)  # noqa: E741
+    depth = vit.depth - arch.inject_from
     d = vit.width
     project = product(l, arch.bert.width, d) if arch.text_projection else 0.0
     one = product(l, d, d)
@@ -140,13 +142,13 @@ def injector(arch: Architecture) -> float:
     feed = 2 * product(l, d, FFN_WIDTH)
     rows = {
         Injection.NONE: 0.0,
-        Injection.E2E: vit.depth * one,
+        Injection.E2E: depth * one,
         Injection.E2E_CARRIED: one,
         Injection.E2E_STATIC: one,
-        Injection.LAYER_WISE: vit.depth * one,
+        Injection.LAYER_WISE: depth * one,
         Injection.LAYER_WISE_STATIC: 0.0,
-        Injection.CROSS_ATTENTION: vit.depth * one + (vit.depth - 1) * text,
-        Injection.CROSS_ATTENTION_FFN: vit.depth * (image + feed),
+        Injection.CROSS_ATTENTION: depth * one + (depth - 1) * text,
+        Injection.CROSS_ATTENTION_FFN: depth * (image + feed),
     }
     return project + rows[arch.injection]
 

@@ -46,12 +46,13 @@ class ImageEncoder(nnx.Module):
         )
         self.injector = injection.build(
             arch.injection,
-            depth=vit.depth,
+            depth=vit.depth - arch.inject_from,
             width=vit.width,
             text_tokens=arch.text_tokens,
             dtype=dtype,
             rngs=rngs,
         )
+        self.inject_from = arch.inject_from
         self.blocks = nnx.List(Block(arch, i, rngs=rngs) for i in range(vit.depth))
         self.neck = Neck(vit.width, arch.decoder_width, dtype=dtype, rngs=rngs)
 
@@ -70,7 +71,27 @@ class ImageEncoder(nnx.Module):
         text: b texts, about as many pictures; or about picture `picture_of[i]` each.
         remat: see `dit_jax.ops.rematerialise`.
         """
-        x = self.embed(images)
+        x = self.before_text(images, remat=remat)
+        about = dict(text_mask=text_mask, picture_of=picture_of, remat=remat, rngs=rngs)
+        return self.from_text(x, text, **about)
+
+    def before_text(
+        self, images: Float[Array, "p H W 3"], *, remat: str = "none"
+    ) -> Float[Array, "p h w d"]:
+        """Patches after the blocks that no text enters: the same whatever is said."""
+        return self.run(range(self.inject_from), self.embed(images), remat=remat)
+
+    def from_text(
+        self,
+        x: Float[Array, "p h w d"],
+        text: Float[Array, "b l t"] | None,
+        *,
+        text_mask: Mask | None = None,
+        picture_of: Rows | None = None,
+        remat: str = "none",
+        rngs: Rng | None = None,
+    ) -> Float[Array, "b h w c"]:
+        """Embeddings of what `before_text` gave, and of text; arguments as of the whole."""
         if self.injector is None:
             text = None
         elif text is None:
@@ -78,16 +99,23 @@ class ImageEncoder(nnx.Module):
         elif self.prob_text is not None:
             text = self.prob_text(text)
         rows = None if text is None else picture_of  # until text comes in, pictures stay alone
-        about = dict(text=text, text_mask=text_mask, rngs=rngs)
-        x, carried = self.run_block(0, x, None, rows=rows, remat=remat, **about)
-        done, depth = 1, len(self.blocks)
-        if remat == SCAN:
-            x, carried = middle_blocks(self, x, carried, **about)
-            done = max(done, depth - 1)
-        for i in range(done, depth):
-            x, carried = self.run_block(i, x, carried, rows=None, remat=remat, **about)
-        x = self.neck(x)
+        about = dict(text=text, text_mask=text_mask, rows=rows, remat=remat, rngs=rngs)
+        x = self.neck(self.run(range(self.inject_from, len(self.blocks)), x, **about))
         return x if text is not None or picture_of is None else x[picture_of]
+
+    def run(
+        self, layers: range, x: Grid, *, text=None, text_mask=None, rows=None, remat, rngs=None
+    ):
+        """The image after some blocks; text comes in before the first of them."""
+        about = dict(text=text, text_mask=text_mask, rngs=rngs)
+        carried = None
+        for i in layers:
+            if remat == SCAN and i == layers.start + 1:
+                x, carried = middle_blocks(self, x, carried, layers=layers[1:-1], **about)
+            if remat != SCAN or i in (layers[0], layers[-1]):
+                how = dict(rows=rows if i == layers.start else None, remat=remat)
+                x, carried = self.run_block(i, x, carried, **how, **about)
+        return x
 
     def run_block(self, layer: int, x, carried, *, text, text_mask, rows, remat: str, rngs):
         """The image and the carried text after a block, with what is injected before it."""
@@ -115,15 +143,19 @@ class ImageEncoder(nnx.Module):
         rngs: Rng | None = None,
     ) -> Text | None:
         """Tokens in front of block `layer`, or None."""
-        if self.injector is None:
+        if text is None or self.injector is None:
             return None
         image = x.reshape(x.shape[0], -1, x.shape[-1])
-        with jax.named_scope(f"injector.{layer}"):
-            return self.injector(layer, text, carried, image, mask=mask, rngs=rngs)
+        own = layer - self.inject_from
+        with jax.named_scope(f"injector.{own}"):
+            return self.injector(own, text, carried, image, mask=mask, rngs=rngs)
 
     def carries(self, layer: int) -> bool:
         """Whether anything reads the text rows that leave block `layer`."""
-        return self.injector is not None and self.injector.carries and layer + 1 < len(self.blocks)
+        injected = self.injector is not None and layer in range(
+            self.inject_from, len(self.blocks) - 1
+        )
+        return injected and self.injector.carries
 
 
 class PatchEmbed(nnx.Module):

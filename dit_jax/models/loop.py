@@ -19,26 +19,29 @@ Leaves = dict[Path, Array]
 ALIKE = 1  # the block, and its injection, whose structure stands for all in the loop
 
 
-def middle_blocks(encoder, x: Array, carried: Array | None, *, text, text_mask, rngs: Rng | None):
-    """The image and the carried text after every block but the first and the last.
+def middle_blocks(
+    encoder, x: Array, carried: Array | None, *, layers: range, text, text_mask, rngs: Rng | None
+):
+    """The image and the carried text after `layers`, which are alike in what text they read.
 
     Args:
       encoder: an `ImageEncoder`; raises ValueError for windows, which not every block has.
-      x, carried: what left the first block; `carried` is None where no text lives on.
+      x, carried: what left the block before; `carried` is None where no text lives on.
+      text: None before text enters.
     """
     if any(block.window is not None for block in encoder.blocks):
         raise ValueError("remat is 'scan'; expected another policy for an encoder with windows.")
-    layers = range(1, len(encoder.blocks) - 1)
     if not layers:
         return x, carried
     structure, _ = _split(encoder.blocks[ALIKE])
-    injector = None if encoder.injector is None else _split(encoder.injector)
+    injector = None if text is None else _split(encoder.injector)
+    carry = encoder.carries(layers[0])
     keys = None if rngs is None else jax.random.split(rngs.dropout(), len(layers))
-    each = [_leaves(encoder, i, x.shape[1:3]) for i in layers]
+    each = [_leaves(encoder, i, x.shape[1:3], injects=text is not None) for i in layers]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
-    def body(carry, of_layer):
-        (x, carried), (leaves, own, key) = carry, of_layer
+    def body(before, of_layer):
+        (x, carried), (leaves, own, key) = before, of_layer
         tokens = None
         if injector is not None:
             graph, every = injector
@@ -48,26 +51,26 @@ def middle_blocks(encoder, x: Array, carried: Array | None, *, text, text_mask, 
             about = dict(mask=text_mask, rngs=None if key is None else nnx.Rngs(dropout=key))
             tokens = module(ALIKE, text, carried, image, **about)
         block = _merge(structure, leaves)
-        x, carried = block(x, tokens, text_mask=text_mask, carry=encoder.carries(ALIKE))
+        x, carried = block(x, tokens, text_mask=text_mask, carry=carry)
         return (shard_rows(x), carried), None
 
     with jax.named_scope("blocks"):
         recomputed = jax.checkpoint(body, prevent_cse=False)  # a loop's two bodies are apart anyway
-        carry, _ = jax.lax.scan(recomputed, (shard_rows(x), carried), (*stacked, keys))
-    return carry
+        after, _ = jax.lax.scan(recomputed, (shard_rows(x), carried), (*stacked, keys))
+    return after
 
 
-def _leaves(encoder, layer: int, grid: tuple[int, int]) -> tuple[Leaves, Leaves]:
+def _leaves(encoder, layer: int, grid: tuple[int, int], *, injects: bool) -> tuple[Leaves, Leaves]:
     """Parameters of a block and of what is injected before it, in the places of block `ALIKE`'s."""
     _, block = _split(encoder.blocks[layer])
     for axis, side in zip("hw", grid, strict=True):  # checkpoints' tables differ in length
         path = ("attn", f"rel_pos_{axis}")
         block[path] = resize_rows(block[path], 2 * side - 1)
     own: Leaves = {}
-    if encoder.injector is None:
+    if not injects:
         return block, own
     _, every = _split(encoder.injector)
-    depth = len(encoder.blocks)
+    depth, layer = len(encoder.blocks) - encoder.inject_from, layer - encoder.inject_from
     for path, value in every.items():
         name, *rest = path
         if name == "tokens":  # a row a block, from the first or from the second

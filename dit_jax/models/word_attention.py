@@ -56,11 +56,12 @@ def encoder_maps(
     *,
     text_mask: Bool[Array, "b l"] | None,
 ) -> tuple[list[Map], Float[Array, "b h w c"]]:
-    """A map a block, and the embedding that `encoder` gives."""
-    x = encoder.embed(images)
+    """A map a block, zero where no text is there yet, and the embedding that `encoder` gives."""
+    x = encoder.before_text(images)
     text = text if encoder.prob_text is None else encoder.prob_text(text)
-    carried, maps = None, []
-    for i, block in enumerate(encoder.blocks):
+    carried, nothing = None, jnp.zeros((len(text), text.shape[1], *x.shape[1:3]), jnp.float32)
+    maps = [nothing] * encoder.inject_from
+    for i, block in list(enumerate(encoder.blocks))[encoder.inject_from :]:
         tokens = encoder.inject(i, text, carried, x, mask=text_mask)
         maps.append(block_map(block, x, tokens, text_mask=text_mask))
         x, carried = block(x, tokens, text_mask=text_mask, carry=encoder.carries(i))

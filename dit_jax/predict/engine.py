@@ -7,8 +7,9 @@ one, and the host opens pictures and resizes masks while the device works.
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +27,8 @@ from dit_jax.predict.text_features import TextFeatureCache, TextFeatures
 
 CACHE_SIZE = 16  # embeddings: 1 MB each at 512 pixels, 4 MB at 1024
 
-CachedEmbedding = tuple[jax.Array, int]  # embeddings that were computed together, and which of them
+Computed = tuple[jax.Array, int]  # what was computed together, and which of it
+Memory = OrderedDict[Any, Computed]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Engine:
         self._put = functools.partial(jax.device_put, device=one if len(devices) == 1 else None)
         self._params, self._letterbox = self._put(params), letterbox
         self.programs = programs_of(arch, one)
-        self._recent: OrderedDict[tuple[bytes, str | None], CachedEmbedding] = OrderedDict()
+        self._recent: Memory = OrderedDict()  # embeddings, by picture and injected text
+        self._before: Memory = OrderedDict()  # pictures as they are before text enters
         self._lock = threading.Lock()
 
     def replace(self, params: Params) -> None:
@@ -84,6 +87,7 @@ class Engine:
         with self._lock:
             self._params = self._put(params)
             self._recent.clear()
+            self._before.clear()
             if self.text_cache is not None:
                 self.text_cache.clear()
 
@@ -132,29 +136,29 @@ class Engine:
         said = self.programs.features(self._params, **self._put(rows))
         return jax.device_get(said)[: len(input_ids)]
 
-    def _places(
-        self, asked: Sequence[Request], words: dict[str, TextFeatures]
-    ) -> list[CachedEmbedding]:
+    def _places(self, asked: Sequence[Request], words: dict[str, TextFeatures]) -> list[Computed]:
         """The embedding of each question's picture, with its text where the model injects it."""
         injects = self.programs.injects
         keys = [(one.picture.key, one.text if injects else None) for one in asked]
-        new = {key: one for key, one in zip(keys, asked, strict=True) if key not in self._recent}
-        if new:
-            source = self._embed(list(new.values()), words)
-            self._recent |= {key: (source, row) for row, key in enumerate(new)}
-        places = [self._recent[key] for key in keys]
-        for key in keys:
-            self._recent.move_to_end(key)
-        while len(self._recent) > CACHE_SIZE:
-            self._recent.popitem(last=False)
-        return places
+        embed = functools.partial(self._embed, words=words)
+        return _remembered(self._recent, keys, asked, embed)
 
     def _embed(self, asked: Sequence[Request], words: dict[str, TextFeatures]) -> jax.Array:
-        rows = _rows([one.picture for one in asked])
+        count, pictures = bucket(len(asked), most=self.batch_size), [one.picture for one in asked]
+        rows: Rows = {}
         if self.programs.injects:
-            rows |= _text([words[one.text] for one in asked])
-        rows = pad_rows(rows, bucket(len(asked), most=self.batch_size))
+            rows = pad_rows(_text([words[one.text] for one in asked]), count)
+        if self.programs.late:
+            keys = [picture.key for picture in pictures]
+            places = _remembered(self._before, keys, pictures, self._before_text)
+            rows["before"] = _gathered(places, count=count)
+        else:
+            rows |= pad_rows(_rows(pictures), count)
         return self.programs.embed(self._params, self._put(rows))
+
+    def _before_text(self, pictures: Sequence[Picture]) -> jax.Array:
+        rows = pad_rows(_rows(pictures), bucket(len(pictures), most=self.batch_size))
+        return self.programs.before_text(self._params, self._put(rows))
 
     def _question(self, asked: Sequence[Request], words: dict[str, TextFeatures]) -> Rows:
         """What the decoder is told of rows that are alike in what they have."""
@@ -172,7 +176,23 @@ class Engine:
         return vars(placed) | texts
 
 
-def _gathered(places: Sequence[CachedEmbedding], *, count: int) -> jax.Array | np.ndarray:
+def _remembered(
+    memory: Memory, keys: Sequence[Any], items: Sequence[Any], compute: Callable
+) -> list[Computed]:
+    """What `compute` makes of each item; items whose key is remembered are not computed again."""
+    new = {key: item for key, item in zip(keys, items, strict=True) if key not in memory}
+    if new:
+        source = compute(list(new.values()))
+        memory |= {key: (source, row) for row, key in enumerate(new)}
+    places = [memory[key] for key in keys]
+    for key in keys:
+        memory.move_to_end(key)
+    while len(memory) > CACHE_SIZE:
+        memory.popitem(last=False)
+    return places
+
+
+def _gathered(places: Sequence[Computed], *, count: int) -> jax.Array | np.ndarray:
     """The embedding of each row, filled up to `count`.
 
     Rows that were computed together stay on the device, and nobody waits for them. Others pass

@@ -1,4 +1,4 @@
-"""The model as three compiled programs: words, picture, mask.
+"""The model as compiled programs: words, picture, mask; and the picture before its words.
 
 Each is compiled once for a number of rows, which `bucket` rounds up to a power of two, and never
 again in a loop. They take the parameters as an argument and belong to an architecture, so that
@@ -36,8 +36,10 @@ class Programs:
     def __init__(self, arch: Architecture, device: jax.Device):
         self._graph = parameters.structure(arch)[0]
         self.injects = arch.injection != Injection.NONE
+        self.late = arch.inject_from > 0  # a picture is computed up to there without its text
         compiled = functools.partial(_compiled, device=device)
         self.features = compiled(self._features)
+        self.before_text = compiled(self._before_text)
         self.embed = compiled(self._embed)
         self.decode = compiled(self._decode, static_argnames="multimask")
         self.attention = compiled(self._attention)
@@ -48,14 +50,20 @@ class Programs:
         """What the text encoder makes of token ids."""
         return parameters.merge(self._graph, params).encode_text(input_ids, attention_mask)
 
+    def _before_text(self, params: Params, rows: Rows) -> Float[Array, "b h w d"]:
+        """`image` and `content`, up to the block that text enters."""
+        encoder = parameters.merge(self._graph, params).image_encoder
+        return encoder.before_text(normalize(rows["image"], rows["content"]))
+
     def _embed(self, params: Params, rows: Rows) -> Float[Array, "b h w c"]:
-        """`image`, `content`, and where text is injected `features` and `attention_mask`."""
+        """`image` and `content`, or what `before_text` made of them as `before`; and where text is
+        injected `features` and `attention_mask`."""
         model = parameters.merge(self._graph, params)
-        images = normalize(rows["image"], rows["content"])
-        if not self.injects:
-            return model.image_encoder(images)
-        text_mask = model.text_mask(rows["attention_mask"])
-        return model.image_encoder(images, rows["features"], text_mask=text_mask)
+        encoder, text, text_mask = model.image_encoder, None, None
+        before = rows["before"] if self.late else self._before_text(params, rows)
+        if self.injects:
+            text, text_mask = rows["features"], model.text_mask(rows["attention_mask"])
+        return encoder.from_text(before, text, text_mask=text_mask)
 
     def _decode(
         self, params: Params, embedding: Float[Array, "b h w c"], rows: Rows, *, multimask: bool

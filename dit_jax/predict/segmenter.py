@@ -26,7 +26,14 @@ from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.engine import Answer, Engine, PendingBatch, Request
 from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
-from dit_jax.predict.requests import Question, check_text, name_of, questions
+from dit_jax.predict.requests import (
+    ONE_PICTURE,
+    Question,
+    check_text,
+    name_of,
+    of_pair,
+    questions,
+)
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.text_features import shortened
 from dit_jax.weights import directory, hub, manifest
@@ -104,7 +111,7 @@ class Segmenter:
 
         Args:
           image: a path, encoded bytes, PIL picture, uint8 array `[H, W]` or `[H, W, 1|3|4]`, a
-            `Picture` that was opened, or a list of these. EXIF orientation is applied.
+            `Picture` that was opened, or a list or generator of these. EXIF orientation is applied.
           texts: an expression, or a list of them: all about the one picture, or one a picture.
           points: `[(x, y, label), …]` in pixels of the upright picture, (0, 0) the top left one;
             label 1 (object, may be left out) or 0 (not the object). With a list of pictures, one
@@ -118,6 +125,9 @@ class Segmenter:
         Raises FileNotFoundError or ValueError, in a sentence, for what cannot be answered; texts
         and the files' existence are checked before anything is computed.
         """
+        if isinstance(image, Iterator) and not isinstance(image, ONE_PICTURE):
+            # It may hand out one buffer, or one file, again and again.
+            image = [self.open(one, name=name_of(one, n)) for n, one in enumerate(image, start=1)]
         asked = questions(image, texts, points, box)
         for question in asked:
             self.check(question, multimask=multimask)
@@ -222,8 +232,7 @@ class Segmenter:
             raise ValueError(f"nothing is asked about {name}; expected {also}points or a box.")
 
     def _asked(self, question: tuple | Question, opened: "_Opened", *, multimask: bool) -> Request:
-        if not isinstance(question, Question):
-            (question,) = questions(*question, None, None)
+        question = of_pair(question)
         self.check(question, multimask=multimask)
         picture = opened(question)
         pointed = dict(points=question.points, box=question.box, units=question.units)

@@ -1,7 +1,7 @@
 """The model directory: what a trained or converted model is on disk.
 
     config.json          architecture and where the weights came from
-    model.safetensors    every parameter by its dotted path, float32
+    model.safetensors    every parameter by its dotted path, float32; float16 is read as float32
     vocab.txt            WordPiece vocabulary (absent from plain SAM and a BERT without one)
     tokenizer_config.json  whether its texts keep case and accents
     unused.safetensors   tensors of a converted checkpoint that the model never reads, for `reverse`
@@ -44,7 +44,7 @@ from dit_jax.vocabulary import VOCAB
 from dit_jax.weights import hub, manifest
 
 FORMAT = 1
-STORED = ("F32", "I64")  # as safetensors calls them; integers are never parameters
+STORED = ("F32", "F16", "I64")  # as safetensors calls them; integers are never parameters
 PRESENCE_HEAD = "mask_decoder.presence_head."
 CONFIG, WEIGHTS, UNUSED = "config.json", "model.safetensors", "unused.safetensors"
 
@@ -70,19 +70,21 @@ def save(
     provenance: dict[str, Any] | None = None,
     license: str | None = None,
     scores: manifest.Scores | None = None,
+    half: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Writes a model directory.
 
     Args:
       license, scores: what its manifest says of them, where they are known.
+      half: float16, in half the space.
 
     Raises FileExistsError if `out_dir` holds anything and `overwrite` is False.
     """
     config = {"kind": "dit_sam", "architecture": to_json(arch)}
     tensors = params_lib.flatten(params)
     about = {"provenance": provenance or {}, "license": license, "scores": scores}
-    _write(out_dir, config, tensors, vocab, unused, about, overwrite)
+    _write(out_dir, config, tensors, vocab, unused, about, half, overwrite)
 
 
 def save_text_encoder(
@@ -93,16 +95,20 @@ def save_text_encoder(
     vocab: Path | str | None = None,
     unused: dict[str, np.ndarray] | None = None,
     provenance: dict[str, Any] | None = None,
+    license: str | None = None,
+    half: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Writes a directory that holds only `text_encoder.*`: a part to assemble a model from."""
     config = {"kind": "text_encoder", "bert": dataclasses.asdict(bert)}
-    about = {"provenance": provenance or {}}
-    _write(out_dir, config, tensors, vocab, unused, about, overwrite)
+    about = {"provenance": provenance or {}, "license": license}
+    _write(out_dir, config, tensors, vocab, unused, about, half, overwrite)
 
 
-def _write(out_dir, config, tensors, vocab, unused, about, overwrite) -> None:
+def _write(out_dir, config, tensors, vocab, unused, about, half, overwrite) -> None:
     host = jax.device_get(tensors)
+    if half:
+        host = {name: value.astype(np.float16) for name, value in host.items()}
     with atomic_folder(Path(out_dir), overwrite=overwrite) as folder:
         config = {"format": FORMAT, **config, "provenance": about["provenance"]}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
@@ -327,7 +333,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             odd = [f"{printed(n)} {kind}" for n, kind in kinds.items() if kind not in STORED]
             if odd:
                 raise ValueError(f"{path} holds {few(odd)}; expected {' or '.join(STORED)}.")
-            return file.get_tensors()
+            found = file.get_tensors()
+        half = [name for name, kind in kinds.items() if kind == "F16"]
+        return found | {name: found[name].astype(np.float32) for name in half}
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {printed(str(error))}.") from error
 

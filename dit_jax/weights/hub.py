@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+SHIPPED = Path(__file__).with_name("shipped")  # models that come with the package, by name
 SCHEME = "hf://"
 PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 REVISION = r"refs/(?:pr|convert)/\w+|[^/@]+"
@@ -49,14 +50,16 @@ def parse(named: str | os.PathLike) -> Name | None:
 def local(named: str | os.PathLike) -> Path:
     """The file or folder that is meant: a path as it is, a name on the hub as its copy here.
 
-    `~` is the user's folder. `org/name` that is no path is taken as a name on the hub, and that is
-    said. Raises ValueError, OSError or ModuleNotFoundError, in a sentence, where there is nothing
-    to have.
+    `~` is the user's folder. A bare name that is no path may be one of `SHIPPED`; `org/name` is
+    then taken as a name on the hub, and that is said. Raises ValueError, OSError or
+    ModuleNotFoundError, in a sentence, where there is nothing to have.
     """
     name = parse(named)
     if name is not None:
         return _download(name)
     path = Path(os.path.expanduser(named))
+    if len(path.parts) == 1 and not path.exists() and (SHIPPED / path / "config.json").is_file():
+        return SHIPPED / path
     bare = re.fullmatch(rf"{PART}/{PART}", os.fspath(named))
     # Where the first part is a folder here, the second is a slip of the pen.
     if not bare or path.exists() or path.parent.exists() or path.suffix in FILES:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from small_models import PLAIN, write_model
 from dit_jax import Segmenter
 from dit_jax.eval import score
 from dit_jax.eval.prediction_files import encoded, read
-from dit_jax.predict import command, outputs
+from dit_jax.predict import command, outputs, pairs
 from dit_jax.predict.outputs import Outputs
 
 TEXTS = ["the red star", "the large square"]
@@ -138,6 +139,12 @@ def test_names_lead_nowhere(model, photos, tmp_path):
     assert len([path for path in new if path.suffix == ".png"]) == len(names)
 
 
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_computed(photos):
+    (photos / "Photo 0.png").rename(photos / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(ValueError, match=r"'.*caf\\udce9.png' is not UTF-8, .* rename the file"):
+        pairs.named([str(photos)], TEXTS)
+
+
 @pytest.mark.parametrize(
     ("number", "image", "text", "name"),
     [
@@ -213,13 +220,27 @@ def test_an_interruption_keeps_what_was_answered(model, photos, tmp_path, monkey
     ]
 
 
-def test_answers_of_others_are_not_gone_on_with(model, photos, tmp_path, monkeypatch):
+def test_answers_that_cannot_be_read_are_left_with_overwrite(model, photos, tmp_path, capsys):
+    out, how = tmp_path / "out", dict(images=[str(photos / "Photo 0.png")], texts=TEXTS[:1])
+    out.mkdir()
+    (out / outputs.PARTIAL).write_text("half a line\n")
+    say = "line 1 is no JSON.* Remove that file, or leave it with --overwrite.$"
+    with pytest.raises(ValueError, match=say):
+        command.predict(model, out, **how)
+    assert capsys.readouterr().out == ""
+    command.predict(model, out, **how, overwrite=True)
+    assert [line["text"] for line in lines_of(out)] == TEXTS[:1]
+
+
+def test_answers_of_others_are_not_gone_on_with(model, photos, tmp_path, monkeypatch, capsys):
     out, images = tmp_path / "out", [str(photos / "Photo 0.png")]
     interrupted(1, monkeypatch, model, out, images=images, texts=TEXTS)
     other = write_model(tmp_path / "other", seed=1)
+    capsys.readouterr()
     for weights, texts in ((model, TEXTS[1:]), (other, TEXTS)):
         with pytest.raises(FileExistsError, match="holds answers of another model or to other que"):
             command.predict(weights, out, images=images, texts=texts)
+    assert "goes on" not in capsys.readouterr().out
     command.predict(other, out, images=images, texts=TEXTS[:1], overwrite=True)
     (line,) = lines_of(out)
     sums = json.loads((other / "manifest.json").read_text())["files"]["model.safetensors"]

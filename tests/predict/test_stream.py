@@ -31,6 +31,24 @@ def test_a_buffer_that_is_used_again(segmenter):
     np.testing.assert_array_equal(masks(segmenter.stream(camera())), expected)
 
 
+def test_a_generator_that_gives_one_buffer_or_one_file_again(segmenter, tmp_path):
+    buffer, path = np.empty_like(frames()[0]), tmp_path / "camera.png"
+
+    def camera(given):
+        for frame in frames():
+            buffer[...] = frame
+            Image.fromarray(frame).save(path)
+            yield given
+
+    expected = segmenter(list(frames()), STAR)
+    for given in (buffer, path):
+        answers = segmenter(camera(given), STAR)
+        np.testing.assert_array_equal(masks(answers), masks(expected))
+    assert [answer.name for answer in segmenter(camera(buffer), STAR)] == [
+        answer.name for answer in expected
+    ]
+
+
 def test_a_mistake_comes_after_the_answers_before_it(segmenter):
     answered = []
     with pytest.raises(ValueError, match="the expression ' ' is empty"):

@@ -2,7 +2,8 @@
 
 In: `Annotations`, which say where their pictures are. Out: a `Report` of problems, grouped, with
 counts beside the published ones. Read `dataset`, which goes through a data set, then `masks`, one
-entry's objects; `report` makes text of what they found.
+entry's objects; `likeness` compares the pictures of its splits, `report` makes text of what they
+found.
 """
 
 from dit_jax.data.check.dataset import Report, check

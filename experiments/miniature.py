@@ -1,0 +1,170 @@
+"""Tune the paper's rows from `mini_sam` and `mini_bert`, one run a row and seed.
+
+    python -m experiments.miniature                       # everything; hours on two cores
+    python -m experiments.miniature --rows=default_vit_b,ldit_vit_b --seeds=0
+
+A run is `launch.py --config=configs/miniature.py:ROW --config.seed=SEED` in a folder of its own, so
+that the same command continues what was stopped. What came out is a line of JSON a run; runs that
+have one are not repeated. `python -m experiments.verdicts` reads the lines.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dit_jax.config import Config
+from dit_jax.configs import miniature
+from dit_jax.eval.prediction_files import read
+from dit_jax.models import flops
+from dit_jax.models import params as parameters
+
+RESULTS = Path(__file__).parent / "results" / "miniature.jsonl"
+ROOT = Path(__file__).parents[1]
+# The paper's claims first; then Tables 1 to 4 in full, and late fusion with L-DIT's parameters.
+FIRST = tuple(f"{row}_vit_b{how}" for row in ("default", "edit", "ldit") for how in ("", "_frozen"))
+CONTROLS = {"default_plus1_vit_b": ("default_vit_b", {"model.decoder_depth": 3})}
+ROWS = (*FIRST, *(row for row in miniature.ROWS if row not in FIRST), *CONTROLS)
+SEEDS = (0, 1, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=_listed, default=ROWS, help="some of: " + ", ".join(ROWS))
+    parser.add_argument("--seeds", type=lambda text: tuple(map(int, _listed(text))), default=SEEDS)
+    parser.add_argument("--steps", type=int, default=None, help="another budget than the config's")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/miniature"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--jobs", type=int, default=None, help="runs at once; 1 on CPUs, all of a row's on a GPU"
+    )
+    options = parser.parse_args()
+    unknown = sorted(set(options.rows) - set(ROWS))
+    if unknown:
+        parser.error(f"no row is called {', '.join(unknown)}; expected some of {', '.join(ROWS)}.")
+    known = {(line["row"], line["seed"]) for line in lines(options.results)}
+    wanted = [(row, seed) for seed in options.seeds for row in options.rows]
+    jobs = options.jobs or (1 if jax.default_backend() == "cpu" else len(options.rows))
+    with ThreadPoolExecutor(jobs) as pool:
+        runs = [
+            pool.submit(run, row, seed, steps=options.steps, workdir=options.workdir)
+            for row, seed in wanted
+            if (row, seed) not in known
+        ]
+        for each in runs:
+            append(options.results, each.result())
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def command(row: str, seed: int, *, steps: int | None, workdir: Path) -> list[str]:
+    """What repeats a run."""
+    name, changes = CONTROLS.get(row, (row, {}))
+    changes = {"seed": seed, **changes} | ({"optim.max_steps": steps} if steps else {})
+    return [
+        "launch.py",
+        f"--config=configs/miniature.py:{name}",
+        f"--workdir={workdir / f'{row}-{seed}'}",
+        *(f"--config.{key}={value}" for key, value in changes.items()),
+    ]
+
+
+def run(row: str, seed: int, *, steps: int | None, workdir: Path) -> dict[str, Any]:
+    """Trains and scores one row; raises RuntimeError where the run fails or is stopped."""
+    words = command(row, seed, steps=steps, workdir=workdir)
+    folder = workdir / f"{row}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = ["--config.eval.predictions=true", f"--config.compile_cache={workdir / 'compiled'}"]
+    # Several runs share a GPU, so that none may take all of its memory at its start.
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    start = time.monotonic()
+    with (folder / "log.txt").open("a") as log:
+        done = subprocess.run(
+            [sys.executable, *words, *kept], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+    if done.returncode:
+        raise RuntimeError(
+            f"{row} with seed {seed} ended with status {done.returncode}; {folder / 'log.txt'} says"
+            " why, and the same command continues it."
+        )
+    return {
+        "row": row,
+        "seed": seed,
+        "command": " ".join(["python", *words]),
+        "seconds": round(time.monotonic() - start),
+        **sizes(row),
+        "loss": losses(folder),
+        "splits": {path.stem.split("-")[1]: areas(path) for path in predictions(folder)},
+    }
+
+
+def predictions(folder: Path) -> list[Path]:
+    return sorted((folder / "predictions").glob("*.jsonl"))
+
+
+def sizes(row: str) -> dict[str, float]:
+    """Parameters, trained ones, and GFLOP of a forward pass with one expression."""
+    name, changes = CONTROLS.get(row, (row, {}))
+    values = miniature.get_config(name)
+    values.update_from_flattened_dict(changes)
+    config = Config.from_dict(values)
+    arch = config.architecture()
+    flat = parameters.flatten(parameters.structure(arch)[1])
+    counts = {path: int(np.prod(value.shape)) for path, value in flat.items()}
+    frozen = tuple(config.freeze())
+    trained = sum(n for path, n in counts.items() if not path.startswith(frozen or ("-",)))
+    return {
+        "parameters": sum(counts.values()),
+        "trained": trained,
+        "gflop": round(flops.forward(arch) / 1e9, 4),
+    }
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """(step, loss), as logged."""
+    logged = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(row["step"], round(row["train/loss"], 5)) for row in logged if "train/loss" in row]
+
+
+def areas(path: Path) -> dict[str, list[int]]:
+    """Intersection and union summed over each picture's expressions, pictures in their order."""
+    found: dict[int, np.ndarray] = {}
+    for line in read(path):
+        mask, truth = line.mask(), line.truth()
+        pair = np.array([(mask & truth).sum(), (mask | truth).sum()])
+        found[line.image_id] = found.get(line.image_id, 0) + pair
+    table = np.array([found[key] for key in sorted(found)])
+    return {"intersection": table[:, 0].tolist(), "union": table[:, 1].tolist()}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """What is known so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    scores = {name: f"{oiou(table):.1f}" for name, table in line["splits"].items()}
+    print(f"{line['row']} {line['seed']}: {scores}, {line['seconds']} s", flush=True)
+
+
+def oiou(table: dict[str, Sequence[int]]) -> float:
+    """In percent."""
+    return 100 * sum(table["intersection"]) / max(sum(table["union"]), 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The paper's claims, and whether the miniature bears them out: tables for docs/miniature.md.
+
+    python -m experiments.verdicts
+
+Each claim is that one row scores more than another, or gains more. A difference is judged by a
+paired bootstrap of oIoU on val: pictures are drawn with replacement, the same ones for every row,
+and seeds too, the same ones for both sides, which share their order of data. A claim holds where
+95 % of the draws' middle lies above 0, fails where it lies below, and is undecided otherwise.
+"""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dit_jax import variants
+from experiments.miniature import CONTROLS, RESULTS, lines, oiou
+
+PAGE = Path(__file__).parents[1] / "docs" / "miniature.md"
+MARKS = "<!-- {}: written by experiments.verdicts -->", "<!-- end of {} -->"
+SPLITS = ("val", "testA", "testB", "heldout")
+DRAWS, LEVEL = 4000, 0.95
+
+Line = dict[str, Any]
+Runs = dict[str, dict[int, Line]]  # row → seed → what came out
+Areas = Int[np.ndarray, "seeds pictures 2"]
+
+TABLES = {
+    "Table 1: how text is fused": (
+        *("default_vit_b", "default_plus1_vit_b", "default_plus2_vit_b", "default_plus4_vit_b"),
+        *("edit_vit_b", "ldit_vit_b", "default_vit_b_frozen", "default_plus2_vit_b_frozen"),
+        *("default_plus4_vit_b_frozen", "edit_vit_b_frozen", "ldit_vit_b_frozen"),
+    ),
+    "Table 2: static prompts": (
+        "edit_vit_b",
+        "edit_static_vit_b",
+        "ldit_vit_b",
+        "ldit_static_vit_b",
+    ),
+    "Table 3: freezing": (
+        *("edit_vit_b", "edit_vit_b_frozen", "edit_vit_b_both_frozen"),
+        *("ldit_vit_b", "ldit_vit_b_frozen", "ldit_vit_b_both_frozen"),
+    ),
+    "Table 4: how text is projected": ("ldit_vit_b", "crossatt_vit_b", "crossatt_ffn_vit_b"),
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That `more` less `less` is above 0; of two pairs, that the first differs by more."""
+
+    text: str
+    more: str
+    less: str
+    more_than: tuple[str, str] | None = None
+
+
+CLAIMS = (
+    Claim("E-DIT beats default fusion", "edit_vit_b", "default_vit_b"),
+    Claim("L-DIT beats E-DIT", "ldit_vit_b", "edit_vit_b"),
+    Claim("L-DIT beats default fusion", "ldit_vit_b", "default_vit_b"),
+    Claim("frozen, E-DIT beats default fusion", "edit_vit_b_frozen", "default_vit_b_frozen"),
+    Claim("frozen, L-DIT beats E-DIT", "ldit_vit_b_frozen", "edit_vit_b_frozen"),
+    Claim(
+        "L-DIT's gain over default fusion is larger frozen than tuned",
+        *("ldit_vit_b_frozen", "default_vit_b_frozen"),
+        more_than=("ldit_vit_b", "default_vit_b"),
+    ),
+    Claim("two more decoder layers help default fusion", "default_plus2_vit_b", "default_vit_b"),
+    Claim("L-DIT beats default fusion + 4 layers", "ldit_vit_b", "default_plus4_vit_b"),
+    Claim("static prompts help E-DIT", "edit_static_vit_b", "edit_vit_b"),
+    Claim("static prompts hurt L-DIT", "ldit_vit_b", "ldit_static_vit_b"),
+    Claim("a linear projection beats CrossAtt", "ldit_vit_b", "crossatt_vit_b"),
+    Claim("a linear projection beats CrossAtt + FFN", "ldit_vit_b", "crossatt_ffn_vit_b"),
+    Claim("tuning the image encoder helps L-DIT", "ldit_vit_b", "ldit_vit_b_frozen"),
+    Claim("L-DIT beats late fusion with as many parameters", "ldit_vit_b", "default_plus1_vit_b"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args()
+    runs = by_row(lines(options.results))
+    parts = {name: table(runs, rows) for name, rows in TABLES.items()}
+    text = "\n\n".join(f"### {name}\n\n{part}" for name, part in parts.items())
+    write(options.page, "tables", text)
+    write(options.page, "claims", claims(runs))
+
+
+def by_row(found: Iterable[Line]) -> Runs:
+    runs: Runs = {}
+    for line in found:
+        runs.setdefault(line["row"], {})[line["seed"]] = line
+    return runs
+
+
+def table(runs: Runs, rows: tuple[str, ...]) -> str:
+    """Markdown: the paper's oIoU and ours, mean ± standard deviation over seeds."""
+    head = ("row", "paper, RefCOCO val", *SPLITS, "seeds", "parameters", "trained", "GFLOP")
+    text = [_row(head), _row(["---"] * len(head))]
+    for row in rows:
+        known = runs.get(row, {})
+        scores = [
+            _spread([oiou(line["splits"][name]) for line in known.values()]) for name in SPLITS
+        ]
+        one = next(iter(known.values()), None)
+        sizes = ("–",) * 3
+        if one is not None:
+            millions = (f"{one[key] / 1e6:.2f} M" for key in ("parameters", "trained"))
+            sizes = (*millions, f"{one['gflop']:.3f}")
+        text.append(_row((row.replace("_vit_b", ""), _paper(row), *scores, len(known), *sizes)))
+    return "\n".join(text)
+
+
+def claims(runs: Runs) -> str:
+    head = ("claim", "paper", "ours", "95 % interval", "verdict")
+    text = [_row(head), _row(["---"] * len(head))]
+    for claim in CLAIMS:
+        found = judge(runs, claim)
+        ours = ("–", "–", "not run") if found is None else found
+        text.append(_row((claim.text, _claimed(claim), *ours)))
+    return "\n".join(text)
+
+
+def judge(runs: Runs, claim: Claim) -> tuple[str, str, str] | None:
+    """Difference, interval and verdict; None where a row was not run with a seed of the others."""
+    rows = (claim.more, claim.less, *(claim.more_than or ()))
+    seeds = sorted(set.intersection(*(set(runs.get(row, {})) for row in rows)))
+    if not seeds:
+        return None
+    areas = [np.stack([_areas(runs[row][seed]) for seed in seeds]) for row in rows]
+    signs = (1, -1, -1, 1)[: len(rows)]
+    whole = sum(
+        sign * score(part.sum(axis=1)).mean() for sign, part in zip(signs, areas, strict=True)
+    )
+    drawn = differences(areas, signs)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    verdict = "holds" if low > 0 else "fails" if high < 0 else "undecided"
+    return f"{whole:+.1f}", f"{low:+.1f} … {high:+.1f}", verdict
+
+
+def differences(areas: list[Areas], signs: tuple[int, ...]) -> Float[np.ndarray, " draws"]:
+    """Of each draw: pictures and seeds with replacement, the same for every row."""
+    seeds, pictures, _ = areas[0].shape
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(DRAWS):
+        often = np.bincount(rng.integers(pictures, size=pictures), minlength=pictures)
+        which = rng.integers(seeds, size=seeds)
+        each = [score(np.einsum("p,spk->sk", often, part[which])).mean() for part in areas]
+        found.append(np.dot(signs, each))
+    return np.array(found)
+
+
+def score(sums: Int[np.ndarray, "seeds 2"]) -> Float[np.ndarray, " seeds"]:
+    """oIoU in percent of intersections and unions."""
+    return 100 * sums[:, 0] / np.maximum(sums[:, 1], 1)
+
+
+def _areas(line: Line) -> Int[np.ndarray, "pictures 2"]:
+    val = line["splits"]["val"]
+    return np.stack([val["intersection"], val["union"]], axis=1)
+
+
+def _paper(row: str) -> str:
+    known = None if row in CONTROLS else variants.VARIANTS[row].oiou
+    return "–" if known is None else f"{known[0]:.2f}"
+
+
+def _claimed(claim: Claim) -> str:
+    rows = (claim.more, claim.less, *(claim.more_than or ()))
+    known = [None if row in CONTROLS else variants.VARIANTS[row].oiou for row in rows]
+    if None in known:
+        return "–"
+    return f"{np.dot((1, -1, -1, 1)[: len(rows)], [one[0] for one in known]):+.1f}"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "–"
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if values[1:] else "")
+
+
+def _row(cells: Iterable[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def write(page: Path, name: str, text: str) -> None:
+    """Puts `text` between the page's marks; raises ValueError where they are not there."""
+    start, end = (mark.format(name) for mark in MARKS)
+    before, found, rest = page.read_text().partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page} has no {start} … {end}.")
+    page.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
+
+
+if __name__ == "__main__":
+    main()

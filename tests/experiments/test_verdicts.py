@@ -1,0 +1,85 @@
+"""What the miniature's tables say of runs whose truth is known."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from experiments import miniature, verdicts
+from experiments.verdicts import CLAIMS, TABLES, Claim
+
+BETTER = Claim("better beats worse", "ldit_vit_b", "default_vit_b")
+GAP = Claim(
+    "the gap is larger", "ldit_vit_b", "default_vit_b", more_than=("edit_vit_b", "default_vit_b")
+)
+
+
+def line(row, seed, *, share, pictures=200):
+    rng = np.random.default_rng([seed, *row.encode()])
+    union = rng.integers(200, 400, pictures)
+    hit = (union * np.clip(share + 0.05 * rng.standard_normal(pictures), 0, 1)).astype(int)
+    areas = {"intersection": hit.tolist(), "union": union.tolist()}
+    sizes = {"parameters": 2_500_000, "trained": 2_000_000, "gflop": 0.25, "seconds": 60}
+    return {"row": row, "seed": seed, "splits": dict.fromkeys(verdicts.SPLITS, areas), **sizes}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    monkeypatch.setattr(verdicts, "DRAWS", 200)
+    shares = {"default_vit_b": 0.6, "edit_vit_b": 0.6, "ldit_vit_b": 0.7}
+    found = [line(row, seed, share=share) for row, share in shares.items() for seed in (0, 1, 2)]
+    return verdicts.by_row(found)
+
+
+def test_a_claim_holds_fails_or_is_undecided(runs):
+    ours, interval, verdict = verdicts.judge(runs, BETTER)
+    low, high = map(float, interval.split(" … "))
+    assert float(ours) == pytest.approx(10, abs=1) and low < float(ours) < high
+    assert verdict == "holds"
+    assert verdicts.judge(runs, Claim("", "default_vit_b", "ldit_vit_b"))[2] == "fails"
+    assert verdicts.judge(runs, Claim("", "edit_vit_b", "default_vit_b"))[2] == "undecided"
+    assert verdicts.judge(runs, GAP)[2] == "holds"
+    assert verdicts.judge(runs, Claim("", "ldit_vit_b", "crossatt_vit_b")) is None
+
+
+def test_pictures_are_drawn_together(runs):
+    """What both rows have in common, here hard pictures, is no part of their difference."""
+    one = runs["default_vit_b"][0]["splits"]["val"]
+    areas = np.stack([one["intersection"], one["union"]], axis=1)[None]
+    assert not verdicts.differences([areas, areas], (1, -1)).any()
+
+
+def test_tables_have_every_row_of_the_paper_and_every_claim_its_rows():
+    listed = {row for rows in TABLES.values() for row in rows}
+    assert listed <= set(miniature.ROWS)
+    claimed = {row for c in CLAIMS for row in (c.more, c.less, *(c.more_than or ()))}
+    assert claimed <= listed
+
+
+def test_the_page_is_written_between_its_marks(tmp_path, runs):
+    page, results = tmp_path / "page.md", tmp_path / "results.jsonl"
+    page.write_text(
+        "Before.\n\n" + "\n".join(m.format("tables") for m in verdicts.MARKS) + "\nAfter."
+    )
+    verdicts.write(page, "tables", verdicts.table(runs, ("ldit_vit_b", "crossatt_vit_b")))
+    text = page.read_text()
+    assert text.startswith("Before.") and text.endswith("After.")
+    assert re.search(r"\| ldit \| 71.98 \| (69|70).\d ± 0.\d \|", text)
+    assert "| crossatt | 67.06 | – |" in text
+    with pytest.raises(ValueError, match="has no <!-- claims"):
+        verdicts.write(page, "claims", "")
+    results.write_text(json.dumps(line("ldit_vit_b", 0, share=0.7)) + "\n")
+    assert [one["row"] for one in miniature.lines(results)] == ["ldit_vit_b"]
+
+
+def test_a_row_is_what_its_command_says(tmp_path):
+    words = miniature.command("default_plus1_vit_b", 2, steps=None, workdir=tmp_path)
+    assert "--config=configs/miniature.py:default_vit_b" in words
+    assert "--config.model.decoder_depth=3" in words and "--config.seed=2" in words
+    plain, control, ours = map(
+        miniature.sizes, ("default_vit_b", "default_plus1_vit_b", "ldit_vit_b")
+    )
+    assert plain["parameters"] < ours["parameters"] <= control["parameters"]
+    frozen = miniature.sizes("ldit_vit_b_frozen")
+    assert frozen["parameters"] == ours["parameters"] and frozen["trained"] < ours["trained"]
