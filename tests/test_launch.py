@@ -11,13 +11,14 @@ import pytest
 from command_line import launched
 from PIL import Image
 from places import PYTHONPATH, ROOT, SUPPORT
-from runs import FIVE_STEPS, flags_of, small_runs
+from runs import FIVE_STEPS, config_of, flags_of, small_runs
 
 import dit_jax
 from dit_jax import cli as command
 from dit_jax.data import prepare
 from dit_jax.eval import score
 from dit_jax.figures import __main__ as figures
+from dit_jax.train.trained import load
 from dit_jax.weights import hub
 
 
@@ -71,6 +72,14 @@ def test_eval_agrees(trained, flags, programs, tmp_path):
     assert of_run.returncode == of_model.returncode == 0, of_run.stderr + of_model.stderr
     assert (workdir / name).read_text() == (tmp_path / name).read_text() == before
     assert of_model.stdout == of_run.stdout
+
+
+def test_a_runs_directory_is_known_to_hold_its_best_checkpoint(trained, programs):
+    """So that what it was calibrated to counts for both."""
+    workdir, _ = trained
+    with small_runs(programs):
+        found = load(config_of(**FIVE_STEPS), workdir, model_dir=None)
+    assert found.folder == workdir / "model"
 
 
 def test_help():

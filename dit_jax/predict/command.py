@@ -48,7 +48,10 @@ def predict(
         for text in task.texts:
             segmenter.check(Question(task.image, task.given, text, task.points, task.box))
     unread = 0
-    asked = _asked(tasks, model=_weights(model_dir))
+    decided = {"model": _weights(model_dir)}
+    if segmenter.arch.presence:
+        decided["presence_threshold"] = segmenter.presence_threshold
+    asked = _asked(tasks, decided=decided)
     with Outputs(out, overwrite=overwrite) as written:
         left = _left(asked, written)
         work = _Work(segmenter, left, skip_broken=skip_broken)
@@ -79,7 +82,8 @@ class Asked:
     about: dict[str, Any]
 
 
-def _asked(tasks: Sequence[Task], *, model: str) -> list[Asked]:
+def _asked(tasks: Sequence[Task], *, decided: dict[str, Any]) -> list[Asked]:
+    """`decided` is what every answer depends on beside its question."""
     numbers: dict[Path, int] = {}  # of the pictures, for intervals over pictures
     found = []
     for task in tasks:
@@ -90,7 +94,7 @@ def _asked(tasks: Sequence[Task], *, model: str) -> list[Asked]:
             about["prompt"] = pointed
         for text in task.texts:
             said = {} if text is None else {"text": text}
-            found.append(Asked(task, text, {**about, **said, "model": model}))
+            found.append(Asked(task, text, {**about, **said, **decided}))
     return found
 
 

@@ -56,7 +56,7 @@ class Calibration:
     @property
     def sentence(self) -> str:
         return (
-            f'A presence below {self.threshold:.4g} means "nothing": so that at most'
+            f'A presence below {self.threshold} means "nothing": so that at most'
             f" {100 * self.false_alarm:g} % of absent expressions get a mask, calibrated on"
             f" {self.n} of {self.dataset} {self.split}."
         )

@@ -140,8 +140,9 @@ def test_everything_uses_what_is_stored(torn, tmp_path):
     out = tmp_path / "out"
     where = (f"--model={folder}", f"--images={path}", f"--out={out}")
     assert launched("--mode=predict", *where, *words).returncode == 0
-    lines = (out / "predictions.jsonl").read_text().splitlines()
-    assert [json.loads(line)["nothing"] for line in lines] == expected
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [line["nothing"] for line in lines] == expected
+    assert {line["presence_threshold"] for line in lines} == {segmenter.presence_threshold}
 
     client = make_app(segmenter, name="m").test_client()
     picture = client.post("/api/pictures", data=path.read_bytes()).json["id"]
