@@ -134,9 +134,9 @@ def _read(file: Path) -> Any:
 
 def _other_archive(file: Path) -> str | None:
     """What a zip file is that holds no state dict of PyTorch, which is one too."""
-    if not zipfile.is_zipfile(file):
-        return None
     try:
+        if not zipfile.is_zipfile(file):
+            return None
         with zipfile.ZipFile(file) as archive:
             names = {Path(name).name for name in archive.namelist()}
     except Exception as error:  # on damaged files its reader fails in every way

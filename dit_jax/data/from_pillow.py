@@ -120,6 +120,8 @@ def _check_jpeg_2000(image: Image.Image) -> None:
     """Raise ValueError for colours of more than 8 bits: white would become black in Pillow 13."""
     image.fp.seek(0)
     data = image.fp.read()
-    depth = data[data.index(b"\xff\x51") + 40]  # Ssiz, of the first channel
-    if depth & 127 >= 8:
+    depth = data[data.index(b"\xff\x51") :][40:41]  # Ssiz, of the first channel
+    if not depth:
+        raise ValueError("its header is cut short")
+    if depth[0] & 127 >= 8:
         raise ValueError("it is a JPEG 2000 in colour of more than 8 bits; save it as PNG or TIFF")

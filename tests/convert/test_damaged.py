@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -156,6 +157,9 @@ def test_damaged_files(tmp_path, capsys, kind, count):
 ZIPS = {  # what Python's reader of zip files says of each, one by one
     "magic": lambda data: data.replace(b"PK\x01\x02", b"PK\x01\x03"),
     "version": lambda data: data.replace(b"PK\x01\x02", b"PK\x01\x02\xff\xff\xff\xff"),
+    "parts": lambda data: data.replace(  # a ZIP64 locator of two parts before the end
+        b"PK\x05\x06", struct.pack("<4sLQL", b"PK\x06\x07", 1, 0, 2) + b"PK\x05\x06"
+    ),
 }
 
 

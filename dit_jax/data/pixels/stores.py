@@ -3,7 +3,9 @@
 A store is read by many threads at once and travels to worker processes.
 """
 
+import lzma
 import os
+import struct
 import threading
 import zipfile
 import zlib
@@ -34,10 +36,20 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
     path = Path(path)
     if path.is_dir():
         return Folder(path)
-    if path.is_file() and zipfile.is_zipfile(path):
-        return Zip(path)
+    try:
+        if path.is_file() and zipfile.is_zipfile(path):
+            return Zip(path)
+    except Exception as error:  # on damaged files Python's reader fails in every way
+        raise ValueError(f"{path} is a damaged zip file, or one that is cut short.") from error
     found = "is another file" if path.exists() else "is missing"
     raise ValueError(f"{path} {found}; expected a folder or a zip file of pictures.")
+
+
+# What Python's reader raises for a member that is damaged, or packed in a way it does not know.
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, UnicodeDecodeError),
+    *(OSError, EOFError, RuntimeError, NotImplementedError, OverflowError),
+)
 
 
 class Folder:
@@ -89,7 +101,7 @@ class Zip:
         try:
             with self._open().open(members[0]) as file:
                 return content(file, self.size(file_name), name=name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
+        except DAMAGED as e:
             raise ValueError(f"{name} cannot be unpacked: {e}.") from e
 
     def size(self, file_name: str) -> int:

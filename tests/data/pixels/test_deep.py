@@ -119,6 +119,13 @@ def grey_and_alpha():
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def test_a_jpeg_2000_that_ends_in_its_header():
+    whole = by_opencv(".jp2")(COLOUR)
+    cut = whole[: whole.index(b"\xff\x51") + 40]
+    with pytest.raises(ValueError, match="cannot be read as RGB"):
+        rgb(cut)
+
+
 @pytest.mark.parametrize("kind", READ)
 def test_the_same_pixels_wherever_they_are_read(kind, tmp_path, caplog):
     """By a Segmenter, from records, and by an exported program's runner."""

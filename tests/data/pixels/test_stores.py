@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import struct
 import sys
 import tracemalloc
 import zipfile
@@ -92,6 +93,38 @@ def test_a_damaged_member_is_named(tmp_path):
     file.write_bytes(file.read_bytes().replace(b"the picture", b"not the pic"))
     with pytest.raises(ValueError, match=r"the picture a/1.jpg of .*x.zip cannot be unpacked"):
         open_images(file).read("1.jpg")
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.proof)])
+def test_a_damaged_archive_is_named(tmp_path, count):
+    file, rng = tmp_path / "x.zip", np.random.default_rng(0)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/1.jpg", b"the picture")
+    whole, refused = file.read_bytes(), 0
+    for number in range(count):
+        data = bytearray(whole)
+        for place in rng.integers(len(data), size=1 + number % 4):
+            data[place] = rng.integers(256)
+        file.write_bytes(data)
+        try:
+            store = open_images(file)
+            store.read("1.jpg")
+        except ValueError as error:
+            refused += 1
+            assert str(file) in str(error)
+    assert refused > count / 4
+
+
+def test_an_archive_in_several_parts_is_named(tmp_path):
+    """A ZIP64 locator that says so: what Python looks at before it knows that a file is a zip."""
+    file = tmp_path / "x.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/1.jpg", b"the picture")
+    data = file.read_bytes()
+    end = data.rindex(b"PK\x05\x06")
+    file.write_bytes(data[:end] + struct.pack("<4sLQL", b"PK\x06\x07", 1, 0, 2) + data[end:])
+    with pytest.raises(ValueError, match=r"x.zip is a damaged zip file"):
+        open_images(file)
 
 
 def bomb(size, *, begins=b""):
