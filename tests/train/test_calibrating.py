@@ -86,7 +86,7 @@ def test_mistakes(model, tmp_path):
     for folder, more, sentence in (
         (write_model(tmp_path / "silent"), [], 'says "nothing"; expected a model trained with mod'),
         (unlisted, [], "has no manifest.json; write it anew with --mode=export."),
-        (tmp_path / "none", [], "is no model directory: it has no config.json."),
+        (tmp_path / "none", [], "is no model directory: it is not there."),
         (
             model,
             ["--config.data.shapes.absent=0.0"],
