@@ -1,4 +1,9 @@
-"""Deep Instruction Tuning for Segment Anything, in JAX and Flax."""
+"""Deep Instruction Tuning for Segment Anything, in JAX and Flax.
+
+In: pictures, and words, points or boxes. Out: masks. `Segmenter` answers people, `load` gives the
+model itself. Read `cli` for what can be done, `models` for the paper; docs/architecture.md is the
+map of the rooms.
+"""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Train, evaluate, probe, plan, use or export a text-guided SAM.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|plan] \\
+    python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|calibrate|plan] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
     python launch.py --mode=demo [--model=DIR] [--port=8000]
@@ -10,12 +10,13 @@
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
 run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/eval/*.json`;
 `--mode=probe` asks the same model whether it reads the words, and writes `WORKDIR/probe/*`;
+`--mode=calibrate` chooses when the model in `--model=DIR`, or the run's, says "nothing like that";
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
 `--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
 `--mode=export` hands it on. `python launch.py MODE …` is the same, and so is, installed, `dit-jax
-MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare` and `score` are
-`python -m dit_jax.figures`, `dit_jax.data.prepare` and `dit_jax.eval.score`.
+MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare`, `score` and
+`push` are `python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from dit_jax import configs
+from dit_jax import config_file
 from dit_jax.allocator import keep_freed_memory
 from dit_jax.config import Config
 from dit_jax.lease import FULL
@@ -118,16 +119,14 @@ def train() -> int:
     return 0 if loop.train(settings, workdir, **how) else STOPPED
 
 
-def evaluate() -> None:
-    from dit_jax.train import scoring
+def asked(module: str, name: str) -> Callable[[], None]:
+    """What asks a trained model about the evaluation splits of a config."""
 
-    scoring.score(config(), Path(WORKDIR.value), model_dir=model_dir())
+    def ask() -> None:
+        function = getattr(importlib.import_module(f"dit_jax.train.{module}"), name)
+        function(config(), Path(WORKDIR.value), model_dir=model_dir())
 
-
-def probe() -> None:
-    from dit_jax.train import probing
-
-    probing.probe(config(), Path(WORKDIR.value), model_dir=model_dir())
+    return ask
 
 
 def predict() -> None:
@@ -166,12 +165,14 @@ def plan() -> None:
     plan.plan(config(), **how, compiled=COMPILE.value)
 
 
+ON_SPLITS = dict(needs=("config", "workdir"), takes=("model",))
 MODES = {
     "train": Mode(
         train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
     ),
-    "eval": Mode(evaluate, needs=("config", "workdir"), takes=("model",), joins=True),
-    "probe": Mode(probe, needs=("config", "workdir"), takes=("model",)),
+    "eval": Mode(asked("scoring", "score"), **ON_SPLITS, joins=True),
+    "probe": Mode(asked("probing", "probe"), **ON_SPLITS),
+    "calibrate": Mode(asked("calibrating", "calibrate"), **ON_SPLITS),
     "predict": Mode(
         predict,
         needs=("model", "out"),
@@ -190,7 +191,9 @@ MODES = {
 
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
-        raise ValueError(f"unexpected argument {argv[1]!r}; every setting is a --flag=value.")
+        hint = " A mode stands first." if argv[1] in (*MODES, *PROGRAMS) else ""
+        said = f"unexpected argument {argv[1]!r}; every setting is a --flag=value.{hint}"
+        raise ValueError(said)
     one_of("--mode", MODE.value, tuple(MODES))
     mode = MODES[MODE.value]
     check_flags(mode)
@@ -237,9 +240,6 @@ def check_flags(mode: Mode) -> None:
 
 def config() -> Config:
     """The config file with the command line's changes, checked."""
-    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0])
-    if not file.is_file():
-        raise FileNotFoundError(f"no such config file: {file}.")
     return Config.from_dict(CONFIG.value)
 
 
@@ -277,7 +277,10 @@ def run(argv: list[str]) -> int:
         program = importlib.import_module(PROGRAMS[words[0]])
         return _sentences(lambda: check_devices() or program.main(words[1:]) or 0)
     if words and not words[0].startswith("-"):
-        words[0] = f"--mode={words[0]}"
+        if words[0] not in MODES and words[0] != "help":
+            known = (*MODES, *PROGRAMS)
+            return _sentences(lambda: one_of("the command", words[0], known) or 1)
+        words[0] = "--help" if words[0] == "help" else f"--mode={words[0]}"
     if any(word in HELP for word in words):
         print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
@@ -301,16 +304,19 @@ def _sentences(program: Callable[[], int]) -> int:
 def parse(argv: list[str]) -> list[str]:
     """Read the flags; raises ValueError for a --config.key that the config does not have."""
     argv = [argv[0], *map(underscored, argv[1:])]
-    argv = [re.sub(r"^(--?config=)(configs/[^:]+)", _found, word) for word in argv]
-    argv = [_expanded(word) for word in argv]
+    argv = config_file.joined([_expanded(word) for word in argv])
+    file = config_file.named(argv)
     try:
-        return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:
-        unknown = re.search(r"'(\w+)", str(error.args[0]))[1]
-        near = re.search(r'mean "(\w+)"', str(error.args[0]))
-        named = [word for word in argv if re.match(rf"--?config\..*\b{unknown}\b", word)]
-        hint = f"; the nearest valid key is {near[1]}" if near else ""
-        raise ValueError(f"unknown key {unknown!r} in {' '.join(named)}{hint}.") from error
+        rest = flags.FLAGS(argv)
+    except Exception as error:
+        if file is not None and (said := config_file.mistake(error, file)):
+            raise ValueError(said) from error
+        if not isinstance(error, (AttributeError, KeyError)):
+            raise
+        raise ValueError(config_file.unknown_key(error, argv)) from error
+    if file is not None:
+        config_file.check(CONFIG.value, file)
+    return rest
 
 
 def _expanded(word: str) -> str:
@@ -319,13 +325,6 @@ def _expanded(word: str) -> str:
     if value.startswith("~") and (name.lstrip("-") in PATHS or name.startswith("--config.")):
         return name + equals + os.path.expanduser(value)
     return word
-
-
-def _found(named: re.Match) -> str:
-    """`--config=configs/…` names a file here or, from any folder, one of this project."""
-    flag, file = named.groups()
-    ours = Path(configs.__path__[0]) / Path(file).relative_to("configs")
-    return flag + (str(ours) if ours.is_file() and not Path(file).exists() else file)
 
 
 def underscored(word: str) -> str:

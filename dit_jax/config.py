@@ -5,6 +5,7 @@ missing key or a value of another type is an error that names the key and what w
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,7 +31,7 @@ RANGES: tuple[Range, ...] = (
         "a number above 0",
         lambda x: x > 0,
         (
-            *("optim.lr", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
+            *("optim.lr", "optim.eps", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
             *("checkpoint.keep_latest", "train.log_every", "train.max_nonfinite"),
             "data.ahead_gb",
         ),
@@ -39,29 +40,33 @@ RANGES: tuple[Range, ...] = (
         "0 or more",
         lambda x: x >= 0,
         (
-            *("data.train_limit", "data.eval_limit", "data.workers"),
+            *("data.train_limit", "data.eval_limit", "data.workers", "data.augmentation.jitter"),
             *("optim.warmup_epochs", "optim.epochs", "optim.max_steps", "optim.clip"),
-            *("eval.every_epochs", "eval.every_steps", "checkpoint.every_steps"),
-            *(
-                "train.minutes",
-                "train.pictures",
-                "eval.bootstrap",
-                "probe.limit",
-                "probe.seed",
-                "seed",
-            ),
+            *("optim.warmup_lr", "optim.min_lr", "optim.decay", "optim.rounds"),
             *("optim.presence_weight", "optim.iou_weight"),
-            "optim.rounds",
+            *("eval.every_epochs", "eval.every_steps", "checkpoint.every_steps"),
+            *("train.minutes", "train.pictures", "eval.bootstrap", "probe.limit"),
         ),
     ),
+    (
+        "numbers from 0 on",
+        lambda xs: all(x >= 0 for x in xs),
+        ("optim.milestones",),
+    ),
+    ("from 0 to below 2³²", lambda x: 0 <= x < 2**32, ("seed", "probe.seed", "data.shapes.seed")),
     ("from 0 to below 1", lambda x: 0 <= x < 1, ("optim.ema", "data.shapes.absent")),
     (
         "two numbers from 0 to below 1",
         lambda xs: len(xs) == 2 and all(0 <= x < 1 for x in xs),
         ("optim.betas",),
     ),
-    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.presence_threshold")),
-    ("from 0 to 1", lambda x: 0 <= x <= 1, ("optim.click_share",)),
+    ("between 0 and 1", lambda x: 0 < x < 1, ("eval.threshold", "eval.false_alarm")),
+    ("between 0 and 1", lambda x: x is None or 0 < x < 1, ("eval.presence_threshold",)),
+    (
+        "from 0 to 1",
+        lambda x: 0 <= x <= 1,
+        ("optim.click_share", *(f"data.augmentation.{p}_p" for p in ("jitter", "blur", "flip"))),
+    ),
 )
 
 
@@ -192,7 +197,10 @@ class Eval:
     best: str  # the protocol whose oIoU on the first split decides which checkpoint is best
     batch_size: int
     threshold: float  # on the probability of a pixel, in the protocols that leave it open
-    presence_threshold: float  # on the probability that anything is meant (protocol "gres")
+    # On the probability that anything is meant (protocol "gres"); None: what the model's directory
+    # was calibrated to, else 0.5.
+    presence_threshold: float | None
+    false_alarm: float  # share of absent expressions that get a mask: what `calibrate` promises
     bootstrap: int  # resamples of the pictures for the 95 % intervals; 0 = no intervals
     predictions: bool  # also write every predicted mask to <workdir>/predictions/*.jsonl
     every_epochs: float  # 0 = not by epochs
@@ -273,6 +281,8 @@ class Config:
         parts = mix.parse(data.dataset, **defaults)
         for split in data.eval_splits:
             mix.parse_split(split, parts, **defaults)
+            if data.eval_splits.count(split) > 1:
+                raise ValueError(f"data.eval_splits names {split} twice; expected it once.")
         if data.weights and len(data.weights) != len(parts):
             raise ValueError(
                 f"data.weights has {len(data.weights)} numbers; expected one for each of"
@@ -287,6 +297,10 @@ class Config:
             for path in paths:
                 if not holds(flat[path]):
                     raise ValueError(f"{path} is {flat[path]}; expected {expected}.")
+        for path, value in flat.items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
+                raise ValueError(f"{path} is {value}; expected a finite number.")
         if not optim.epochs and not optim.max_steps:
             raise ValueError("optim.epochs and optim.max_steps are 0; expected a length.")
         if optim.batch_size % optim.accumulate:

@@ -46,6 +46,7 @@ class Lease:
         self._record = {
             "purpose": purpose,
             "host": socket.gethostname(),
+            "numbered_in": _numbered_in(),
             "pid": os.getpid(),
             "started": _started(os.getpid()),
             "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -107,14 +108,14 @@ class Lease:
         other = _read(self.path)
         if other is not None and not _gone(other):
             age = _age(self.path)
-            if age is not None and age < STALE:
-                raise Taken(_taken(self.path.parent, other))
+            if age is not None and abs(age) < STALE:  # below 0 where the clock was put back
+                raise Taken(_taken(self.path, other))
         own = self.path.with_name(f"{self.path.name}-{self._record['token']}")
         self._fill(own.open("w", encoding="utf-8"))
         os.replace(own, self.path)
         time.sleep(SETTLE)
         if not self._mine():
-            raise Taken(_taken(self.path.parent, _read(self.path) or {}))
+            raise Taken(_taken(self.path, _read(self.path)))
 
     def _mine(self) -> bool:
         other = _read(self.path)
@@ -124,7 +125,7 @@ class Lease:
         while not self._over.wait(BEAT):
             try:
                 if not self._mine():
-                    self._lost = _taken(self.path.parent, _read(self.path) or {})
+                    self._lost = _taken(self.path, _read(self.path))
                     return
                 os.utime(self.path)
             except OSError:  # a disk that is away for a moment; a lease can miss beats
@@ -143,11 +144,21 @@ def _unwritable(folder: Path, error: OSError) -> OSError:
 
 
 def _gone(other: dict[str, Any]) -> bool:
-    """Whether the holder ran on this host and does not any more: then nobody needs to wait."""
-    if other.get("host") != socket.gethostname():
+    """Whether the holder ran among this host's processes and does not any more: then nobody needs
+    to wait."""
+    if (other.get("host"), other.get("numbered_in")) != (socket.gethostname(), _numbered_in()):
         return False
     started = _started(other.get("pid", 0))
     return started is None or started != other.get("started")
+
+
+def _numbered_in() -> str | None:
+    """What gives processes their numbers: containers may share a host's name, and not these."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
 
 
 def _started(pid: int) -> str | None:
@@ -182,19 +193,26 @@ def _age(path: Path) -> float | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The record; {} where it is just being written; None where there is none."""
+    """The record; {} where it is none, as while it is written; None where there is no file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _taken(folder: Path, other: dict[str, Any]) -> str:
+def _taken(path: Path, other: dict[str, Any] | None) -> str:
+    if other is None:
+        return f"{path}, which kept other processes from {path.parent}, was removed; start again."
+    if "host" not in other:
+        return (
+            f"{path} was just written and does not say by whom; wait for that process, or remove"
+            " the file where none runs."
+        )
     who = {key: other.get(key, "unknown") for key in ("purpose", "pid", "host", "since")}
     return (
-        f"another process is {who['purpose']} in {folder}: process {who['pid']} on {who['host']},"
-        f" since {who['since']}; wait for it, stop it, or choose another folder."
+        f"another process is {who['purpose']} in {path.parent}: process {who['pid']} on"
+        f" {who['host']}, since {who['since']}; wait for it, stop it, or choose another folder."
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 
 import pytest
 from runs import config_of
@@ -18,6 +19,12 @@ ROWS = ["ldit_vit_b", "ldit_vit_l", "ldit_vit_h", "edit_vit_b", "edit_vit_h", "d
 def plain(section=None, **changes):
     values = quickstart.get_config().to_dict()
     (values[section] if section else values).update(changes)
+    return values
+
+
+def augmented(**changes):
+    values = plain()
+    values["data"]["augmentation"].update(changes)
     return values
 
 
@@ -114,6 +121,8 @@ def without(section, key):
         (plain("eval", protocols=("dit", "orignal")), "protocols is 'orignal'; .*nearest: orig"),
         (plain("eval", protocols=()), "eval.protocols is empty; expected some of dit, original"),
         (plain("eval", threshold=1.0), "eval.threshold is 1.0; expected between 0 and 1."),
+        (plain("eval", false_alarm=0.0), "eval.false_alarm is 0.0; expected between 0 and 1."),
+        (plain("eval", presence_threshold=0.0), "presence_threshold is 0.0; expected between"),
         (plain("eval", every_steps=-1), "eval.every_steps is -1; expected 0 or more."),
         (plain("data", eval_limit=-1), "data.eval_limit is -1; expected 0 or more."),
         (plain("data", train_limit=-1), "data.train_limit is -1; expected 0 or more."),
@@ -126,6 +135,17 @@ def without(section, key):
         (plain("optim", ema=1.0), "optim.ema is 1.0; expected from 0 to below 1."),
         (plain("optim", betas=(0.9, 1.0)), "expected two numbers from 0 to below 1."),
         (plain("optim", betas=(0.9,)), "expected two numbers from 0 to below 1."),
+        (plain("optim", lr=math.inf), "optim.lr is inf; expected a finite number."),
+        (plain("optim", milestones=(1.0, math.inf)), "is .1.0, inf.; expected a finite number."),
+        (plain("optim", milestones=(-1.0,)), "expected numbers from 0 on."),
+        (plain("optim", eps=0.0), "optim.eps is 0.0; expected a number above 0."),
+        (plain("optim", min_lr=-1e-5), "optim.min_lr is -1e-05; expected 0 or more."),
+        (plain("optim", warmup_lr=math.nan), "optim.warmup_lr is nan; expected 0 or more."),
+        (plain("optim", decay=-0.1), "optim.decay is -0.1; expected 0 or more."),
+        (plain(seed=2**32), "seed is 4294967296; expected from 0 to below 2³²."),
+        (augmented(flip_p=1.5), "data.augmentation.flip_p is 1.5; expected from 0 to 1."),
+        (augmented(jitter=math.nan), "data.augmentation.jitter is nan; expected 0 or more."),
+        (plain("data", eval_splits="val, val"), "data.eval_splits names val twice; expected"),
     ],
 )
 def test_mistakes(values, message):
@@ -152,3 +172,9 @@ def test_unknown_recipe_and_row():
         paper.get_config("ldit_vit_bb")
     with pytest.raises(ValueError, match="no row is named; .*ROW with one of default_vit_b, .*"):
         paper.get_config()
+
+
+def test_a_text_has_room_for_a_word():
+    config = Config.from_dict(plain("model", text_tokens=2))
+    with pytest.raises(ValueError, match="text_tokens is 2; expected 3 or more: .CLS., a word"):
+        config.architecture()

@@ -121,6 +121,63 @@ def test_errors_are_one_line(monkeypatch, capsys, error, status, sentence):
     assert capsys.readouterr().err == sentence + "\n"
 
 
+QUICK = Path("configs", "quickstart.py")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("x = 1", "FILE has no get_config(); expected a file like configs/quickstart.py."),
+        ("def get_config(:", "FILE is no Python file: line 1: invalid syntax."),
+        ("import nowhere", "FILE, line 1: ModuleNotFoundError: No module named 'nowhere'."),
+        ('{"a": null}', "FILE, line 1: NameError: name 'null' is not defined."),
+        ("def get_config():\n  return {}['a']", "FILE, line 2: KeyError: 'a'."),
+        ("def get_config():\n  open('/nowhere')", "FILE, line 2: FileNotFoundError: [Errno 2] No"),
+        ("def get_config():\n  return 3", "FILE gives 3 as its config; expected a ConfigDict."),
+        ("def get_config():\n  raise ValueError('expected a row.')", "expected a row.\n"),
+    ],
+)
+@pytest.mark.parametrize("key", [[], ["--config.optim.lr=1"]])
+def test_a_config_file_with_a_mistake(tmp_path, monkeypatch, content, sentence, key):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # as in a new process
+    file = tmp_path / "mine.py"
+    file.write_text(content)
+    failed = launched("--mode=plan", f"--config={file}", *key)
+    if content.endswith("return 3") and key:
+        sentence = "--config could not be read:"
+    if "open(" in content and not key:
+        sentence = "FILE cannot be read: [Errno 2] No such file"
+    said = "error: " + sentence.replace("FILE", str(file))
+    assert (failed.returncode, failed.stderr.startswith(said)) == (1, True), failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--config=configs/quickstart"], f"configs/quickstart. Did you mean {QUICK}?"),
+        (["--config=quickstrat.py", "--config.optim.lr=1"], f"quickstrat.py. Did you mean {QUICK}"),
+        (["--config", "configs/quickstart"], f"configs/quickstart. Did you mean {QUICK}?"),
+        (["--config="], "no such config file: ''."),
+        (["--config.optim.lr=1"], "--config.optim.lr=1 changes a config; expected --config=FILE"),
+        (["--config=configs/quickstart.py:x"], "takes nothing behind a colon"),
+        (["--workdir=w", "plan"], "unexpected argument 'plan'; … =value. A mode stands first."),
+    ],
+)
+def test_which_config_file_is_meant(words, sentence):
+    failed = launched("--mode=plan", *words)
+    assert failed.returncode == 1
+    assert all(part in failed.stderr for part in sentence.split(" … ")), failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+
+def test_help_and_words_that_are_no_command():
+    assert launched("help").stdout == launched("--help").stdout != ""
+    failed = launched("pepare", "--dataset=x")
+    assert "the command is 'pepare'; expected" in failed.stderr
+    assert failed.stderr.endswith("(nearest: prepare).\n")
+
+
 def test_the_version(capsys):
     assert command.run(["dit-jax", "--version"]) == 0
     assert capsys.readouterr().out == f"dit_jax {dit_jax.__version__}\n"
@@ -164,7 +221,7 @@ def test_a_bare_program(program, capsys):
 
 def test_neither_mode_nor_program(capsys):
     assert command.run(["launch.py", "predic"]) == 1
-    assert "--mode is 'predic'; expected one of" in capsys.readouterr().err
+    assert "the command is 'predic'; expected one of" in capsys.readouterr().err
 
 
 def test_devices_that_are_not_here(monkeypatch):

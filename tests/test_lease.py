@@ -92,6 +92,7 @@ def test_a_disk_that_is_full_meanwhile_is_named(tmp_path):
 def elsewhere(folder, **changes):
     """The lease of a process on another host."""
     record = dict(purpose="training", host="elsewhere", pid=1, started="1", since="2026", token="a")
+    record["numbered_in"] = lease._numbered_in()
     (folder / lease.NAME).write_text(json.dumps(record | changes))
 
 
@@ -113,6 +114,34 @@ def test_a_clock_that_is_wrong_takes_nothing_over(tmp_path, monkeypatch):
         pass
 
 
+def test_a_clock_that_was_put_back_holds_nothing(tmp_path):
+    """A holder that lives renews its lease by the clock as it is now."""
+    elsewhere(tmp_path)
+    in_an_hour = time.time() + 3600
+    os.utime(tmp_path / lease.NAME, (in_an_hour, in_an_hour))
+    with Lease(tmp_path, purpose="training") as held:
+        held.check()
+
+
+def test_a_container_of_the_same_host_name_is_another_host(tmp_path):
+    """`--net=host` gives every container the host's name; process numbers are their own."""
+    elsewhere(tmp_path, host=os.uname().nodename, pid=2**22 + 1, numbered_in="another")
+    with pytest.raises(OSError, match="process 4194305 on "), Lease(tmp_path, purpose="x"):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\0", b"[1]", b"[" * 100_000], ids=range(4))
+def test_a_file_that_says_nothing_is_a_lease_until_it_is_silent(tmp_path, content):
+    path = tmp_path / lease.NAME
+    path.write_bytes(content)
+    say = f"{path} was just written and does not say by whom; wait"
+    with pytest.raises(OSError, match=say), Lease(tmp_path, purpose="x"):
+        pass
+    os.utime(path, (0, 0))
+    with Lease(tmp_path, purpose="x"):
+        pass
+
+
 def test_a_reused_process_number_is_another_process(tmp_path):
     host = os.uname().nodename
     elsewhere(tmp_path, host=host, pid=os.getpid(), started="another time")
@@ -131,6 +160,15 @@ def test_it_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="process 1 on elsewhere"):
             held.check()
     assert (tmp_path / lease.NAME).is_file()  # it is not ours to remove
+
+
+def test_a_lease_that_was_removed_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT", 0.02)
+    with Lease(tmp_path, purpose="training") as held:
+        held.path.unlink()
+        wait_until(lambda: held._lost is not None)
+        with pytest.raises(OSError, match=f"{held.path}, which kept .*, was removed; start again"):
+            held.check()
 
 
 def test_of_two_that_take_over_one_keeps_it(tmp_path, monkeypatch):

@@ -198,7 +198,9 @@ def test_installed(installed, tmp_path):
     assert gone.stderr.startswith("convert sam: no such checkpoint")
     assert installed("dit-jax", "convert", "--help").stdout.startswith("usage: dit-jax convert")
     unknown = installed("dit-jax", "predicd")
-    assert unknown.stderr.startswith("error: --mode is 'predicd'; expected one of train, eval,")
+    assert unknown.stderr.startswith(
+        "error: the command is 'predicd'; expected one of train, eval,"
+    )
     assert "(nearest: predict)" in unknown.stderr
     quickstart = ("--config=configs/quickstart.py", f"--workdir={tmp_path / 'w'}")
     no_run = installed("dit-jax", "eval", *quickstart)

@@ -8,6 +8,7 @@ mix           Sources ─▶ one Source
 pipeline/     Source ─▶ Batch, with `tokenizer`
 pixels/       pictures and masks, for all of them
 
-`entries` and `referent` say what passes between them: an Entry before, a Referent after its picture
-is decoded. `prepare` is the command that reads, checks and builds.
+In: annotation files and pictures. Out: `Batch`es. Read `entries` and `referent` first, what passes
+between the rooms: an Entry before, a Referent after its picture is decoded. `prepare` is the
+command that reads, checks and builds; `from_pillow` reads pictures here and in exported programs.
 """

@@ -3,6 +3,7 @@
 page/*.html|css|js ◀─▶ app (routes, behind `guard`) ─▶ sessions (kept open) ─▶ Segmenter, explain
                                                   └─▶ replies (JSON of an answer, of a word map)
 
-Needs Flask and waitress, the extra `demo`. Everything the page loads lies in `page/`: it works
-without a network. No request can name a file of this machine.
+In: a browser's requests. Out: JSON, masks, word maps. Read `app`; `server` starts it and `warm`
+compiles ahead. Needs Flask and waitress, the extra `demo`. Everything the page loads lies in
+`page/`: it works without a network. No request can name a file of this machine.
 """

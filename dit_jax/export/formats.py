@@ -80,9 +80,8 @@ def export(
 
 def describe(found: Source, folder: Path, *, name: str, form: str) -> manifest.Manifest:
     """Writes manifest and model card into a folder."""
-    noted = manifest.write(
-        folder, provenance=found.provenance, license=found.license, scores=found.scores
-    )
+    names = ("provenance", "license", "scores", "calibration")
+    noted = manifest.write(folder, **{name: getattr(found, name) for name in names})
     count = sum(leaf.size for leaf in params_lib.flatten(found.params).values())
     card = model_card.fill(noted, name=name, form=form, arch=found.arch, parameters=int(count))
     (folder / manifest.CARD).write_text(card, encoding="utf-8")

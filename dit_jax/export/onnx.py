@@ -2,7 +2,7 @@
 
     segment.onnx   one picture uint8 [H, W, 3] of any size, and b expressions as token ids int32
                    [b, l], to mask bool and probability float32 [b, H, W], predicted_iou or
-                   confidence [b] (presence [b])
+                   confidence [b] (presence [b], nothing bool [b])
     vocab.txt      of the text encoder, and tokenizer_config.json
     run.py         runs it, with nothing but what it says at its top and from_pillow.py
 
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from dit_jax.eval.protocols import THRESHOLD, logit
+from dit_jax.eval.protocols import PRESENCE_THRESHOLD, THRESHOLD, logit
 from dit_jax.export.source import Source, write_beside
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
@@ -168,15 +168,22 @@ def write(source: Source, folder: Path) -> None:
     onnx, _ = _packages()
     large = sum(leaf.nbytes for leaf in flat.values()) > INSIDE
     outside = dict(save_as_external_data=True, location=f"{PROGRAM}.data") if large else {}
-    onnx.save(make(source.arch, flat), folder / PROGRAM, **outside)
+    made = make(source.arch, flat, presence_threshold=source.presence_threshold)
+    onnx.save(made, folder / PROGRAM, **outside)
     onnx.checker.check_model(folder / PROGRAM)
     write_beside(vocab, folder)
 
 
-def make(arch: Architecture, flat: dict[str, np.ndarray], *, threshold: float = THRESHOLD) -> Any:
+def make(
+    arch: Architecture,
+    flat: dict[str, np.ndarray],
+    *,
+    threshold: float = THRESHOLD,
+    presence_threshold: float = PRESENCE_THRESHOLD,
+) -> Any:
     """The program as an `onnx.ModelProto`."""
     onnx, jax2onnx = _packages()
-    core = translate(jax2onnx, arch, flat)
+    core = translate(jax2onnx, arch, flat, presence_threshold=presence_threshold)
     about = dict(ir=IR, opset=OPSET, size=arch.image_size, limit=logit(threshold))
     about |= {f"taps_{axis}": TAPS.replace("@", axis) for axis in "yx"}
     about |= dict(score="", confidence="")
@@ -211,9 +218,16 @@ def _inputs(nodes: Iterable[Any]) -> Iterator[str]:
             yield from (name for graph in attribute.graphs for name in _inputs(graph.node))
 
 
-def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) -> Any:
-    """`(canvas, content, input_ids, attention_mask) → (logits[, predicted_iou][, presence])`."""
-    graph = params_lib.structure(arch)[0]
+def translate(
+    jax2onnx: Any,
+    arch: Architecture,
+    flat: dict[str, np.ndarray],
+    *,
+    presence_threshold: float = PRESENCE_THRESHOLD,
+) -> Any:
+    """`(canvas, content, input_ids, attention_mask) → (logits[, predicted_iou][, presence,
+    nothing])`."""
+    graph, least = params_lib.structure(arch)[0], logit(presence_threshold)
     params = params_lib.unflatten(jax.tree.map(jnp.asarray, flat))
 
     def model(canvas, content, input_ids, attention_mask):
@@ -221,7 +235,8 @@ def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) ->
             normalize(canvas, content), input_ids, attention_mask
         )
         iou = (said.iou.astype(jnp.float32),) if arch.iou_trained else ()
-        presence = () if said.presence is None else (jax.nn.sigmoid(said.presence),)
+        there = said.presence
+        presence = () if there is None else (jax.nn.sigmoid(there), there < least)
         return said.logits.astype(jnp.float32), *iou, *presence
 
     size, text = arch.image_size, f"b, {arch.text_tokens}"
@@ -232,7 +247,8 @@ def translate(jax2onnx: Any, arch: Architecture, flat: dict[str, np.ndarray]) ->
         jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), kind)
         for shape, kind in zip(shapes, kinds, strict=True)
     ]
-    names = ["logits", *["predicted_iou"] * arch.iou_trained, *["presence"] * arch.presence]
+    names = ["logits", *["predicted_iou"] * arch.iou_trained]
+    names += ["presence", "nothing"] * arch.presence
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a line for every constant's shape
     with (
         attention.use_back_end("plain"),

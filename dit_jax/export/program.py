@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32
 
-from dit_jax.eval.protocols import THRESHOLD, logit
+from dit_jax.eval.protocols import PRESENCE_THRESHOLD, THRESHOLD, logit
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
@@ -24,19 +24,27 @@ Program = Callable[..., dict[str, jax.Array]]
 INPUTS = ("images", "size", "input_ids", "attention_mask")
 
 
-def make(arch: Architecture, *, threshold: float = THRESHOLD) -> Program:
-    """`(params, images, size, input_ids, attention_mask) → {mask, probability, …[, presence]}`.
+def make(
+    arch: Architecture,
+    *,
+    threshold: float = THRESHOLD,
+    presence_threshold: float = PRESENCE_THRESHOLD,
+) -> Program:
+    """`(params, images, size, input_ids, attention_mask) → {mask, probability, …}`.
 
     `images` is uint8 `[b,H,W,3]`, `size` int32 `[b,2]` each picture's height and width inside it,
     the text int32 `[b,l]`. `mask` is bool and `probability` float32 `[b,H,W]`, False and 0 outside
     the picture; the score `[b]` is called what it is: `predicted_iou` of a model that was
     trained to predict it, else `confidence`, as `Segmentation.score` defines them; `presence`, of a
-    model that says it, is the probability `[b]` that the words mean anything in the picture.
+    model that says it, is the probability `[b]` that the words mean anything in the picture, and
+    `nothing` bool `[b]`, whether that is below the threshold.
 
     Args:
       threshold: probability above which a pixel is in the mask.
+      presence_threshold: probability below which the answer is "nothing".
     """
     graph, limit = params_lib.structure(arch)[0], logit(threshold)
+    least = logit(presence_threshold)
 
     def segment(params: Params, images, size, input_ids, attention_mask) -> dict[str, jax.Array]:
         content = letterbox.content_box(size, arch.image_size)
@@ -55,7 +63,8 @@ def make(arch: Architecture, *, threshold: float = THRESHOLD) -> Program:
         }
         if answer.presence is None:
             return said
-        return said | {"presence": jax.nn.sigmoid(answer.presence)}
+        presence = answer.presence
+        return said | {"presence": jax.nn.sigmoid(presence), "nothing": presence < least}
 
     return segment
 

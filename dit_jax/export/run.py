@@ -27,7 +27,8 @@ STEP = 256  # pixels: arrays whose sides are the same multiples of it share one 
 
 class Segmenter:
     """`segmenter(image, texts)`: `mask` and `probability` [texts, H, W], and `score` [texts], which
-    is there under the name of its kind too: a key of SCORES.
+    is there under the name of its kind too: a key of SCORES. Of a model that may say that nothing
+    is meant, `presence` and `nothing` [texts]; the mask is left as it is.
 
     Lists beside them say what the model does not read: `cut`, the end of each text, beyond its
     tokens; `unknown`, the words before that which become [UNK].
@@ -155,6 +156,8 @@ if __name__ == "__main__":
     for i, text in enumerate(texts):
         Image.fromarray(said["mask"][i]).save(f"{picture.stem}-{i + 1}.png")
         print(f"{picture.stem}-{i + 1}.png: {text}, {called} {said['score'][i]:.2f}")
+        if "nothing" in said and said["nothing"][i]:
+            print(f"  so: nothing is meant, presence {said['presence'][i]:.2f}")
         if said["unknown"][i]:
             print(f"  unknown words: {', '.join(said['unknown'][i])}")
         if said["cut"][i]:

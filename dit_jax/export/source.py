@@ -10,6 +10,7 @@ import numpy as np
 
 from dit_jax import vocabulary
 from dit_jax.data import from_pillow
+from dit_jax.eval.protocols import PRESENCE_THRESHOLD
 from dit_jax.export import run
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
@@ -28,6 +29,11 @@ class Source:
     provenance: dict[str, Any]
     license: str | None = None
     scores: manifest.Scores = dataclasses.field(default_factory=dict)
+    calibration: manifest.Calibration | None = None
+
+    @property
+    def presence_threshold(self) -> float:
+        return PRESENCE_THRESHOLD if self.calibration is None else self.calibration.threshold
 
     def vocabulary(self) -> Path:
         """Raises ValueError where the model reads no text, FileNotFoundError without vocabulary."""
@@ -76,7 +82,8 @@ def _about(folder: Path, *, vocab: Path) -> dict[str, Any]:
     about: dict[str, Any] = {"vocab": path if path.is_file() else None}
     if noted is None:
         return about | {"provenance": read_provenance(folder)}
-    return about | dict(provenance=noted.provenance, license=noted.license, scores=noted.scores)
+    names = ("provenance", "license", "scores", "calibration")
+    return about | {name: getattr(noted, name) for name in names}
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

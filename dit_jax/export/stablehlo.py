@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from dit_jax.eval.protocols import PRESENCE_THRESHOLD
 from dit_jax.export import program
 from dit_jax.export.source import Source, write_beside
 from dit_jax.models import params as params_lib
@@ -34,20 +35,27 @@ def write(source: Source, folder: Path) -> None:
     """Writes the files above into a folder."""
     vocab, flat = source.vocabulary(), params_lib.flatten(source.params)
     inside = sum(leaf.nbytes for leaf in flat.values()) <= INSIDE
-    (folder / PROGRAM).write_bytes(make(source.arch, flat, inside=inside).serialize())
+    about = dict(inside=inside, presence_threshold=source.presence_threshold)
+    (folder / PROGRAM).write_bytes(make(source.arch, flat, **about).serialize())
     if not inside:
         directory.write_tensors(folder / WEIGHTS, flat)
     write_beside(vocab, folder)
 
 
-def make(arch: Architecture, flat: dict[str, np.ndarray], *, inside: bool) -> export.Exported:
+def make(
+    arch: Architecture,
+    flat: dict[str, np.ndarray],
+    *,
+    inside: bool,
+    presence_threshold: float = PRESENCE_THRESHOLD,
+) -> export.Exported:
     """`(weights, images, size, input_ids, attention_mask)`, for every platform.
 
     Args:
       flat: parameters by path.
       inside: they become part of the program, and `weights` is {}; else `weights` is `flat`.
     """
-    segment = program.make(arch)
+    segment = program.make(arch, presence_threshold=presence_threshold)
     params = jax.tree.map(jnp.asarray, flat) if inside else {}
 
     def whole(weights, *inputs):

@@ -164,6 +164,10 @@ class Architecture:
             raise ValueError(
                 f"text_layer is {self.text_layer}; this BERT has layers 1 … {self.bert.depth}."
             )
+        if self.bert is not None and self.text_tokens < 3:
+            raise ValueError(
+                f"text_tokens is {self.text_tokens}; expected 3 or more: [CLS], a word, [SEP]."
+            )
         if self.bert is not None and self.text_tokens > self.bert.positions:
             raise ValueError(
                 f"text_tokens is {self.text_tokens}; this BERT has {self.bert.positions} positions."

@@ -1,8 +1,8 @@
 """What fits where, before anything is allocated: `--mode=plan`.
 
-In: a config, devices that are here or elsewhere. Out: memory of each device, counted from shapes
-(`memory`) and asked of the devices' own compiler (`compile`, `targets`), and what to change where
-it does not fit (`suggest`). `command` is the mode.
+In: a config, devices that are here or elsewhere. Out: memory of each device, and what to change
+where it does not fit. Read `command`, the mode: `memory` counts from shapes, `compile` asks the
+compiler of the devices that `targets` names, `suggest` looks for a change.
 """
 
 from dit_jax.plan.command import GB, examine, plan

@@ -74,7 +74,7 @@ def plan(
     Raises ValueError for a mesh or batch that does not divide, ModuleNotFoundError where a
     target's compiler is not installed.
     """
-    if hbm_gb <= 0:
+    if not 0 < hbm_gb < float("inf"):
         raise ValueError(f"--hbm_gb is {hbm_gb:g}; expected a number above 0.")
     where = targets.find(target, devices)
     sharding.check_batches(config.optim, config.eval, mesh_of(config, len(where.devices)))

@@ -1,10 +1,11 @@
 """A trained model in a user's hands: pictures and words in, masks out.
 
-requests (what a call asks) ─▶ picture, prompts (onto the model's canvas) ─▶ programs (the model,
-compiled once a bucket) ─▶ segmentation (back to the picture's own size)
+requests (what a call asks) ─▶ picture, prompts (onto the model's canvas) ─▶ engine (batches of
+programs, compiled once a bucket, with `text_features`) ─▶ segmentation (back to the picture's size)
 
-`segmenter` brings them together; `command` is `--mode=predict`, with `pairs` for what it reads and
-`outputs` for what it writes.
+In: pictures, words, points, boxes. Out: `Segmentation`s. Read `segmenter`, which brings them
+together; `explain` makes word maps; `command` is `--mode=predict`, with `pairs` for what it reads
+and `outputs` for what it writes.
 """
 
 from dit_jax.predict.picture import Picture

@@ -69,7 +69,7 @@ class Outputs:
             stack.enter_context(self._lease)
             self._lines = stack.enter_context(self.partial.open("ab+"))
             _cut(self._lines)
-            self.found = [question(line.values) for line in read(self.partial)]
+            self.found = self._answered()
             self.count = len(self.found)
             for name in (MASKS, OVERLAYS):
                 (self._out / name).mkdir(exist_ok=True)
@@ -87,9 +87,21 @@ class Outputs:
         finally:
             self._open.__exit__(kind, *error)
 
+    def _answered(self) -> list[str]:
+        try:
+            return [question(line.values) for line in read(self.partial)]
+        except ValueError as error:
+            if not self._overwrite:
+                raise ValueError(
+                    f"{error} Remove that file, or leave it with --overwrite."
+                ) from error
+            self._lines.truncate(0)
+            return []
+
     def start_anew(self) -> None:
         """Leave what was found; raises FileExistsError unless `overwrite`."""
         if not self._overwrite:
+            self.count = 0  # nothing is gone on with
             raise FileExistsError(
                 f"{self.partial} holds answers of another model or to other questions; choose"
                 " another folder, or leave them with --overwrite."

@@ -90,6 +90,12 @@ def _found(name: str) -> list[str]:
         folder = os.path.isdir(name)
         kind = "the folder holds no picture" if folder else "no such picture"
         raise FileNotFoundError(f"{kind}: {pictures.shown(name)}{'' if folder else near(name)}.")
+    for path in paths:
+        if path.encode(errors="replace") != os.fsencode(path):
+            raise ValueError(
+                f"the name of {pictures.shown(path)} is not UTF-8, which answers are written in;"
+                " rename the file."
+            )
     return paths
 
 

@@ -6,6 +6,7 @@ pictures, one text or none         a question a picture
 pictures, as many texts            pairs, in order
 """
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ LONGEST_TEXT = 10_000  # characters; a model reads about 20 words
 ONE_PICTURE = (
     *(str, bytes, bytearray, memoryview, os.PathLike),
     *(Image.Image, np.ndarray, Picture),
+    io.IOBase,  # refused where it is opened, and not read line by line
 )
 
 
@@ -63,6 +65,18 @@ def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:
             start=1,
         )
     ]
+
+
+def of_pair(asked: Any) -> Question:
+    """What `stream` is given: a question, or a pair (picture, text); raises ValueError."""
+    if isinstance(asked, Question):
+        return asked
+    if not isinstance(asked, (tuple, list)) or len(asked) != 2:
+        raise ValueError(
+            f"a {type(asked).__name__} that is no pair is streamed; expected pairs (picture, text)."
+        )
+    image, text = asked
+    return Question(image, name_of(image), text)
 
 
 def check_text(text: Any) -> None:

@@ -26,10 +26,17 @@ from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.engine import Answer, Engine, PendingBatch, Request
 from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
-from dit_jax.predict.requests import Question, check_text, name_of, questions
+from dit_jax.predict.requests import (
+    ONE_PICTURE,
+    Question,
+    check_text,
+    name_of,
+    of_pair,
+    questions,
+)
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.text_features import shortened
-from dit_jax.weights import directory, hub
+from dit_jax.weights import directory, hub, manifest
 
 CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
 OPEN = 8  # pictures that stay open while others about them may follow
@@ -68,7 +75,7 @@ class Segmenter:
         model_dir: str | os.PathLike,
         *,
         threshold: float | None = None,
-        presence_threshold: float = PRESENCE_THRESHOLD,
+        presence_threshold: float | None = None,
         batch_size: int | None = None,
     ) -> "Segmenter":
         """The model of a directory, trained or converted, or of `hf://org/name` on the hub.
@@ -76,7 +83,8 @@ class Segmenter:
         Args:
           threshold: on the probability of a pixel; 0.35 of a text model (the released code's), 0.5
             of plain SAM (Meta's).
-          presence_threshold: on the probability that anything is meant, for `nothing`.
+          presence_threshold: on the probability that anything is meant, for `nothing`; by default
+            what the directory was calibrated to, else 0.5.
           batch_size: masks that are computed together; by default 8 at 512 pixels, 2 at 1024.
 
         Raises FileNotFoundError or ValueError, in a sentence, where it is no whole model directory.
@@ -84,6 +92,8 @@ class Segmenter:
         model_dir = hub.local(model_dir)
         arch, params = directory.read(model_dir)
         tokenizer = None if arch.bert is None else _tokenizer(model_dir, arch)
+        if presence_threshold is None:
+            presence_threshold = manifest.presence_threshold(model_dir) or PRESENCE_THRESHOLD
         how = dict(presence_threshold=presence_threshold, batch_size=batch_size)
         return Segmenter(arch, params, tokenizer, threshold=threshold, **how)
 
@@ -101,7 +111,7 @@ class Segmenter:
 
         Args:
           image: a path, encoded bytes, PIL picture, uint8 array `[H, W]` or `[H, W, 1|3|4]`, a
-            `Picture` that was opened, or a list of these. EXIF orientation is applied.
+            `Picture` that was opened, or a list or generator of these. EXIF orientation is applied.
           texts: an expression, or a list of them: all about the one picture, or one a picture.
           points: `[(x, y, label), …]` in pixels of the upright picture, (0, 0) the top left one;
             label 1 (object, may be left out) or 0 (not the object). With a list of pictures, one
@@ -115,6 +125,9 @@ class Segmenter:
         Raises FileNotFoundError or ValueError, in a sentence, for what cannot be answered; texts
         and the files' existence are checked before anything is computed.
         """
+        if isinstance(image, Iterator) and not isinstance(image, ONE_PICTURE):
+            # It may hand out one buffer, or one file, again and again.
+            image = [self.open(one, name=name_of(one, n)) for n, one in enumerate(image, start=1)]
         asked = questions(image, texts, points, box)
         for question in asked:
             self.check(question, multimask=multimask)
@@ -185,6 +198,7 @@ class Segmenter:
     def replace_params(self, params: Params) -> None:
         """Answer with other parameters of the same architecture from now on, without compiling.
 
+        Thresholds stay; what a presence threshold was calibrated to holds for its own parameters.
         Raises ValueError, and goes on as before, where they are those of another architecture.
         """
         expected = parameters.flatten(parameters.structure(self.arch)[1])
@@ -218,8 +232,7 @@ class Segmenter:
             raise ValueError(f"nothing is asked about {name}; expected {also}points or a box.")
 
     def _asked(self, question: tuple | Question, opened: "_Opened", *, multimask: bool) -> Request:
-        if not isinstance(question, Question):
-            (question,) = questions(*question, None, None)
+        question = of_pair(question)
         self.check(question, multimask=multimask)
         picture = opened(question)
         pointed = dict(points=question.points, box=question.box, units=question.units)

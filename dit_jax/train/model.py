@@ -25,6 +25,7 @@ from dit_jax.weights import directory, hub
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
 FREE = ("image_size", "dtype", "windowed", "iou_trained")
+OF_TEXT = ("text_layer", "text_tokens", "mask_padding")  # nothing to a model without an encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,10 +148,11 @@ def _from_directory(folder: str, arch: Architecture, *, seed: int) -> Params:
 def check_architecture(found: Architecture, wanted: Architecture, *, folder: str) -> None:
     """Raise ValueError naming every field that differs: equal shapes do not make equal models."""
     theirs, ours = flatten(found), flatten(wanted)
+    free = FREE if found.bert or wanted.bert else FREE + OF_TEXT
     different = [
         f"{field}: {theirs[field]} → {ours[field]}"
         for field in ours
-        if theirs[field] != ours[field] and field not in FREE
+        if theirs[field] != ours[field] and field not in free
     ]
     if different:
         raise ValueError(

@@ -78,7 +78,8 @@ def epoch_steps(referents: int, batch_size: int) -> float:
     """How many batches an epoch is, as schedules and lengths count it.
 
     The released code leaves the last, short batch out, and so do we where that is less than 1 %:
-    662 of RefCOCO's 42,404 referents in 64s. Of smaller data it would be up to all of an epoch.
+    RefCOCO's 42,404 referents are 662 batches of 64, and 36 are left. Of smaller data it would be
+    up to all of an epoch.
     """
     whole, left = divmod(referents, batch_size)
     return float(whole) if left < 0.01 * referents else referents / batch_size

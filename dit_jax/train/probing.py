@@ -34,7 +34,8 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
     with held(workdir, purpose="probing", inside=("probe",)):
         datasets = Datasets.of(config.data, size=config.model.image_size)
         datasets.check()
-        found, about = trained.load(config, workdir, model_dir=model_dir), _settings(config)
+        found = trained.load(config, workdir, model_dir=model_dir)
+        about = _settings(config, found)
         for split in datasets.splits:
             result = _probe_split(found, split, config=config, settings=about)
             path = workdir / "probe" / f"{split.dataset}-{split.name}"
@@ -57,13 +58,13 @@ def _probe_split(
     return probes.probe(predict, split.open(), model.tokenizer, **about, **settings)
 
 
-def _settings(config: configs.Config) -> dict[str, Any]:
+def _settings(config: configs.Config, found: Trained) -> dict[str, Any]:
     """What the answers and the figures depend on."""
     return {
         "limit": config.probe.limit,
         "seed": config.probe.seed,
         "threshold": config.eval.threshold,
-        "presence_threshold": config.eval.presence_threshold,
+        "presence_threshold": trained.presence_threshold(config.eval, found.folder),
         "resamples": config.eval.bootstrap or RESAMPLES,
     }
 

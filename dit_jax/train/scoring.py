@@ -40,12 +40,21 @@ class Scorer:
     ahead_bytes: int  # of batches that are made ahead
 
     @staticmethod
-    def of(config: configs.Config, workdir: Path, *, model: Model, datasets: Datasets) -> "Scorer":
+    def of(
+        config: configs.Config,
+        workdir: Path,
+        *,
+        model: Model,
+        datasets: Datasets,
+        folder: Path | None = None,
+    ) -> "Scorer":
+        """`folder` is the model's directory, which may have been calibrated."""
+        least = trained.presence_threshold(config.eval, folder)
         return Scorer(
             model,
             datasets.splits,
             workdir,
-            config.eval,
+            dataclasses.replace(config.eval, presence_threshold=least),
             limit=config.data.eval_limit,
             pictures=config.train.pictures,
             ahead_bytes=config.data.ahead_bytes(),
@@ -158,5 +167,6 @@ def score(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> N
         datasets = Datasets.of(config.data, size=config.model.image_size)
         datasets.check()
         found = trained.load(config, workdir, model_dir=model_dir)
-        scorer = Scorer.of(config, workdir, model=found.model, datasets=datasets)
+        how = dict(model=found.model, datasets=datasets, folder=found.folder)
+        scorer = Scorer.of(config, workdir, **how)
         scorer.all(found.params, about=found.about)

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from dit_jax import config as configs
+from dit_jax.eval.protocols import PRESENCE_THRESHOLD
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten
 from dit_jax.train import abstract
@@ -17,7 +18,7 @@ from dit_jax.train.model import Model
 from dit_jax.train.placement import sharding
 from dit_jax.train.sources import Datasets
 from dit_jax.train.workdir import check_same
-from dit_jax.weights import directory
+from dit_jax.weights import directory, manifest
 
 TRAINING = ("dataset", "split", "leaks")  # of `Run.meta`
 
@@ -29,6 +30,7 @@ class Trained:
     model: Model
     params: Params
     about: dict[str, Any] | None  # what it was trained on; None where nobody noted it
+    folder: Path | None  # model directory that holds these parameters; None where there is none
 
 
 def expect(workdir: Path, model_dir: Path | None) -> None:
@@ -53,7 +55,22 @@ def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Tr
         if best is None:
             raise FileNotFoundError(f"{workdir} holds no checkpoint yet; train longer.")
         params = checkpoints.restore_params(best, state)
-        return Trained(model, params, training_of(checkpoints.meta(best)))
+        about = training_of(checkpoints.meta(best))
+        return Trained(model, params, about, _exported(workdir / "model", step=best))
+
+
+def _exported(folder: Path, *, step: int) -> Path | None:
+    """A run's model directory, where it holds the parameters of this step."""
+    noted = manifest.read(folder)
+    return folder if noted is not None and noted.provenance.get("step") == step else None
+
+
+def presence_threshold(rules: configs.Eval, folder: Path | None) -> float:
+    """What the config says, else what the model directory was calibrated to, else 0.5."""
+    if rules.presence_threshold is not None:
+        return rules.presence_threshold
+    stored = None if folder is None else manifest.presence_threshold(folder)
+    return stored or PRESENCE_THRESHOLD
 
 
 def _of_directory(folder: Path, mesh: Mesh, *, task: str) -> Trained:
@@ -67,7 +84,7 @@ def _of_directory(folder: Path, mesh: Mesh, *, task: str) -> Trained:
     if arch.bert is not None and task == "prompts":
         raise ValueError(f"{folder} reads text, and model.task is 'prompts'; expected plain SAM.")
     model = Model.of(arch, directory.vocab_path(folder) if arch.bert else None, mesh)
-    return Trained(model, jax.device_put(params, model.placement), training_of(about))
+    return Trained(model, jax.device_put(params, model.placement), training_of(about), folder)
 
 
 def training_of(noted: dict[str, Any]) -> dict[str, Any] | None:

@@ -30,7 +30,8 @@ FREE = (
         "data.ahead_gb",
         "checkpoint.",
     ),
-    *("probe.", "eval.bootstrap", "eval.predictions", "profile_steps", "compile_cache"),
+    *("probe.", "eval.bootstrap", "eval.predictions", "eval.false_alarm"),
+    *("profile_steps", "compile_cache"),
 )
 # Keys that say what the score is that chooses the best checkpoint.
 SCORING = (
@@ -58,6 +59,8 @@ FORMER = {
     "optim.click_share": 0.5,
     "eval.presence_threshold": 0.5,
 }
+# What a key that is None means while a run trains; runs of before say so.
+UNSAID = {"eval.presence_threshold": 0.5}
 RENAMED = {"train.seed": "seed"}
 
 
@@ -135,4 +138,6 @@ def _plain(settings: Settings) -> Settings:
 
 
 def _shown(flat: Settings, key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "(no such key)"
+    if key not in flat:
+        return "(no such key)"
+    return json.dumps(UNSAID.get(key) if flat[key] is None else flat[key])

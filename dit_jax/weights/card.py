@@ -5,6 +5,7 @@ reader sees. Nothing is made up: an unknown license or missing score is called t
 """
 
 import json
+import textwrap
 from collections.abc import Callable, Mapping
 from importlib import resources
 from string import Template
@@ -76,7 +77,7 @@ def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parame
         use=use,
         provenance=_listed(manifest.provenance, otherwise="Nobody noted it."),
         scores=score_table(manifest.scores),
-        presence=PRESENCE[arch.presence],
+        presence=_presence(manifest, arch),
         score=SCORE[arch.score_kind],
         tokens=arch.text_tokens,
         size=arch.image_size,
@@ -116,6 +117,15 @@ def score_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
         for row in rows
     ]
     return "In percent; scores of different protocols cannot be compared.\n\n" + _table(head, lines)
+
+
+def _presence(manifest: Manifest, arch: Architecture) -> str:
+    """With what was promised of it, and what came of that elsewhere."""
+    promise = manifest.calibration
+    if not arch.presence or promise is None:
+        return PRESENCE[arch.presence]
+    checks = textwrap.indent(_listed(promise.checks, otherwise=""), "  ")
+    return f"{PRESENCE[True]} {promise.sentence}\n{checks}".rstrip()
 
 
 def _trained_on(provenance: Mapping[str, Any]) -> str:

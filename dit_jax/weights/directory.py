@@ -197,7 +197,7 @@ def read_contents(model_dir: Path | str) -> Contents:
     return Contents(
         architecture=from_json(config["architecture"]) if whole else None,
         bert=None if whole else bert_from_json(config["bert"]),
-        tensors=read_tensors(folder / WEIGHTS),
+        tensors=read_parameters(folder / WEIGHTS),
         unused=read_tensors(unused) if unused.is_file() else {},
         provenance=config.get("provenance", {}),
     )
@@ -290,16 +290,9 @@ def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> 
     """Raises ValueError listing every missing or unexpected tensor, and other shapes and types."""
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
-    shapes = [
-        f"{name} {list(tensors[name].shape)} ≠ {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & tensors.keys())
-        if tensors[name].shape != expected[name].shape
-    ]
-    types = [
-        f"{name} {tensors[name].dtype}"
-        for name in sorted(expected.keys() & tensors.keys())
-        if tensors[name].dtype != np.float32
-    ]
+    both = [(name, tensors[name], expected[name]) for name in sorted(expected) if name in tensors]
+    shapes = [f"{n} {list(v.shape)} ≠ {list(e.shape)}" for n, v, e in both if v.shape != e.shape]
+    types = [f"{name} {value.dtype}" for name, value, _ in both if value.dtype != np.float32]
     problems = {"missing": missing, "unexpected": unexpected}
     problems |= {"of another shape": shapes, "not float32": types}
     if any(problems.values()):
@@ -319,6 +312,14 @@ def _config(path: Path) -> dict:
     if not known or not noted or config.get("format") != FORMAT:
         raise ValueError(f"{path} is no model configuration of format {FORMAT}.")
     return config
+
+
+def read_parameters(path: Path) -> dict[str, np.ndarray]:
+    """`read_tensors`, of which every number is one: ValueError for NaN and infinity."""
+    tensors = read_tensors(path)
+    if odd := [printed(name) for name, value in tensors.items() if not np.isfinite(value).all()]:
+        raise ValueError(f"{path} holds NaN or infinity in {few(odd)}; expected finite numbers.")
+    return tensors
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

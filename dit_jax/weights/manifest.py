@@ -5,6 +5,7 @@
     provenance   where the parameters come from
     license      under which they may be used; null where nobody said
     scores       of each data set, split and protocol, where the model was scored
+    calibration  of the presence threshold, where it was calibrated
     packages     versions that wrote the folder
 
 A folder without one, as dit_jax wrote them before, is taken as it is.
@@ -38,6 +39,30 @@ class File:
 
 
 @dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A presence threshold and its promise, as `--mode=calibrate` made it."""
+
+    threshold: float  # on the probability that anything is meant
+    false_alarm: float  # share of absent expressions that get a mask, at most
+    n: int  # absent expressions that it was chosen by, of
+    dataset: str
+    split: str
+    checks: dict  # "shapes-testA" → what came of it there, as `dit_jax.eval.calibration` says it
+
+    def __post_init__(self):
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"calibration.threshold is {self.threshold}, expected 0 < it < 1")
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f'A presence below {self.threshold:.4g} means "nothing": so that at most'
+            f" {100 * self.false_alarm:g} % of absent expressions get a mask, calibrated on"
+            f" {self.n} of {self.dataset} {self.split}."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """See the fields of the file above."""
 
@@ -46,6 +71,7 @@ class Manifest:
     license: str | None = None
     scores: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     packages: dict[str, str] = dataclasses.field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def bytes(self) -> int:
@@ -58,6 +84,7 @@ def write(
     provenance: Mapping[str, Any],
     license: str | None = None,
     scores: Scores | None = None,
+    calibration: Calibration | None = None,
 ) -> Manifest:
     """Describes the files that lie in and below `folder` now, and writes `manifest.json`."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -68,6 +95,7 @@ def write(
         license=license,
         scores={name: dict(row) for name, row in (scores or {}).items()},
         packages=versions(),
+        calibration=calibration,
     )
     _write(folder, manifest)
     return manifest
@@ -128,6 +156,25 @@ def note_scores(folder: Path, scores: Scores) -> None:
         _write(folder, dataclasses.replace(manifest, scores=merged))
 
 
+def note_calibration(folder: Path, calibration: Calibration, *, of: Manifest) -> None:
+    """Writes a presence threshold into the manifest of a folder.
+
+    Raises ValueError where the folder holds other files than when its manifest was read as `of`.
+    """
+    manifest = read(folder)
+    if manifest is None or manifest.files != of.files:
+        raise ValueError(f"{folder} was written anew while it was calibrated; calibrate it again.")
+    _write(folder, dataclasses.replace(manifest, calibration=calibration))
+
+
+def presence_threshold(folder: Path) -> float | None:
+    """What a folder was calibrated to; None where it was not."""
+    manifest = read(folder)
+    return (
+        None if manifest is None or manifest.calibration is None else manifest.calibration.threshold
+    )
+
+
 def describe(path: Path) -> File:
     return File(bytes=path.stat().st_size, sha256=sha256(path))
 
@@ -145,6 +192,8 @@ def versions() -> dict[str, str]:
 
 def _write(folder: Path, manifest: Manifest) -> None:
     values = {"format": FORMAT, **dataclasses.asdict(manifest)}
+    if manifest.calibration is None:
+        del values["calibration"]  # which version 0.1 does not know
     unfinished = folder / f"{MANIFEST}.tmp"
     unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, folder / MANIFEST)
@@ -154,6 +203,7 @@ def _from_json(values: dict[str, Any]) -> Manifest:
     if "licence" in values:  # as version 0.1 wrote it
         values = {"license": values["licence"]} | values
         del values["licence"]
+    values = {"calibration": None} | values
     fields = {field.name: field.type for field in dataclasses.fields(Manifest)}
     unknown, missing = values.keys() - fields.keys() - {"format"}, fields.keys() - values.keys()
     if unknown or missing:
@@ -166,4 +216,6 @@ def _from_json(values: dict[str, Any]) -> Manifest:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{name!r} lies outside the folder")
     files = {name: build(File, row, f"files.{name}.") for name, row in values["files"].items()}
+    if values["calibration"] is not None:
+        values["calibration"] = build(Calibration, values["calibration"], "calibration.")
     return Manifest(files, *(values[name] for name in fields if name != "files"))

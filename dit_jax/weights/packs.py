@@ -31,7 +31,7 @@ from dit_jax.models.architecture import Architecture, from_json, to_json
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.params import Params
 from dit_jax.weights import directory, manifest
-from dit_jax.weights.directory import VOCAB, Contents, atomic_folder, read_tensors, write_tensors
+from dit_jax.weights.directory import VOCAB, Contents, atomic_folder, read_parameters, write_tensors
 
 FORMAT = 1
 CONFIG, WEIGHTS = "pack.json", "pack.safetensors"
@@ -104,7 +104,8 @@ def save(model_dir: Path | str, base_dir: Path | str, out: Path | str) -> Pack:
     """Writes what tells `model_dir` from `base_dir` as a pack; raises as `make` does, and
     FileExistsError if `out` holds anything."""
     noted = manifest.read(Path(model_dir))
-    known = {} if noted is None else dict(license=noted.license, scores=noted.scores)
+    names = ("license", "scores", "calibration")
+    known = {} if noted is None else {name: getattr(noted, name) for name in names}
     with atomic_folder(Path(out)) as folder:
         pack = make(model_dir, base_dir)
         write(pack, folder)
@@ -184,7 +185,7 @@ def read(pack_dir: Path | str) -> Pack:
     ):
         raise ValueError(f"{folder / CONFIG} describes no pack of format {FORMAT}.")
     arch = from_json(config["architecture"])
-    return Pack(arch, read_tensors(folder / WEIGHTS), config["base"], config["provenance"])
+    return Pack(arch, read_parameters(folder / WEIGHTS), config["base"], config["provenance"])
 
 
 def is_pack(folder: Path | str) -> bool:

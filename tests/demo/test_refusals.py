@@ -8,7 +8,7 @@ import zlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from uploads import opened, photo, png
+from photos import encoded, opened, photo
 
 from dit_jax.demo.guard import Guard, is_loopback
 
@@ -31,7 +31,7 @@ def bomb(height, width):
         (b"", 400, "nothing arrived; expected the bytes of a picture."),
         (b"hello", 400, "this file is not a picture; expected JPEG, PNG"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 400, "this file is not a picture"),
-        (png(photo())[:-900], 400, "cannot be decoded; expected a complete JPEG"),
+        (encoded(photo())[:-900], 400, "cannot be decoded; expected a complete JPEG"),
         (bomb(60_000, 60_000), 400, "60000 × 60000 pixels; expected at most 50 megapixels here"),
         (bomb(7000, 8000), 400, "8000 × 7000 pixels; expected at most 50 megapixels here"),
         (bytes(20 * 2**20 + 1), 413, "more than 20 MB were sent; expected a smaller file."),

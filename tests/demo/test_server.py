@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import encoded, opened, photo, read
 from places import ROOT
 from small_models import PLAIN, write_model
-from uploads import opened, photo, png, read
 
 from dit_jax import Segmenter, viz
 from dit_jax.demo import app as demo_app
@@ -153,7 +153,7 @@ def test_only_the_latest_are_kept(client):
 def test_masks_of_large_pictures_are_not_kept(segmenter):
     """Neither what is shown nor what is downloaded stays in memory with the answer."""
     demo = demo_app.Demo(segmenter, name="m")
-    picture = demo.upload(png(photo(height=900, width=1700)))
+    picture = demo.upload(encoded(photo(height=900, width=1700)))
     assert picture["view"] == [1280, 678]
     for _ in range(ANSWERS + 3):
         key = demo.segment({"picture": picture["id"], "text": TEXT})["id"]
@@ -167,7 +167,7 @@ def test_a_failure_is_told_without_its_insides(client, monkeypatch, caplog):
         raise RuntimeError("secret")
 
     monkeypatch.setattr(demo_app, "open_upload", fail)
-    said = client.post("/api/pictures", data=png(photo()))
+    said = client.post("/api/pictures", data=encoded(photo()))
     assert said.status_code == 500
     assert said.json == {"error": "the demo failed at this; its terminal says why."}
     assert "secret" in caplog.text

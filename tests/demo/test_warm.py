@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from photos import opened
 from small_models import PLAIN, write_model
-from uploads import opened
 
 from dit_jax import Segmenter
 from dit_jax.demo import server

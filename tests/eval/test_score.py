@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import refer_folders
-from drawn import COUNTS, SIZE, WORDS, Drawn, predict, predict_presence
+from drawn import COUNTS, SIZE, Drawn, predict, predict_presence
 
 from dit_jax.data import records
 from dit_jax.data.annotations import refer
-from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.eval.evaluate import evaluate
 from dit_jax.eval.prediction_files import Line, Writer, encoded, read
 from dit_jax.eval.protocols import PROTOCOLS
@@ -20,13 +19,6 @@ EMPTY = (1, 4)
 REFERENTS = np.repeat(np.arange(len(COUNTS)), COUNTS).tolist()
 FIRST = np.searchsorted(REFERENTS, REFERENTS)  # expression → the first of its referent
 MASK_LEVEL = ["original", "lisa", "gres"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory) -> Tokenizer:
-    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
-    path.write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)) + "\n")
-    return Tokenizer(path, length=8)
 
 
 def lines_of(source: Drawn, *, seed: int = 0) -> list[dict]:

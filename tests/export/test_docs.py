@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 from command_line import launched
+from exporting import BERT, SMALL, VIT, drawn, random_params
 from PIL import Image
 from places import ROOT
-from small_model import BERT, SMALL, VIT, drawn, random_params
 
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.eval import report

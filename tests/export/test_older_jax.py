@@ -13,8 +13,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from exporting import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 from quickly import compiled_quickly
-from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.export import formats, stablehlo

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from environments import made_of, said_to_need
+from exporting import BERT, SMALL, TEXTS, VIT, drawn, made_of, random_params, runner, said_to_need
 from PIL import Image
 from places import ROOT
-from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.data.tokenizer import Tokenizer
@@ -32,6 +31,8 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     about = dict(vocab=VOCAB, provenance={"source": "drawn at random"})
     directory.save(folder / "model", arch, random_params(arch), **about)
+    promise = manifest.Calibration(0.76, 0.05, 19, "shapes", "val", {})  # "nothing" of some sizes
+    manifest.note_calibration(folder / "model", promise, of=manifest.read(folder / "model"))
     formats.export(folder / "model", folder / "out", form="onnx")
     return folder / "out"
 
@@ -40,7 +41,8 @@ def exported(tmp_path_factory):
 def python(exported):
     """`program.make`, which tests/export/test_stablehlo.py holds to the Python API."""
     arch, params = directory.read(exported.parent / "model")
-    segment, words = jax.jit(program.make(arch)), Tokenizer(VOCAB, arch.text_tokens)
+    segment = jax.jit(program.make(arch, presence_threshold=0.76))
+    words = Tokenizer(VOCAB, arch.text_tokens)
     params = jax.tree.map(jnp.asarray, params)
 
     def answer(image, texts):
@@ -62,6 +64,7 @@ def test_masks_are_those_of_the_python_api(exported, python, size):
         assert said["score"] is said["confidence"]
         for i in range(len(texts)):
             assert iou(said["mask"][i], expected["mask"][i]) >= 0.999
+        np.testing.assert_array_equal(said["nothing"], expected["nothing"])
         for name in ("probability", "confidence", "presence"):
             np.testing.assert_allclose(said[name], expected[name], rtol=0, atol=1e-4)
 

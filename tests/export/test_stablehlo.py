@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import launched
-from environments import made_of, said_to_need
+from exporting import BERT, SMALL, TEXTS, VIT, drawn, made_of, random_params, runner, said_to_need
 from jax import export as jax_export
 from PIL import Image
 from quickly import environment
 from runs import compiling_once
-from small_model import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 from small_models import some
 
 import dit_jax
@@ -46,6 +45,8 @@ def model_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "small"
     about = dict(vocab=VOCAB, provenance={"source": "drawn at random"}, license="Apache-2.0")
     directory.save(folder, arch, random_params(arch), **about)
+    promise = manifest.Calibration(0.83, 0.05, 19, "shapes", "val", {})  # nearly always "nothing"
+    manifest.note_calibration(folder, promise, of=manifest.read(folder))
     return folder
 
 
@@ -74,6 +75,7 @@ def agree(said, expected):
         assert said["score"] is said[answer.score_kind]
         assert abs(said["score"][i] - answer.score) < 0.01
         assert abs(said["presence"][i] - answer.presence) < 0.01
+        assert said["nothing"][i] == answer.nothing == (answer.presence < 0.83)
     return np.mean([answer.mask.mean() for answer in expected])
 
 
@@ -217,7 +219,9 @@ def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
     done = subprocess.run(command, **how, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("photo-1.png: the red circle, confidence ")
-    for number, expected in enumerate(python(image, TEXTS), 1):
+    answers = python(image, TEXTS)
+    assert done.stdout.count("so: nothing is meant") == sum(one.nothing for one in answers) == 1
+    for number, expected in enumerate(answers, 1):
         mask = np.asarray(Image.open(tmp_path / f"photo-{number}.png"))
         assert mask.dtype == bool and iou(mask, expected.mask) >= 0.999
 

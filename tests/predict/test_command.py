@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 from command_line import launched
 from PIL import Image
 from pycocotools import mask as rle
-from quickly import compiled_quickly
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
@@ -21,12 +21,6 @@ from dit_jax.predict import command, outputs, pairs
 from dit_jax.predict.outputs import Outputs
 
 TEXTS = ["the red star", "the large square"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    with compiled_quickly(programs):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +139,12 @@ def test_names_lead_nowhere(model, photos, tmp_path):
     assert len([path for path in new if path.suffix == ".png"]) == len(names)
 
 
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_computed(photos):
+    (photos / "Photo 0.png").rename(photos / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(ValueError, match=r"'.*caf\\udce9.png' is not UTF-8, .* rename the file"):
+        pairs.named([str(photos)], TEXTS)
+
+
 @pytest.mark.parametrize(
     ("number", "image", "text", "name"),
     [
@@ -220,13 +220,27 @@ def test_an_interruption_keeps_what_was_answered(model, photos, tmp_path, monkey
     ]
 
 
-def test_answers_of_others_are_not_gone_on_with(model, photos, tmp_path, monkeypatch):
+def test_answers_that_cannot_be_read_are_left_with_overwrite(model, photos, tmp_path, capsys):
+    out, how = tmp_path / "out", dict(images=[str(photos / "Photo 0.png")], texts=TEXTS[:1])
+    out.mkdir()
+    (out / outputs.PARTIAL).write_text("half a line\n")
+    say = "line 1 is no JSON.* Remove that file, or leave it with --overwrite.$"
+    with pytest.raises(ValueError, match=say):
+        command.predict(model, out, **how)
+    assert capsys.readouterr().out == ""
+    command.predict(model, out, **how, overwrite=True)
+    assert [line["text"] for line in lines_of(out)] == TEXTS[:1]
+
+
+def test_answers_of_others_are_not_gone_on_with(model, photos, tmp_path, monkeypatch, capsys):
     out, images = tmp_path / "out", [str(photos / "Photo 0.png")]
     interrupted(1, monkeypatch, model, out, images=images, texts=TEXTS)
     other = write_model(tmp_path / "other", seed=1)
+    capsys.readouterr()
     for weights, texts in ((model, TEXTS[1:]), (other, TEXTS)):
         with pytest.raises(FileExistsError, match="holds answers of another model or to other que"):
             command.predict(weights, out, images=images, texts=texts)
+    assert "goes on" not in capsys.readouterr().out
     command.predict(other, out, images=images, texts=TEXTS[:1], overwrite=True)
     (line,) = lines_of(out)
     sums = json.loads((other / "manifest.json").read_text())["files"]["model.safetensors"]
@@ -283,68 +297,6 @@ def test_mistakes(model, photos, tmp_path, monkeypatch, how, sentence):
     with pytest.raises((ValueError, OSError), match=sentence):
         command.predict(model, tmp_path / "out", **how)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        ({"text": "x"}, "line 1: 'image' is missing; expected the path of a picture"),
-        ({"image": "", "text": "x"}, "line 1: 'image' is \"\"; expected the path of a picture"),
-        ({"image": "a.png", "mask": "b.png"}, "unknown key 'mask'; the nearest valid key is 'im"),
-        ({"image": "a.png", "box": [1, 2, 3, 4]}, "unknown key 'box'"),
-        ({"image": "a.png", "text": []}, "'text' is an empty list"),
-        ({"image": "a.png", "text": 3}, "'text' is 3; expected text or a list of texts"),
-        (
-            {"image": "a.png", "prompt": {"point": []}},
-            "unknown key 'point'; the nearest .*'points'",
-        ),
-        ({"image": "a.png", "text": ["a", "b"], "sent_id": 3}, "'sent_id' numbers one expression"),
-        (
-            {"image": "a.png", "text": "a", "index": "3"},
-            "'index' is \"3\"; expected a whole number",
-        ),
-        ({"image": "a.png", "text": "a", "truth": [3]}, r"found \[3\]; expected an object"),
-        (["a.png"], r"found \[\"a.png\"\]; expected an object"),
-        ({"image": "a.png", "prompt": {"units": "%"}}, "'units' is \"%\"; expected pixel or fract"),
-        (
-            {"image": "a.png", "prompt": {"box": [0, 0, 9, 9], "box_xywh": [0, 0, 9, 9]}},
-            "'box' and 'box_xywh' are given; expected exactly one of 'box', 'box_xywh', 'box_xyxy'",
-        ),
-        (
-            {"image": "a.png", "prompt": {"box_xyxy": [9, 9, 3, 20]}},
-            r"'box_xyxy' is \[9, 9, 3, 20\]; expected corners \[x0, y0, x1, y1\] in pixels, x0 b",
-        ),
-    ],
-)
-def test_mistakes_of_pairs(tmp_path, line, sentence):
-    file = write_lines(tmp_path / "pairs.jsonl", line)
-    with pytest.raises(ValueError, match=sentence):
-        pairs.read(file)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "box", "units"),
-    [
-        ({"box": [2, 3, 30, 40]}, [2, 3, 30, 40], "pixel"),
-        ({"box_xyxy": [2, 3, 30, 40]}, (2, 3, 30, 40), "pixel"),
-        ({"box_xywh": [2, 3, 28, 37]}, (2, 3, 30, 40), "pixel"),
-        ({"box_cxcywh": [16, 20, 28, 30]}, (2, 5, 30, 35), "pixel"),
-        (
-            {"box_xywh": [0.25, 0.5, 0.5, 0.25], "units": "fraction"},
-            (0.25, 0.5, 0.75, 0.75),
-            "fraction",
-        ),
-        (
-            {"box": [0.25, 0.5, 0.75, 0.75], "units": "fraction"},
-            [0.25, 0.5, 0.75, 0.75],
-            "fraction",
-        ),
-    ],
-)
-def test_a_key_says_what_the_numbers_of_a_box_are(tmp_path, prompt, box, units):
-    line = {"image": "a.png", "text": "x", "prompt": prompt}
-    (task,) = pairs.read(write_lines(tmp_path / "pairs.jsonl", line))
-    assert (task.box, task.units) == (box, units)
 
 
 def test_launch(model, photos, tmp_path):

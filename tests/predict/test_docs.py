@@ -10,7 +10,6 @@ import pytest
 from command_line import launched
 from PIL import Image
 from places import ROOT
-from quickly import compiled_quickly
 from small_models import PLAIN, write_model
 
 from dit_jax.data.shapes import dataset
@@ -29,12 +28,6 @@ def blocks():
         elif found[-1]:
             found.append([])
     return ["\n".join(block).strip() for block in found if block]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    with compiled_quickly(programs):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,28 +7,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from quickly import compiled_quickly
 from small_models import PLAIN, architecture, random_params, write_model
 
 from dit_jax import Segmenter
 
 STAR, PHOTO = "the red star", np.zeros((30, 40, 3), np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    with compiled_quickly(programs):
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "ldit")
-
-
-@pytest.fixture(scope="module")
-def segmenter(folder):
-    return Segmenter.from_pretrained(folder)
 
 
 def refused(sentence, call, *arguments, kind=ValueError, **more):
@@ -49,6 +32,7 @@ def test_pictures(segmenter, tmp_path):
     say = "cut.png: the picture .3000 bytes. cannot be decoded; expected a complete JPEG"
     ask = lambda image: segmenter(image, STAR)  # noqa: E731
     refused("^no such picture: nowhere.jpg.$", ask, "nowhere.jpg", kind=FileNotFoundError)
+    refused("^no such picture: ''.$", ask, "", kind=FileNotFoundError)
     refused(r"^no such picture: 'a\\nb.jpg'.$", ask, "a\nb.jpg", kind=FileNotFoundError)
     refused(f"{tmp_path} is a folder; expected a", ask, tmp_path, kind=IsADirectoryError)
     refused("notes.txt is not a picture; expected JPEG, PNG", ask, tmp_path / "notes.txt")
@@ -63,8 +47,16 @@ def test_pictures(segmenter, tmp_path):
     )
     refused(r"has the shape \(0, 40, 3\); expected at least one pixel", ask, PHOTO[:0])
     refused("the picture is of type int; expected a path, encoded bytes", ask, 3)
+    refused("the picture is of type BytesIO; expected a path, encoded bytes", ask, file)
     refused("picture 1 is of type NoneType; expected a path", ask, [None])
     refused("cannot be read as RGB: it has values from -1 to -1", ask, Image.new("F", (4, 5), -1))
+
+
+def test_what_is_streamed_is_a_pair(segmenter):
+    for odd in ((PHOTO, STAR, 1), (PHOTO,)):
+        refused("is streamed; expected pairs .picture, text", list, segmenter.stream([odd]))
+    refused("a text is of type list", list, segmenter.stream([(PHOTO, [STAR, STAR])]))
+    refused("the picture is of type list", list, segmenter.stream([([PHOTO], STAR)]))
 
 
 def test_a_missing_file_stops_before_anything_is_computed(segmenter, monkeypatch):

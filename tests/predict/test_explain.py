@@ -1,8 +1,8 @@
 """`explain`: words and their tokens, shares of attention, masks without a word."""
 
-import cv2
 import numpy as np
 import pytest
+from photos import photo
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
@@ -19,11 +19,6 @@ def segmenter(tmp_path_factory):
     return Segmenter.from_pretrained(
         write_model(tmp_path_factory.mktemp("model") / "ldit"), batch_size=1
     )
-
-
-def photo(*, height=48, width=70):
-    noise = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
-    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,12 @@ from closeness import assert_close
 from live_sam import live_sam
 from peers import torch
 from PIL import Image
-from quickly import compiled_quickly
 
 from dit_jax import Segmenter
 
 SIZE = 128
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 POINT, POINTS, BOX = [(30, 20, 1)], [(30, 20, 1), (90, 60, 0), (5.5, 70.25, 1)], (10, 5, 120.5, 80)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    with compiled_quickly(programs):
-        yield
 
 
 @pytest.fixture(scope="module")

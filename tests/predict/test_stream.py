@@ -5,25 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-import small_models
 from PIL import Image
-from quickly import compiled_quickly
-
-from dit_jax import Segmenter
 
 STAR = "the red star"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    with compiled_quickly(programs):
-        yield
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory):
-    folder = small_models.write_model(tmp_path_factory.mktemp("model") / "model")
-    return Segmenter.from_pretrained(folder, batch_size=2)
 
 
 def frames(count=5):
@@ -45,6 +29,24 @@ def test_a_buffer_that_is_used_again(segmenter):
     expected = masks(segmenter(list(frames()), STAR))
     assert len(np.unique(expected.reshape(5, -1), axis=0)) == 5  # or nothing here could fail
     np.testing.assert_array_equal(masks(segmenter.stream(camera())), expected)
+
+
+def test_a_generator_that_gives_one_buffer_or_one_file_again(segmenter, tmp_path):
+    buffer, path = np.empty_like(frames()[0]), tmp_path / "camera.png"
+
+    def camera(given):
+        for frame in frames():
+            buffer[...] = frame
+            Image.fromarray(frame).save(path)
+            yield given
+
+    expected = segmenter(list(frames()), STAR)
+    for given in (buffer, path):
+        answers = segmenter(camera(given), STAR)
+        np.testing.assert_array_equal(masks(answers), masks(expected))
+    assert [answer.name for answer in segmenter(camera(buffer), STAR)] == [
+        answer.name for answer in expected
+    ]
 
 
 def test_a_mistake_comes_after_the_answers_before_it(segmenter):
@@ -79,3 +81,16 @@ def test_a_picture_keeps_its_answer_in_another_process_and_under_another_name(se
     assert changed.key == other.key
     with pytest.raises(ValueError, match="read-only"):
         one.canvas[...] = 0
+
+
+def test_results_come_while_the_list_goes_on(segmenter):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(frames()[len(taken) % 5])
+            yield taken[-1], STAR
+
+    stream = segmenter.stream(endless())
+    next(stream)
+    assert len(taken) == 4  # one batch is answered, the next one runs

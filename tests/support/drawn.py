@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 
 from dit_jax.data.referent import Referent, Truth
+from dit_jax.data.tokenizer import Words
+from dit_jax.eval.evaluate import Evaluation, evaluate
 from dit_jax.eval.predictions import Answers
 
 SIZE = 32
@@ -71,3 +73,9 @@ def predict_presence(batch) -> Answers:
     """Also says whether something is meant, wrong for every fourth expression."""
     meant = batch["mask"].any(axis=(1, 2)) ^ (batch["index"] % 4 == 1)
     return Answers(predict(batch).logits, np.where(meant, 2.0, -2.0).astype(np.float32))
+
+
+def scored(tokenizer: Words, *, predict=predict, source=None, **changes) -> Evaluation:
+    """`evaluate`, of this model on this source unless another is given."""
+    settings = {"size": SIZE, "batch_size": 4, "protocols": ["dit", "original"], "progress": False}
+    return evaluate(predict, source or Drawn(), tokenizer, **(settings | changes))

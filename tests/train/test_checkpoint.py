@@ -219,6 +219,10 @@ def test_a_run_of_before_some_keys_continues(tmp_path):
     check_same(tmp_path, flatten(config_of(**before)))
     with pytest.raises(ValueError, match="model.presence: false → true"):
         check_same(tmp_path, flatten(config_of(**before, model__presence=True)))
+    path.write_text(json.dumps(saved | {"eval.presence_threshold": 0.5}))  # now left to the model
+    check_same(tmp_path, flatten(config_of(**before)))
+    with pytest.raises(ValueError, match=r"eval.presence_threshold: 0.5 → 0.6\)"):
+        check_same(tmp_path, flatten(config_of(**before, eval__presence_threshold=0.6)))
 
 
 def test_minutes(monkeypatch):

@@ -1,5 +1,6 @@
 """SAM's own prompts, trained, stopped, continued, scored and used."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,10 +9,13 @@ from runs import config_of
 
 from dit_jax import Segmenter, load
 from dit_jax.config import Config
-from dit_jax.configs import mini_sam
+from dit_jax.configs import mini_sam, own_data
 from dit_jax.data import shapes
 from dit_jax.eval.protocols import CLICKS
+from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.train import loop, scoring
+from dit_jax.train.model import check_architecture
+from dit_jax.variants import BACKBONES
 from dit_jax.weights import directory
 
 PROMPTS = dict(
@@ -84,11 +88,11 @@ def test_a_model_directory_is_scored_and_trained_on(run, tmp_path):
 @pytest.mark.proof
 def test_clicks_after_a_text(small, tmp_path):
     changes = dict(model__task="text+clicks", optim__rounds=1, optim__click_share=0.5)
-    changes |= dict(eval__protocols=("dit", "click1"), optim__max_steps=4)
+    changes |= dict(eval__protocols=("dit", "click1"), optim__max_steps=6)
     assert loop.train(config_of(**changes), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["train/click_loss"] for row in rows if "train/click_loss" in row]
-    assert len(losses) == 4 and 0 < sum(loss > 0 for loss in losses) < 4  # in a share of the steps
+    assert len(losses) == 6 and 0 < sum(loss > 0 for loss in losses) < 6  # in a share of the steps
     found = {path.name for path in (tmp_path / "eval").glob("*.json")}
     assert found == {"shapes-val-dit.json", "shapes-val-click1.json"}
 
@@ -97,6 +101,20 @@ def test_the_mini_sam_recipe():
     config = Config.from_dict(mini_sam.get_config())
     arch = config.architecture()
     assert arch.bert is None and arch.windowed and set(config.eval.protocols) == set(CLICKS)
+
+
+def test_a_converted_sam_fits_whatever_a_config_says_of_texts():
+    config = own_data.get_config("ldit_vit_b")  # as docs/prompts.md has it: the row's `text_layer`
+    config.model.task = "prompts"
+    config.eval.update(protocols=("click3",), best="click3")
+    wanted = Config.from_dict(config).architecture()
+    plain = dict(bert=None, injection=Injection.NONE, windowed=True, image_size=1024)
+    sam = Architecture(BACKBONES["vit_b"], **plain)
+    assert sam.text_layer != wanted.text_layer
+    check_architecture(sam, wanted, folder="models/sam")
+    with pytest.raises(ValueError, match="decoder_depth: 4 → 2"):
+        other = dataclasses.replace(sam, decoder_depth=4)
+        check_architecture(other, wanted, folder="models/sam")
 
 
 @pytest.mark.parametrize(

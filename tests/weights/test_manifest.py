@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dit_jax
+from dit_jax import Segmenter
 from dit_jax.eval import report
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
@@ -124,6 +125,45 @@ def test_an_older_directory_loads_as_it_did(model_dir):
         assert all(np.array_equal(now[name], before[name]) for name in now)
     manifest.note_scores(model_dir, SCORES)
     assert manifest.read(model_dir) is None
+
+
+def test_a_calibration_is_added_later(model_dir):
+    """To the manifest alone; without one, it is written as version 0.1 reads it."""
+    path, before = model_dir / "manifest.json", manifest.read(model_dir)
+    assert "calibration" not in json.loads(path.read_text())
+    assert manifest.presence_threshold(model_dir) is None
+    promise = manifest.Calibration(0.9, 0.05, 19, "shapes", "val", {"shapes-testA": {"masks": 1}})
+    manifest.note_calibration(model_dir, promise, of=before)
+    manifest.note_scores(model_dir, {})
+    assert manifest.verify(model_dir) == dataclasses.replace(before, calibration=promise)
+    assert manifest.presence_threshold(model_dir) == 0.9
+    for change, message in (
+        ({"threshold": 1.5}, "calibration.threshold is 1.5, expected"),
+        ({"threshold": "0.5"}, "calibration.threshold is '0.5' of type str"),
+        ({"checks": None}, "calibration.checks is None"),
+    ):
+        values = json.loads(path.read_text())
+        values["calibration"] |= change
+        (model_dir / "manifest.json").write_text(json.dumps(values))
+        assert message in problem(model_dir)
+        values["calibration"] = dataclasses.asdict(promise)
+        path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_named(tmp_path, number):
+    """The manifest vouches for the bytes; what they say is looked at all the same."""
+    flat = params_lib.flatten(params_lib.init(ARCH))
+    name = "mask_decoder.iou_token"
+    flat[name] = np.array(flat[name])
+    flat[name].flat[-1] = number
+    about = dict(unused={"pooler": np.full(3, number, np.float32)})  # which no model reads
+    directory.save(tmp_path / "a", ARCH, params_lib.unflatten(flat), **about)
+    expected = f"holds NaN or infinity in {name}; expected finite numbers."
+    assert problem(tmp_path / "a").endswith(expected)
+    for read in (directory.read_contents, Segmenter.from_pretrained):
+        with pytest.raises(ValueError, match="model.safetensors holds NaN or infinity in mask_dec"):
+            read(tmp_path / "a")
 
 
 def test_what_people_add_is_theirs(model_dir):

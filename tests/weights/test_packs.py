@@ -204,6 +204,9 @@ def test_a_damaged_pack_is_one_sentence(folders, tmp_path, base):
     weights.write_bytes(whole[:-8])
     with pytest.raises(ValueError, match="is no whole safetensors file"):
         base.params(pack)
+    weights.write_bytes(whole[:-4] + np.float32("nan").tobytes())
+    with pytest.raises(ValueError, match=r"pack.safetensors holds NaN or infinity in \w+"):
+        base.params(pack)
     weights.write_bytes(whole)
     base.params(pack)
     config = json.loads((pack / "pack.json").read_text())

@@ -1,6 +1,7 @@
 """Everything that can be wrong with a data set, found before anything is built from it.
 
-Every picture is opened, but none is decoded that is evidently whole: `records.build` does that.
+Every picture is opened, but none is decoded that is evidently whole: `records.build` does that. Own
+pictures of several splits are, at an eighth of their size, to be compared.
 """
 
 import contextlib
@@ -10,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
 from dit_jax.data.annotations import PUBLISHED
+from dit_jax.data.check import likeness
 from dit_jax.data.check.masks import mask_problems
 from dit_jax.data.check.report import Problem, Report
 from dit_jax.data.entries import Annotations, Entry, NamedBox
@@ -36,10 +38,17 @@ from dit_jax.strict import counted
 __all__ = ["Problem", "Report", "check"]
 
 T = TypeVar("T")
-# Of a picture as it is stored, its EXIF orientation, and what is to be said of its bits.
-Seen = tuple[Size, int, str]
 READERS = 8  # pictures that are read at once
 SPLIT_NAME = re.compile(r"train|val|test\w*")
+
+
+class Seen(NamedTuple):
+    """What there is to know of a picture."""
+
+    stored: Size
+    orientation: int  # EXIF's
+    depth: str  # what is to be said of its bits
+    fields: likeness.Fields | None  # None where it is not compared with others
 
 
 def check(
@@ -168,28 +177,46 @@ def _pictures(
     count = Counter(entry.file_name for entry in entries)
     seen, problems = {}, []
     alone = threading.Lock()
+    # COCO's pictures are known by their numbers.
+    compared = len(annotations.splits) > 1 and any(entry.image_id is None for entry in entries)
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda name: _picture(store, name, alone), first)
+        found = pool.map(lambda name: _picture(store, name, alone, compared=compared), first)
         for name, one in zip(first, _bar(found, "pictures", progress, len(first)), strict=True):
-            if isinstance(one, tuple):
+            if isinstance(one, Seen):
                 seen[name] = one
                 continue
             kind, text = ("cannot be read" if name in store else "are missing"), one
             more = f" ({count[name]} referents)" if count[name] > 1 else ""
             problems.append(Problem(f"pictures that {kind}", True, first[name].name, text + more))
-    for name, (*_, said) in seen.items():
-        if said:
-            text = f"{name} {said}"
+    for name, one in seen.items():
+        if one.depth:
+            text = f"{name} {one.depth}"
             problems.append(Problem("pictures of more than 8 bits", False, first[name].name, text))
+    if compared:
+        problems += _alike(annotations, seen)
     return seen, [*problems, *_turned(entries, seen), *_other_sizes(entries, seen)]
 
 
-def _picture(store: ImageStore, name: str, alone: threading.Lock) -> Seen | str:
-    """The size and orientation of a picture, or what is wrong with it; large ones one by one."""
+def _alike(annotations: Annotations, seen: dict[str, Seen]) -> Iterator[Problem]:
+    splits: dict[str, dict[str, likeness.Fields]] = {}
+    for split, entries in annotations.splits.items():
+        there = {entry.file_name: seen.get(entry.file_name) for entry in entries}
+        splits[split] = {
+            n: one.fields for n, one in there.items() if one and one.fields is not None
+        }
+    for split, name, other, theirs in likeness.alike(splits):
+        text = f"{name} of {split} looks like {theirs} of {other}: the same picture, saved anew?"
+        yield Problem("pictures that look alike in two splits", False, annotations.dataset, text)
+
+
+def _picture(store: ImageStore, name: str, alone: threading.Lock, *, compared: bool) -> Seen | str:
+    """What there is to know of a picture, or what is wrong with it; large ones one by one."""
     with alone if store.size(name) > LARGE else contextlib.nullcontext():
         try:
             data = store.read(name)
-            return picture_size(data, name=name), orientation(data), depth(data, name=name)
+            size, turn = picture_size(data, name=name), orientation(data)
+            found = likeness.fields(data, size=size, orientation=turn) if compared else None
+            return Seen(size, turn, depth(data, name=name), found)
         except ValueError as error:
             return str(error)
 
@@ -197,8 +224,7 @@ def _picture(store: ImageStore, name: str, alone: threading.Lock) -> Seen | str:
 def _frame(entry: Entry, seen: dict[str, Seen]) -> Frame | None:
     if (found := seen.get(entry.file_name)) is None:
         return None
-    stored, turned, _ = found
-    return frame(entry, stored=stored, orientation=turned)
+    return frame(entry, stored=found.stored, orientation=found.orientation)
 
 
 def _size(entry: Entry, seen: dict[str, Seen]) -> Size | None:

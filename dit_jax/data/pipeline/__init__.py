@@ -1,7 +1,8 @@
 """From a Source to batches of NumPy arrays, with Grain.
 
 In: any Source, a tokenizer, a seed. Out: `Batch`es, of training without end or of a split once.
-`streams` decides the order, `items` makes one row, `batches` prepares them ahead, resumably.
+Read `streams`, which decides the order, then `items`, one row, then `batches`, which prepares them
+ahead, resumably.
 """
 
 from dit_jax.data.pipeline.batches import TrainBatches

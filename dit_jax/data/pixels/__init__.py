@@ -1,8 +1,10 @@
 """Pictures and masks: as they lie on disk, as arrays, and on a square canvas.
 
 In: files, members of a zip file, a user's arrays; polygons, mask files, run lengths. Out: RGB
-pixels and one mask of an entry, at the picture's own size (`pictures`, `masks`), or moved onto a
-canvas and augmented (`transforms`). `stores` finds bytes, `picture_size` reads headers only.
+pixels and one mask of an entry, at the picture's own size, or moved onto a canvas and augmented.
+Read `pictures` and `decode`, then `masks` with `mask_pictures` and `run_lengths`, then
+`transforms`. `stores` finds bytes and `near_names` what is misspelled, `picture_size` reads headers
+only, `frames` tells which way up annotations were drawn.
 """
 
 from dit_jax.data.pixels import pictures, run_lengths

@@ -14,7 +14,7 @@ from pathlib import Path
 def near(path: str | os.PathLike[str]) -> str:
     """ " (IMG_1.JPG is there)", or "" where there is nothing like a missing path."""
     asked = Path(os.path.abspath(path))
-    if (found := _nearest(asked)) is None:
+    if (found := _nearest(asked)) in (None, asked):  # the latter of "", which is the folder here
         return ""
     same = os.path.commonpath([asked, found])
     return _said(*(one.relative_to(same).as_posix() for one in (asked, found)))

@@ -1,8 +1,8 @@
 """Array records: `Annotations` and their pictures, written once, read by position.
 
-In: `Annotations`. Out: a folder that `Records` reads as a Source, with a manifest. `folder` is the
-whole story (`build`); `plan` says which build it is, `write` writes shards that a killed build can
-continue, `format` is one record as bytes, `read` reads and verifies.
+In: `Annotations`. Out: a folder that `Records` reads as a Source, with a manifest. Read `folder`,
+the whole story (`build`): `plan` says which build it is, `write` writes shards that a killed build
+can continue, `format` is one record as bytes. `read` reads and verifies.
 """
 
 from dit_jax.data.records.folder import build

@@ -1,9 +1,9 @@
 """What a run says of itself: while it runs, and what it leaves for people.
 
-`progress` is the bar, `metrics.jsonl` and TensorBoard, `nonfinite` what it says of steps that are
-skipped; `report` and `curves` are made from these;
-`provenance` notes config, code and devices at every start; `profiling` traces steps; `duplicates`
-leaves out what libraries say twice.
+In: metrics of steps and scores. Out: a bar, `metrics.jsonl`, TensorBoard, `report.md`. Read
+`progress`, which writes the first three, with `nonfinite` of steps that are skipped; `report` and
+`curves` are made from these. `provenance` notes config, code and devices at every start,
+`profiling` traces steps, `duplicates` leaves out what libraries say twice.
 """
 
 from dit_jax.train.logs import provenance, report

@@ -5,13 +5,14 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from closeness import assert_close
-from places import PYTHONPATH, SUPPORT
+from places import PYTHONPATH
 
 from benchmarks import synthetic
 from dit_jax.models.architecture import Injection
@@ -20,7 +21,7 @@ from dit_jax.ops.attention.dispatch import PACKED, Problem, attend_packed
 from dit_jax.ops.platform import Target, planned_for
 from dit_jax.plan import targets
 
-WORKER = SUPPORT / "split_worker.py"
+WORKER = Path(__file__).with_name("split_worker.py")
 TEXT = 20
 REAL = {"vit_b 512": (32, 32, 64), "vit_h 512": (32, 32, 80)}
 LARGE = {"vit_b 1024": (64, 64, 64), "vit_h 1024": (64, 64, 80)}

@@ -1,0 +1,92 @@
+""" "Nothing like that here", with a promise: a presence threshold from absent expressions.
+
+Split conformal risk control: Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk
+Control", ICLR 2024, for the loss that is 1 where an absent expression gets a mask, else 0.
+"""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from dit_jax.eval.metrics import measure
+from dit_jax.eval.outcomes import Outcomes
+from dit_jax.eval.protocols import conventions, logit
+
+
+def threshold(presence: Float32[np.ndarray, " n"], *, false_alarm: float) -> float:
+    """The smallest presence threshold t with n / (n + 1) · R(t) + 1 / (n + 1) ≤ `false_alarm`, R(t)
+    being the share of `presence`, the logits of n absent expressions, that is not below t.
+
+    An absent expression that is exchangeable with these n then gets a mask with a probability of at
+    most `false_alarm`, over their draw and its own; equal logits get masks together or not at all.
+    Raises ValueError where n is too small, or a logit too large for a threshold below 1.
+    """
+    n = len(presence)
+    masks = allowed(n, false_alarm=false_alarm)
+    last = np.sort(presence)[n - 1 - masks]  # the surest that may not
+    limit = float(np.nextafter(last, np.float32(np.inf)))
+    odds = math.exp(-abs(limit))
+    found = (1.0 if limit > 0 else odds) / (1.0 + odds)
+    while found < 1 and (found == 0 or logit(found) < limit):  # programs compare float32 logits
+        found = math.nextafter(found, 1.0)
+    if found == 1:
+        raise ValueError(
+            f"no presence threshold below 1 keeps eval.false_alarm={false_alarm}: the model is sure"
+            f" that {masks + 1} of {n} absent expressions are there."
+        )
+    return found
+
+
+def allowed(n: int, *, false_alarm: float) -> int:
+    """How many of n absent expressions may get a mask; raises ValueError where n is too small."""
+    share = Fraction(str(false_alarm))
+    if share * (n + 1) < 1:
+        raise ValueError(
+            f"eval.false_alarm={false_alarm} needs at least {math.ceil(1 / share) - 1} absent"
+            f" expressions to calibrate on, and there are {n}."
+        )
+    return math.floor(share * (n + 1)) - 1
+
+
+def check(before: Outcomes, after: Outcomes) -> dict[str, Any]:
+    """What a threshold does on another split, by outcomes of protocol `gres` without and with it.
+
+    Of `absent` expressions `masks` get one, `share` with its 95 % `interval`; `T-acc`, and the oIoU
+    over the `present` ones alone, before and after. In percent.
+    """
+    rules, there = conventions("gres"), after["target"] > 0
+    absent, masks = int((~there).sum()), int((~there & (after["nothing"] == 0)).sum())
+    both = [measure(one, rules) for one in (before, after)]
+    present = [measure(Outcomes(one.table[there]), rules) for one in (before, after)]
+    return {
+        "absent": absent,
+        "masks": masks,
+        "share": 100 * masks / absent,
+        "interval": [100 * end for end in interval(masks, absent)],
+        "present": int(there.sum()),
+        "T-acc": [scores["T-acc"] for scores in both],
+        "oIoU": [scores["oIoU"] for scores in present],
+    }
+
+
+def interval(count: int, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share of which `count` of `n` were seen (Clopper and Pearson,
+    Biometrika 1934)."""
+    i = np.arange(1, n + 1)
+    ways = np.concatenate([[0.0], np.cumsum(np.log((n - i + 1) / i))])  # log of n over i
+
+    def at_most(k: int, share: float) -> float:
+        i = np.arange(k + 1)
+        return np.exp(ways[i] + i * math.log(share) + (n - i) * math.log1p(-share)).sum()
+
+    def around(k: int, level: float) -> tuple[float, float]:
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at_most(k, middle) > level else (low, middle)
+        return low, high
+
+    return around(count - 1, 0.975)[0], around(count, 0.025)[1]
