@@ -1,15 +1,19 @@
 """What several expressions on one picture cost, together and one by one.
 
     python -m benchmarks.expressions [--row ROW] [--count N] [--rounds N]
+    python -m benchmarks.expressions --late
 
 `DitSam.segment` on one picture and N expressions, beside N calls of the model; both compiled,
-float32, 512 px, taking turns. The ratio is the median of the rounds' own ratios. The page is
-benchmarks/results/expressions.md.
+float32, 512 px, taking turns. The ratio is the median of the rounds' own ratios. `--late` is about
+L-DIT whose text enters from block k on (`model.inject_from`): what one more expression costs. The
+pages are benchmarks/results/expressions.md and late_text.md.
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +24,12 @@ from dit_jax.allocator import keep_freed_memory
 from dit_jax.models import params as parameters
 
 ROWS = ("ldit_vit_b", "default_vit_b")
+FROM, COUNTS = (0, 4, 8), (1, 10, 50)
 
 
-def compare(row: str, *, count: int, rounds: int) -> tuple[float, float, float]:
-    """Seconds together, seconds one by one, and how many times less the first is."""
-    arch = synthetic.architecture(row)
-    model, size = synthetic.Model(arch), arch.image_size
-    batch = synthetic.batch(size=size, count=1, tokens=20)
+def together(model: synthetic.Model, *, size: int, count: int) -> Callable[[], jax.Array]:
+    """`count` expressions on one picture."""
+    picture = synthetic.batch(size=size, count=1, tokens=20)["images"]
     many = synthetic.batch(size=16, count=count, tokens=20)
     same = jnp.zeros(count, jnp.int32)
 
@@ -35,8 +38,15 @@ def compare(row: str, *, count: int, rounds: int) -> tuple[float, float, float]:
         merged = parameters.merge(model.graph, params)
         return merged.segment(images, ids, mask, picture_of=same).logits
 
-    def together():
-        return segment(model.params, batch["images"], many["ids"], many["mask"])
+    return lambda: segment(model.params, picture, many["ids"], many["mask"])
+
+
+def compare(row: str, *, count: int, rounds: int) -> tuple[float, float, float]:
+    """Seconds together, seconds one by one, and how many times less the first is."""
+    arch = synthetic.architecture(row)
+    model, size = synthetic.Model(arch), arch.image_size
+    batch = synthetic.batch(size=size, count=1, tokens=20)
+    many = synthetic.batch(size=16, count=count, tokens=20)
 
     def one_by_one():
         calls = []
@@ -45,17 +55,38 @@ def compare(row: str, *, count: int, rounds: int) -> tuple[float, float, float]:
             calls.append(model.forward(model.params, one))
         return calls
 
+    seconds = taking_turns((together(model, size=size, count=count), one_by_one), rounds=rounds)
+    first, second = (statistics.median(x) for x in zip(*seconds, strict=True))
+    return first, second, statistics.median(b / a for a, b in seconds)
+
+
+def taking_turns(runs: Sequence[Callable], *, rounds: int) -> list[list[float]]:
+    """Seconds of each run in each round; before the first, everything is compiled."""
     seconds = []
     for number in range(rounds + 1):
         times = []
-        for run in (together, one_by_one):
+        for run in runs:
             start = time.perf_counter()
             jax.block_until_ready(run())
             times.append(time.perf_counter() - start)
         if number:
             seconds.append(times)
-    first, second = (statistics.median(x) for x in zip(*seconds, strict=True))
-    return first, second, statistics.median(b / a for a, b in seconds)
+    return seconds
+
+
+def late(page: Page, *, rounds: int) -> None:
+    """A row a block that text enters from."""
+    counts = " | ".join(f"{count} at once, s" for count in COUNTS)
+    page.add(f"| text from block | {counts} | one more, of the first |")
+    page.add("|---" * (len(COUNTS) + 2) + "|")
+    for block in FROM:
+        arch = dataclasses.replace(synthetic.architecture("ldit_vit_b"), inject_from=block)
+        model = synthetic.Model(arch)
+        runs = [together(model, size=arch.image_size, count=count) for count in COUNTS]
+        times = taking_turns(runs, rounds=rounds)
+        middle = [statistics.median(x) for x in zip(*times, strict=True)]
+        more = statistics.median((t[1] - t[0]) / (COUNTS[1] - 1) / t[0] for t in times)
+        page.add(f"| {block} | " + " | ".join(f"{x:.2f}" for x in middle) + f" | {more:.2f} |")
 
 
 def main() -> None:
@@ -63,8 +94,13 @@ def main() -> None:
     parser.add_argument("--row", choices=ROWS)
     parser.add_argument("--count", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--late", action="store_true", help="text that enters from block k on")
     options = parser.parse_args()
     keep_freed_memory()
+    if options.late:
+        with Page("late_text", "What one more expression costs where text enters late") as page:
+            late(page, rounds=options.rounds)
+        return
     with Page("expressions", "Several expressions on one picture") as page:
         page.add(f"| {options.count} expressions | together, s | one by one, s | times |")
         page.add("|---|---|---|---|")

@@ -75,7 +75,7 @@ def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parame
         license_tag=(manifest.license or "unknown").lower(),
         description=describe(arch, parameters),
         use=use,
-        provenance=_listed(manifest.provenance, otherwise="Nobody noted it."),
+        provenance=listed(manifest.provenance, otherwise="Nobody noted it."),
         scores=score_table(manifest.scores),
         presence=_presence(manifest, arch),
         score=SCORE[arch.score_kind],
@@ -124,16 +124,16 @@ def _presence(manifest: Manifest, arch: Architecture) -> str:
     promise = manifest.calibration
     if not arch.presence or promise is None:
         return PRESENCE[arch.presence]
-    checks = textwrap.indent(_listed(promise.checks, otherwise=""), "  ")
+    checks = textwrap.indent(listed(promise.checks, otherwise=""), "  ")
     return f"{PRESENCE[True]} {promise.sentence}\n{checks}".rstrip()
 
 
 def _trained_on(provenance: Mapping[str, Any]) -> str:
     known = {key: provenance[key] for key in ("dataset", "split", "leaks") if key in provenance}
-    return _listed(known, otherwise="Nobody noted it.")
+    return listed(known, otherwise="Nobody noted it.")
 
 
-def _listed(values: Mapping[str, Any], *, otherwise: str) -> str:
+def listed(values: Mapping[str, Any], *, otherwise: str) -> str:
     plain: Callable[[Any], str] = lambda v: v if isinstance(v, str) else json.dumps(v)  # noqa: E731
     return "\n".join(f"- {key}: {plain(value)}" for key, value in values.items()) or otherwise
 
