@@ -11,6 +11,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LONGEST = 300  # characters of one thing in a list
+
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """`{"optim.lr": 1e-4, …}`."""
@@ -74,10 +76,11 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     return value
 
 
-def few(words: Sequence[str], shown: int = 5) -> str:
-    """The first of many in a sentence, and how many more there are."""
+def few(words: Sequence[str], shown: int = 5, *, between: str = ", ") -> str:
+    """The first of many in a sentence, and how many more there are; they may hold anything."""
     more = f" and {len(words) - shown} more" if len(words) > shown else ""
-    return ", ".join(words[:shown]) + more
+    first = (word if len(word) <= LONGEST else f"{word[:LONGEST]}…" for word in words[:shown])
+    return between.join(map(printed, first)) + more
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from dit_jax import variants
 from dit_jax.config import Config
 from dit_jax.configs import base, grefcoco, mix, paper, quickstart
 from dit_jax.models.architecture import Injection
-from dit_jax.strict import flatten
+from dit_jax.strict import LONGEST, few, flatten
 
 ROWS = ["ldit_vit_b", "ldit_vit_l", "ldit_vit_h", "edit_vit_b", "edit_vit_h", "default_vit_b"]
 
@@ -178,3 +178,9 @@ def test_a_text_has_room_for_a_word():
     config = Config.from_dict(plain("model", text_tokens=2))
     with pytest.raises(ValueError, match="text_tokens is 2; expected 3 or more: .CLS., a word"):
         config.architecture()
+
+
+def test_a_list_in_a_sentence_is_short_and_can_be_printed():
+    keys = ["\x7fmage", "a" * 400, "b", "c"]
+    assert few(keys, 3) == "'\\x7fmage', " + "a" * LONGEST + "…, b and 1 more"
+    assert few(keys[2:], between="; ") == "b; c"

@@ -17,7 +17,7 @@ from dit_jax.data.tokenizer import NoWords, Tokenizer, Words
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
-from dit_jax.strict import flatten
+from dit_jax.strict import few, flatten
 from dit_jax.train import step as steps
 from dit_jax.train.placement import sharding
 from dit_jax.train.pointing import Pointing
@@ -155,7 +155,8 @@ def check_architecture(found: Architecture, wanted: Architecture, *, folder: str
         if theirs[field] != ours[field] and field not in free
     ]
     if different:
+        listed = few(different, 10, between="; ")
         raise ValueError(
-            f"{folder} holds another model than the config's ({'; '.join(different)}); set the"
-            " config's model section to what the directory says."
+            f"{folder} holds another model than the config's ({listed}); set the config's model"
+            " section to what the directory says."
         )

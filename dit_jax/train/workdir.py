@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_jax.lease import Lease
-from dit_jax.strict import printed
+from dit_jax.strict import few, printed
 from dit_jax.train.placement import hosts
 
 Settings = dict[str, Any]
@@ -102,12 +102,13 @@ def write_settings(workdir: Path, settings: Settings) -> None:
 
 
 def check_same(workdir: Path, settings: Settings, *, only: tuple[str, ...] = ("",)) -> None:
-    """Raise ValueError naming every key (that starts like one of `only`) that the run had
+    """Raise ValueError naming the keys (that start like one of `only`) that the run had
     otherwise."""
     if changed := changes(workdir, settings, only=only):
+        listed = few(changed, 10, between="; ")
         raise ValueError(
-            f"{workdir} holds a run of another config ({'; '.join(changed)}); choose another"
-            " --workdir, or continue it under the new config with --overwrite."
+            f"{workdir} holds a run of another config ({listed}); choose another --workdir, or"
+            " continue it under the new config with --overwrite."
         )
 
 
