@@ -230,6 +230,7 @@ def test_the_runner_as_people_call_it(exported, python, programs, tmp_path):
 
 def test_the_runner_reads_pictures_as_the_segmenter_does(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(exported)
+    monkeypatch.delitem(sys.modules, "from_pillow", raising=False)  # of another folder
     exif, bits = Image.Exif(), np.random.default_rng(0).integers(0, 4096, (6, 9), np.uint16)
     exif[0x0112] = 6
     Image.fromarray(drawn(60, 90)).save(tmp_path / "turned.jpg", exif=exif)

@@ -20,7 +20,7 @@ from dit_jax.models.image_encoder import partition, unpartition
 VIT = Vit(depth=2, width=32, heads=2, global_blocks=(1,), window=3, grid=4)
 BERT = Bert(vocab=40, depth=1, width=32, heads=2, mlp_width=48, positions=24)
 WIDE = dataclasses.replace(BERT, width=48)
-METHODS = list(Injection)
+QUICK = (Injection.LAYER_WISE, Injection.E2E, Injection.CROSS_ATTENTION)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -72,7 +72,7 @@ class PerturbedModel:
         return self.encode(self.params, *batch)
 
 
-@pytest.mark.parametrize("injection", METHODS)
+@pytest.mark.parametrize("injection", some(*QUICK))
 def test_every_method_reads_the_text(injection):
     """Words change the mask; in every row but the default also the image embedding."""
     check_that_it_reads(perturbed(small(injection)))

@@ -145,7 +145,8 @@ def work(out, cases, *, processes, **variables):
     return out
 
 
-@pytest.mark.parametrize("back_end", ["pallas", pytest.param("by_head", marks=pytest.mark.proof)])
+@pytest.mark.proof
+@pytest.mark.parametrize("back_end", ["pallas", "by_head"])
 def test_eight_devices_compute_what_one_does(alone, tmp_path, back_end):
     """The small model's attention is plain; larger ones run in back ends that XLA cannot split."""
     forced = {dispatch.FORCE: back_end}
