@@ -20,7 +20,7 @@ def get_config(row: str = "ldit_vit_b") -> ConfigDict:
     one_of("the row of configs/miniature.py", row, ROWS)
     config = quickstart.get_config()
     config.model.update(variant=row, backbone="mini", text_layer=4)
-    config.model.init.update(sam="mini_sam", bert="mini_bert")
+    config.model.init.update(sam="runs/mini_sam/model", bert="mini_bert")
     config.optim.update(max_steps=1200, iou_weight=0.0, ema=0.99)
     config.data.shapes.eval_length = 600
     config.eval.update(protocols=("original",), best="original", every_steps=0)

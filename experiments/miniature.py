@@ -143,7 +143,8 @@ def areas(path: Path) -> dict[str, list[int]]:
     for line in read(path):
         mask, truth = line.mask(), line.truth()
         pair = np.array([(mask & truth).sum(), (mask | truth).sum()])
-        found[line.image_id] = found.get(line.image_id, 0) + pair
+        picture = line.number("image_id")
+        found[picture] = found.get(picture, 0) + pair
     table = np.array([found[key] for key in sorted(found)])
     return {"intersection": table[:, 0].tolist(), "union": table[:, 1].tolist()}
 

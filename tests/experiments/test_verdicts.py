@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from dit_jax.eval.prediction_files import Writer, encoded
 from experiments import miniature, verdicts
 from experiments.verdicts import CLAIMS, TABLES, Claim
 
@@ -83,3 +84,15 @@ def test_a_row_is_what_its_command_says(tmp_path):
     assert plain["parameters"] < ours["parameters"] <= control["parameters"]
     frozen = miniature.sizes("ldit_vit_b_frozen")
     assert frozen["parameters"] == ours["parameters"] and frozen["trained"] < ours["trained"]
+
+
+def test_areas_are_summed_over_a_picture(tmp_path):
+    masks = [np.zeros((4, 6), bool) for _ in range(3)]
+    masks[0][:2], masks[1][1:3], masks[2][:, :1] = True, True, True
+    pairs = [(-2, 0, 1), (-2, 0, 0), (-1, 2, 1)]  # picture, predicted, true
+    with Writer(tmp_path / "val.jsonl", about={}) as lines:
+        for number, (picture, one, other) in enumerate(pairs):
+            both = {"mask": encoded(masks[one]), "truth": encoded(masks[other])}
+            lines.write({"index": number, "image_id": picture} | both)
+    expected = {"intersection": [6 + 12, 2], "union": [18 + 12, 14]}
+    assert miniature.areas(tmp_path / "val.jsonl") == expected

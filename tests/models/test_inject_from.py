@@ -77,9 +77,8 @@ def test_blocks_before_are_plain_and_the_others_a_shorter_model(injection):
     close(found, expected)
 
 
-@pytest.mark.parametrize(
-    "late", [LATE, *(pytest.param(late, marks=pytest.mark.proof) for late in (1, 3, 4))]
-)
+@pytest.mark.proof
+@pytest.mark.parametrize("late", [1, LATE, 3, 4])
 def test_a_loop_over_blocks_gives_the_same(late):
     arch = deep(Injection.E2E, inject_from=late)
     params = jax.tree.map(jnp.asarray, random_params(arch))

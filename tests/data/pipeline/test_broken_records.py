@@ -156,6 +156,7 @@ def test_skipping_replaces_broken_rows_and_leaves_the_others(tokenizer, caplog):
     assert len(logged) == 4
 
 
+@pytest.mark.proof
 def test_skipping_in_a_mix_is_the_same_for_processes_hosts_and_after_resuming(tokenizer):
     mix = dict(parts=(3, 9), weights=(2.0, 1.0), batch_size=6)
     reference = skipping(tokenizer, **mix)
