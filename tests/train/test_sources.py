@@ -5,11 +5,11 @@ import re
 
 import pytest
 import refer_folders
+from runs import FIVE_STEPS, config_of
 
 from dit_jax.data.mix import Mix
 from dit_jax.data.shapes.dataset import VOCAB, Shapes
 from dit_jax.train import loop, scoring, sources
-from runs import FIVE_STEPS, config_of
 
 # Picture 4 of RefCOCO's val is trained on by RefCOCOg, picture 2 of RefCOCO by RefCOCOg's val.
 REFCOCO = {"train": (1, 1, 2, 3), "val": (4, 4, 5), "testA": (6,)}
