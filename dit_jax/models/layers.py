@@ -39,12 +39,14 @@ class Linear(nnx.Linear):
 
     def __call__(self, x: Float[Array, "b *n d"]) -> Float[Array, "b *n out"]:
         x = shard_rows(x.astype(self.dtype))
-        return shard_rows(ops.linear(x, self.kernel[...], self.bias[...]))
+        return shard_rows(ops.linear(x, self.kernel[...], self.bias[...], self.precision))
 
 
-def linear(n: int, out: int, *, dtype: Dtype, rngs: Rng) -> Linear:
+def linear(
+    n: int, out: int, *, dtype: Dtype, rngs: Rng, precision: ops.Precision | None = None
+) -> Linear:
     """`nn.Linear`: float32 weights `[n, out]`, output in `dtype`."""
-    return Linear(n, out, dtype=dtype, rngs=rngs)
+    return Linear(n, out, dtype=dtype, precision=precision, rngs=rngs)
 
 
 class Embed(nnx.Embed):
