@@ -7,6 +7,7 @@ import sys
 import pytest
 from places import ROOT
 
+from benchmarks import tpu
 from benchmarks.hlo import Traffic
 
 FOLDER = ROOT / "benchmarks"
@@ -64,3 +65,26 @@ def test_what_a_program_moves():
     assert found.links == 5 * (512 * 7 / 8 + 64)
     # Each turn reads its row of five and the piece of the weights, which starts with a copy of it.
     assert found.hbm == 5 * (64 + 64 + 64 + 64) + 2 * 320
+
+
+def test_the_count_is_near_what_tpus_compiler_takes():
+    """Of ViT-B on v5e-8, whose text encoder's gradients are all whole at once."""
+    case = tpu.Case("ldit_vit_b", "train", "v5e-8", "fsdp")
+    found = tpu.answers()[case.name]
+    compiled = found["arguments"] + found["temporary"]
+    assert tpu.counted(case) == pytest.approx(compiled, rel=0.15)
+
+
+def test_the_page_of_tpus_is_of_its_answers():
+    written, made = (
+        text.split("\n| ", 1)[1] for text in (tpu.PAGE.read_text(), tpu.page(tpu.answers()))
+    )
+    assert written == made, "run python -m benchmarks.tpu"
+
+
+def test_a_roofline():
+    """The slowest of three decides: four pictures a chip, a second of links, half of the others."""
+    case = tpu.Case("ldit_vit_b", "train", "v5e-256", "fsdp")
+    compute, hbm, links = tpu.PEAKS["v5e"]
+    needs = dict(flops=compute / 2, hbm=hbm / 2, links=links)
+    assert tpu.roofline(case, needs) == (4.0, "links")
