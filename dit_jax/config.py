@@ -150,6 +150,7 @@ class Data:
     augmentation: Augment
     workers: int  # processes that prepare batches; 0 = threads
     ahead_gb: float  # memory of a host for batches that are made ahead, in 10^9 bytes
+    cache_features: str  # folder for what a frozen encoder makes of pictures before text; "" none
     shapes: ShapesData
 
     def ahead_bytes(self) -> int:

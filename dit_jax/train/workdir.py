@@ -29,6 +29,7 @@ FREE = (
         "train.max_nonfinite",
         "data.workers",
         "data.ahead_gb",
+        "data.cache_features",
         "checkpoint.",
     ),
     *("probe.", "eval.bootstrap", "eval.predictions", "eval.false_alarm"),
