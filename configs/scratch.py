@@ -1,9 +1,9 @@
-"""Train `tiny` L-DIT from scratch on the embedded data set, at 128 px: no download, no GPU.
+"""Train `tiny` L-DIT on the embedded data set from nothing, at 128 px.
 
-    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+    python launch.py --config=configs/scratch.py --workdir=runs/scratch
 
-Under ten minutes on two CPU cores. Compare another way of injecting text under the same budget:
-`--config.model.injection=none` (the paper's default fusion) or `e2e` (E-DIT), with its own workdir.
+Under ten minutes on two CPU cores, as `configs/quickstart.py` is, which starts from pre-trained
+parts instead, as the paper does.
 """
 
 from ml_collections import ConfigDict

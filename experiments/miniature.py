@@ -11,6 +11,7 @@ have one are not repeated. `python -m experiments.verdicts` reads the lines.
 import argparse
 import json
 import os
+import queue
 import subprocess
 import sys
 import time
@@ -45,7 +46,10 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/miniature"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument(
-        "--jobs", type=int, default=None, help="runs at once; 1 on CPUs, all of a row's on a GPU"
+        "--jobs",
+        type=int,
+        default=None,
+        help="runs at once; one a core, all of a seed's on a GPU",
     )
     options = parser.parse_args()
     unknown = sorted(set(options.rows) - set(ROWS))
@@ -53,8 +57,12 @@ def main() -> None:
         parser.error(f"no row is called {', '.join(unknown)}; expected some of {', '.join(ROWS)}.")
     known = {(line["row"], line["seed"]) for line in lines(options.results)}
     wanted = [(row, seed) for seed in options.seeds for row in options.rows]
-    jobs = options.jobs or (1 if jax.default_backend() == "cpu" else len(options.rows))
-    with ThreadPoolExecutor(jobs) as pool:
+    cores = own_cores() if jax.default_backend() == "cpu" else []
+    jobs = options.jobs or len(cores) or len(options.rows)
+    free = queue.SimpleQueue()
+    for core in cores if jobs == len(cores) else []:
+        free.put(core)
+    with ThreadPoolExecutor(jobs, initializer=stay, initargs=(free,)) as pool:
         runs = [
             pool.submit(run, row, seed, steps=options.steps, workdir=options.workdir)
             for row, seed in wanted
@@ -62,6 +70,18 @@ def main() -> None:
         ]
         for each in runs:
             append(options.results, each.result())
+
+
+def own_cores() -> list[int]:
+    """Those that this process may use, where the system says so."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+
+
+def stay(free: queue.SimpleQueue) -> None:
+    """Keep this thread, and what it starts, on a core of its own: two runs of one thread each are
+    1.4 times as fast as one after the other with two, which wait for each other."""
+    if hasattr(os, "sched_setaffinity") and not free.empty():
+        os.sched_setaffinity(0, {free.get()})
 
 
 def _listed(text: str) -> tuple[str, ...]:

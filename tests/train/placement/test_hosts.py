@@ -118,7 +118,7 @@ def share_of(monkeypatch, shape, devices, process):
 
 
 SMALL = (
-    "--config=configs/quickstart.py",
+    "--config=configs/scratch.py",
     "--config.model.image_size=64",
     "--config.model.dropout=true",
     "--config.optim.batch_size=8",
