@@ -31,9 +31,14 @@ from dit_jax.models import params as parameters
 
 RESULTS = Path(__file__).parent / "results" / "miniature.jsonl"
 ROOT = Path(__file__).parents[1]
-# The paper's claims first; then Tables 1 to 4 in full, and late fusion with L-DIT's parameters.
+# The paper's claims first; then Tables 1 to 4 in full, late fusion with L-DIT's parameters, and
+# L-DIT whose text enters late.
 FIRST = tuple(f"{row}_vit_b{how}" for row in ("default", "edit", "ldit") for how in ("", "_frozen"))
-CONTROLS = {"default_plus1_vit_b": ("default_vit_b", {"model.decoder_depth": 3})}
+CONTROLS = {
+    "default_plus1_vit_b": ("default_vit_b", {"model.decoder_depth": 3}),
+    "ldit_from2_vit_b": ("ldit_vit_b", {"model.inject_from": 2}),
+    "ldit_from4_vit_b": ("ldit_vit_b", {"model.inject_from": 4}),
+}
 ROWS = (*FIRST, *(row for row in miniature.ROWS if row not in FIRST), *CONTROLS)
 SEEDS = (0, 1, 2)
 

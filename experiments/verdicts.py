@@ -47,6 +47,9 @@ TABLES = {
         *("ldit_vit_b", "ldit_vit_b_frozen", "ldit_vit_b_both_frozen"),
     ),
     "Table 4: how text is projected": ("ldit_vit_b", "crossatt_vit_b", "crossatt_ffn_vit_b"),
+    "Beyond the paper: text enters at block 0, 2 or 4 of 6": (
+        *("ldit_vit_b", "ldit_from2_vit_b", "ldit_from4_vit_b"),
+    ),
 }
 
 
@@ -79,6 +82,7 @@ CLAIMS = (
     Claim("a linear projection beats CrossAtt + FFN", "ldit_vit_b", "crossatt_ffn_vit_b"),
     Claim("tuning the image encoder helps L-DIT", "ldit_vit_b", "ldit_vit_b_frozen"),
     Claim("L-DIT beats late fusion with as many parameters", "ldit_vit_b", "default_plus1_vit_b"),
+    Claim("text from block 0 beats text from block 4 of 6", "ldit_vit_b", "ldit_from4_vit_b"),
 )
 
 
