@@ -5,6 +5,7 @@ it is not there: "the small striped heart" where only the star is striped, "the 
 red star" where all circles are right of it.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ VALUES = {
     "colour": tuple(COLOURS),
     "shape": SHAPES,
 }
+# Changes of what is named, until any attribute may be: "the small object" has but one.
+TRIES = 30
 TURNED = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"} | {
     "left of": "right of",
     "right of": "left of",
@@ -32,21 +35,29 @@ def absent_expressions(
 ) -> tuple[str, ...]:
     """`count` different expressions that mean nothing in a picture, from `true` ones, in words."""
     found: list[Form] = []
-    while len(found) < count:
-        form = _changed(rng, pick(rng, true))
+    for tried in itertools.count():
+        if len(found) == count:
+            break
+        form = _changed(rng, pick(rng, true), named=tried < TRIES)
         pairs = {(part.colour, part.shape) for part in (form.target, form.anchor) if part}
         if form not in found and not pairs & HELD_OUT and means_nothing(view, form):
             found.append(form)
     return tuple(say(rng, form) for form in found)
 
 
-def _changed(rng: np.random.Generator, form: Form) -> Form:
-    """Another value of one attribute, or the opposite direction."""
+def _changed(rng: np.random.Generator, form: Form, *, named: bool) -> Form:
+    """Another value of one attribute that is `named`, or of any; or the opposite direction."""
     parts = [part for part in ("target", "anchor") if getattr(form, part) is not None]
-    named = [
-        (part, key) for part in parts for key in VALUES if getattr(getattr(form, part), key)
-    ] or [("target", key) for key in VALUES]  # of "the leftmost thing"
-    part, key = pick(rng, [*named, *([("modifier", "")] if form.modifier in TURNED else [])])
+    keys = [
+        (part, key)
+        for part in parts
+        for key in VALUES
+        if not named or getattr(getattr(form, part), key)
+    ]
+    turned = [("modifier", "")] if form.modifier in TURNED else []
+    if not keys + turned:  # "the leftmost thing"
+        return form
+    part, key = pick(rng, keys + turned)
     if part == "modifier":
         return form._replace(modifier=TURNED[form.modifier])
     phrase: Phrase = getattr(form, part)

@@ -230,6 +230,15 @@ def test_vocabulary(scenes):
     assert tokenizer.encode("Zeb2!").tokens[1:-1] == ["z", "##e", "##b", "##2", "!"]
 
 
+@pytest.mark.parametrize("index", [467_095, 206_251, 25_019])
+def test_absent_expressions_of_a_scene_that_little_is_said_of(index):
+    """ "The small object" and "the small object at the top": one change makes them mean nothing."""
+    first, second = Shapes("train", length=500_000, absent=1.0)[index].expressions
+    seen = Seen.of(scene("train", index // 2))
+    assert first != second
+    assert not meaning(first, seen, lax=True)[1] | meaning(second, seen, lax=True)[1]
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_absent_expressions_mean_nothing(split):
     """Checked by reading the words again; the other referents stay as they are."""
