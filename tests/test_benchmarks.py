@@ -7,6 +7,9 @@ import sys
 import pytest
 from places import ROOT
 
+from benchmarks import tpu
+from benchmarks.hlo import Traffic
+
 FOLDER = ROOT / "benchmarks"
 COMMANDS = sorted(p.stem for p in FOLDER.glob("*.py") if "__main__" in p.read_text())
 
@@ -20,3 +23,68 @@ def test_the_command_starts(name):
     done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
+
+
+PROGRAM = """
+%inside (p: bf16[8,4]) -> bf16[64,4] {
+  %p = bf16[8,4]{1,0} parameter(0)
+  ROOT %gather.1 = bf16[64,4]{1,0:T(8,128)} all-gather(%p), channel_id=1, replica_groups=[1,8]<=[8]
+}
+%goes.on (p: bf16[8,4]) -> bf16[64,4] {
+  %p.1 = bf16[8,4]{1,0} parameter(0)
+  ROOT %gather.2 = bf16[64,4]{1,0:T(8,128)} all-gather(%p), channel_id=1, replica_groups=[1,8]<=[8]
+}
+%turn (q: (s32[], f32[5,16], bf16[8,4])) -> (s32[], f32[5,16], bf16[8,4]) {
+  %q = (s32[], f32[5,16]{1,0}, bf16[8,4]{1,0}) parameter(0)
+  %all = f32[5,16]{1,0} get-tuple-element(%q), index=1
+  %own = bf16[8,4]{1,0} get-tuple-element(%q), index=2
+  %near = f32[16]{0:T(128)S(1)} fusion(%all), kind=kLoop, calls=%slice
+  %start = (bf16[8,4]{1,0}, bf16[64,4]{1,0:S(1)}) custom-call(%own), called_computations={%inside}
+  %done = bf16[64,4]{1,0:S(1)} fusion(%start), calls=%goes.on
+  %sum = f32[16]{0:S(1)} all-reduce(%near), channel_id=2, replica_groups={{0,1},{2,3}}
+  ROOT %next = (s32[], f32[5,16]{1,0}, bf16[8,4]{1,0}) tuple(%all, %own)
+}
+%limit (q: (s32[], f32[5,16], bf16[8,4])) -> pred[] {
+  %five = s32[] constant(5)
+  ROOT %less = pred[] compare(%five, %five), direction=LT
+}
+ENTRY %main (x: f32[5,16], w: bf16[8,4]) -> f32[5,16] {
+  %x = f32[5,16]{1,0} parameter(0)
+  %w = bf16[8,4]{1,0} parameter(1)
+  %begin = (s32[], f32[5,16]{1,0}, bf16[8,4]{1,0}) tuple(%x, %w)
+  %end = (s32[], f32[5,16]{1,0}, bf16[8,4]{1,0}) while(%begin), condition=%limit, body=%turn
+  ROOT %out = f32[5,16]{1,0} add(%x, %x)
+}
+"""
+
+
+def test_what_a_program_moves():
+    """Loops as often as they run, an overlapped collective once, own memories never."""
+    found = Traffic.of(PROGRAM)
+    assert found.collectives == {"all-gather": (5, 5 * 512), "all-reduce": (5, 5 * 64)}
+    assert found.links == 5 * (512 * 7 / 8 + 64)
+    # Each turn reads its row of five and the piece of the weights, which starts with a copy of it.
+    assert found.hbm == 5 * (64 + 64 + 64 + 64) + 2 * 320
+
+
+def test_the_count_is_near_what_tpus_compiler_takes():
+    """Of ViT-B on v5e-8, whose text encoder's gradients are all whole at once."""
+    case = tpu.Case("ldit_vit_b", "train", "v5e-8", "fsdp")
+    found = tpu.answers()[case.name]
+    compiled = found["arguments"] + found["temporary"]
+    assert tpu.counted(case) == pytest.approx(compiled, rel=0.15)
+
+
+def test_the_page_of_tpus_is_of_its_answers():
+    written, made = (
+        text.split("\n| ", 1)[1] for text in (tpu.PAGE.read_text(), tpu.page(tpu.answers()))
+    )
+    assert written == made, "run python -m benchmarks.tpu"
+
+
+def test_a_roofline():
+    """The slowest of three decides: four pictures a chip, a second of links, half of the others."""
+    case = tpu.Case("ldit_vit_b", "train", "v5e-256", "fsdp")
+    compute, hbm, links = tpu.PEAKS["v5e"]
+    needs = dict(flops=compute / 2, hbm=hbm / 2, links=links)
+    assert tpu.roofline(case, needs) == (4.0, "links")

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from dit_jax.ops import linear as ops
 from dit_jax.ops import norm
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import attend
+from dit_jax.ops.mesh import gather_columns, shard_rows
 from dit_jax.ops.rematerialise import HIDDEN
 
 Dtype = str
@@ -30,15 +31,31 @@ Rng = nnx.Rngs | OneKey
 
 
 class Linear(nnx.Linear):
-    """Flax's parameters, our arithmetic (`ops.linear`); output in `dtype`."""
+    """Flax's parameters, our arithmetic (`ops.linear`); output in `dtype`.
 
-    def __call__(self, x: Float[Array, "*b n"]) -> Float[Array, "*b out"]:
-        return ops.linear(x.astype(self.dtype), self.kernel[...], self.bias[...])
+    Here activations meet the weights that a mesh keeps in pieces. What goes in and what comes out
+    lies by rows of the batch, so it is the weights that travel, whatever the model around this is.
+    """
+
+    def __call__(self, x: Float[Array, "b *n d"]) -> Float[Array, "b *n out"]:
+        x = shard_rows(x.astype(self.dtype))
+        return shard_rows(ops.linear(x, self.kernel[...], self.bias[...], self.precision))
 
 
-def linear(n: int, out: int, *, dtype: Dtype, rngs: Rng) -> Linear:
+def linear(
+    n: int, out: int, *, dtype: Dtype, rngs: Rng, precision: ops.Precision | None = None
+) -> Linear:
     """`nn.Linear`: float32 weights `[n, out]`, output in `dtype`."""
-    return Linear(n, out, dtype=dtype, rngs=rngs)
+    return Linear(n, out, dtype=dtype, precision=precision, rngs=rngs)
+
+
+class Embed(nnx.Embed):
+    """Flax's parameters; output in `dtype`. The table travels, for the reason that `Linear` gives:
+    split by columns, it would be asked by each device for every device's ids."""
+
+    def __call__(self, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        table = gather_columns(self.embedding[...].astype(self.dtype))
+        return jnp.take(table, ids, axis=0)
 
 
 class LayerNorm(nnx.LayerNorm):

@@ -9,6 +9,7 @@ from dit_jax.models.architecture import HEAD_WIDTH, Architecture
 from dit_jax.models.layers import CrossAttention, Mlp, Rng, layer_norm, linear
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.gelu import gelu
+from dit_jax.ops.linear import EXACT, Precision
 
 MASK_TOKENS = 4
 SINGLE, SEVERAL, EVERY = slice(0, 1), slice(1, MASK_TOKENS), slice(MASK_TOKENS)  # clear, ambiguous
@@ -39,7 +40,9 @@ class MaskDecoder(nnx.Module):
         # SAM's IoU head once more: it judges the answer from the same token, whose output is made
         # for a head with hidden layers. In float32: one number a picture decides about all of it.
         self.presence_head = (
-            ThreeLayers(width, 1, dtype="float32", rngs=rngs) if arch.presence else None
+            ThreeLayers(width, 1, dtype="float32", precision=EXACT, rngs=rngs)
+            if arch.presence
+            else None
         )
 
     @jax.named_scope("mask_decoder")
@@ -62,7 +65,8 @@ class MaskDecoder(nnx.Module):
         networks = list(self.output_hypernetworks_mlps)[wanted]
         outputs = queries[:, 1 : 1 + MASK_TOKENS][:, wanted]
         weights = jnp.stack([f(outputs[:, i]) for i, f in enumerate(networks)], axis=1)
-        masks = jnp.einsum("bmc,bhwc->bmhw", weights, upscaled, preferred_element_type=jnp.float32)
+        wide = dict(preferred_element_type=jnp.float32, precision=EXACT)
+        masks = jnp.einsum("bmc,bhwc->bmhw", weights, upscaled, **wide)
         iou = self.iou_prediction_head(queries[:, 0]).astype(jnp.float32)
         presence = None if self.presence_head is None else self.presence_head(queries[:, 0])[:, 0]
         return masks, iou[:, wanted], presence
@@ -186,10 +190,11 @@ class Doubling(nnx.ConvTranspose):
 class ThreeLayers(nnx.Module):
     """width → width → width → out with ReLU between: SAM's hyper-networks and IoU head."""
 
-    def __init__(self, width: int, out: int, *, dtype: str, rngs: Rng):
-        self.layers = nnx.List(
-            linear(width, n, dtype=dtype, rngs=rngs) for n in (width, width, out)
-        )
+    def __init__(
+        self, width: int, out: int, *, dtype: str, rngs: Rng, precision: Precision | None = None
+    ):
+        make = dict(dtype=dtype, precision=precision, rngs=rngs)
+        self.layers = nnx.List(linear(width, n, **make) for n in (width, width, out))
 
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b out"]:
         first, second, last = self.layers

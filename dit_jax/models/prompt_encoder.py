@@ -13,6 +13,7 @@ from dit_jax.models.architecture import PATCH
 from dit_jax.models.layers import Rng, layer_norm
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.gelu import gelu
+from dit_jax.ops.linear import EXACT
 
 MASK_CHANNELS = 16
 EPSILON = 1e-6
@@ -91,7 +92,8 @@ class FourierPositions(nnx.Module):
         self.gaussian_matrix = nnx.Param(jnp.zeros((2, width // 2)))
 
     def __call__(self, unit: Float[Array, "*b 2"]) -> Float[Array, "*b c"]:
-        angles = 2 * jnp.pi * ((2 * unit - 1) @ self.gaussian_matrix[...])
+        turns = jnp.matmul(2 * unit - 1, self.gaussian_matrix[...], precision=EXACT)
+        angles = 2 * jnp.pi * turns
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from dit_jax.models.architecture import Bert
 from dit_jax.models.layers import (
+    Embed,
     Rng,
     dropout,
     layer_norm,
@@ -60,7 +61,7 @@ class Embeddings(nnx.Module):
 
     def __init__(self, bert: Bert, *, dtype: str, rngs: Rng):
         make = dict(dtype=dtype, rngs=rngs)
-        self.word_embeddings = nnx.Embed(bert.vocab, bert.width, **make)
+        self.word_embeddings = Embed(bert.vocab, bert.width, **make)
         self.position_embeddings = nnx.Embed(bert.positions, bert.width, **make)
         self.token_type_embeddings = nnx.Embed(bert.types, bert.width, **make)
         self.norm = layer_norm(bert.width, epsilon=bert.epsilon, dtype=dtype, rngs=rngs)

@@ -32,11 +32,23 @@ def use_mesh(mesh: Mesh | AbstractMesh) -> Iterator[None]:
 
 
 def shard_rows(x: jax.Array) -> jax.Array:
-    """`x` [b, …] with its rows on the devices that split the batch, and whole else."""
+    """`x` [b, …] with its rows on the devices that split the batch; of other axes nothing is said.
+
+    A parameter's pieces and a batch's rows both lie along `fsdp`: where nobody says which of the
+    two an activation keeps, a compiler takes the parameter's.
+    """
     mesh = _mesh()
     if mesh is None or x.shape[0] % _pieces(mesh):
         return x
-    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
+    others = [P.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES, *others))
+
+
+def gather_columns(x: jax.Array) -> jax.Array:
+    """`x` [n, d] with each of its rows, as far as a device has them, in one piece."""
+    if _mesh() is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(P.UNCONSTRAINED, None))
 
 
 def shard_rows_and_heads(f: Callable, *arrays: object, axes: tuple, out: object) -> object:

@@ -2,6 +2,8 @@
 
 `jax.image.resize` antialiases linear resizing, uses another cubic kernel, and knows no
 `align_corners`; each differs from the reference by whole units (see tests/ops/test_resize.py).
+
+Products are exact: a TPU would round float32 to bfloat16 first, and logits and positions with it.
 """
 
 import functools
@@ -11,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dit_jax.ops.arrays import Array
+from dit_jax.ops.linear import EXACT
 
 CUBIC_A = -0.75  # PyTorch's `mode="bicubic"`
 
@@ -34,15 +37,16 @@ def resize(
         return x
     rows = jnp.asarray(matrix(h, size[0], method, align_corners), x.dtype)
     columns = jnp.asarray(matrix(w, size[1], method, align_corners), x.dtype)
-    x = jnp.einsum("Hh,...hwc->...Hwc", rows, x)
-    return jnp.einsum("Ww,...hwc->...hWc", columns, x)
+    x = jnp.einsum("Hh,...hwc->...Hwc", rows, x, precision=EXACT)
+    return jnp.einsum("Ww,...hwc->...hWc", columns, x, precision=EXACT)
 
 
 def resize_rows(x: Float[Array, "n c"], rows: int) -> Float[Array, "rows c"]:
     """Linear resize of a table's first axis, as SAM does with relative positions."""
     if x.shape[0] == rows:
         return x
-    return jnp.asarray(matrix(x.shape[0], rows, "linear", False), x.dtype) @ x
+    weights = jnp.asarray(matrix(x.shape[0], rows, "linear", False), x.dtype)
+    return jnp.matmul(weights, x, precision=EXACT)
 
 
 @functools.lru_cache(maxsize=256)

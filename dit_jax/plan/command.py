@@ -162,6 +162,11 @@ def remarks(plan: Plan, where: Devices) -> list[str]:
             " recomputed blocks with the first computation: for TPU or GPU read the counted lines"
             f" or name a --target ({', '.join(targets.TARGETS)}); the verdict is by the count."
         )
+    if plan.compiled is None and plan.mesh.shape["fsdp"] > 1:
+        lines.append(
+            "Where fsdp keeps pieces, a compiler's order of work decides how much is whole at a"
+            " time: without --compile=false it is asked, and its figure decides."
+        )
     if plan.config.optim.accumulate > 1:
         lines.append("Gradients are there twice: of one part, and their sum.")
     return lines

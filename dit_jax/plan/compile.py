@@ -1,6 +1,7 @@
 """The compiler's own account of a training step: made from shapes alone, nothing is allocated."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh
@@ -33,18 +34,25 @@ class Compiled:
 def compile_step(config: configs.Config, where: Devices) -> Compiled:
     """Compile a training step of this config for these devices, and ask what memory it takes."""
     mesh = sharding.make_mesh(config.mesh, where.devices)
-    options = tuple(where.options.items())
-    target = Target(where.platform, where.devices[0], options)
+    return ask(lambda: lower(config, mesh), where)[0]
+
+
+def ask(
+    lowered: Callable[[], jax.stages.Lowered], where: Devices
+) -> tuple[Compiled, jax.stages.Compiled | None]:
+    """What a program takes that is lowered for these devices; and the program, unless refused."""
+    target = Target(where.platform, where.devices[0], tuple(where.options.items()))
     try:
         with planned_for(target):
-            stats = lower(config, mesh).compile(where.options).memory_analysis()
+            program = lowered().compile(where.options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Compiled(refused=str(error).strip().splitlines()[0])
+        return Compiled(refused=str(error).strip().splitlines()[0]), None
+    stats = program.memory_analysis()
     # The new state takes the old one's place: `alias`. What is left of the output are metrics.
     fresh = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    return Compiled(stats.argument_size_in_bytes, stats.temp_size_in_bytes + fresh)
+    return Compiled(stats.argument_size_in_bytes, stats.temp_size_in_bytes + fresh), program
 
 
 def lower(config: configs.Config, mesh: Mesh) -> jax.stages.Lowered:

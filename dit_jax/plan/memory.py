@@ -190,17 +190,24 @@ def mask_decoder(arch: Architecture) -> Bytes:
 
 
 def gathered(config: configs.Config, mesh: Mesh | AbstractMesh) -> int:
-    """Blocks' parameters and gradients while they are whole, where `fsdp` keeps pieces.
+    """Parameters and gradients while they are whole, where `fsdp` keeps pieces.
 
-    Needed at once are those of one or two blocks, and a loop (`model.remat="scan"`) has no more.
-    XLA (jax 0.10.2, compiling for H100) overlaps unrolled blocks so much that all are: ViT-H takes
-    5 GB more than its pieces, 8 bytes a parameter.
+    Of the blocks, needed at once are those of one or two, and a loop (`model.remat="scan"`) has no
+    more. XLA (jax 0.10.2, compiling for H100) overlaps unrolled blocks so much that all are: ViT-H
+    takes 5 GB more than its pieces, 8 bytes a parameter. Of the text encoder, whose layers are
+    unrolled always, all are whole at the end of the backward pass (compiling for v5e).
     """
     if mesh.shape["fsdp"] == 1:
         return 0
-    vit, tensor = config.architecture().vit, mesh.shape["tensor"]
-    blocks = min(2, vit.depth) if config.model.remat == SCAN else vit.depth
-    return 2 * FLOAT * blocks * 12 * vit.width**2 // tensor
+    arch, tensor = config.architecture(), mesh.shape["tensor"]
+    blocks = min(2, arch.vit.depth) if config.model.remat == SCAN else arch.vit.depth
+    whole = 2 * FLOAT * blocks * 12 * arch.vit.width**2
+    if arch.bert is not None and "text_encoder" not in config.freeze():
+        t, e = arch.bert.width, size(arch)
+        layers = arch.text_layer * (4 * t**2 + 2 * t * arch.bert.mlp_width)
+        # Weights are gathered in the compute dtype; the table's gradient is made in it too.
+        whole += (FLOAT + e) * layers + 2 * e * arch.bert.vocab * t
+    return whole // tensor
 
 
 def stacked(config: configs.Config, state: TrainState) -> int:

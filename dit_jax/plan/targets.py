@@ -18,6 +18,14 @@ from dit_jax.strict import one_of
 FLAT = {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 CUBE = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
 GPUS_OF_A_HOST = 8
+# What libtpu would look for, and complain that it is not there: the metadata of the TPU it runs on,
+# that TPU's kind and hosts; and the lock on it, which keeps two plans from being made at once.
+UNASKED = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # any; what is compiled for is the topology's
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +139,8 @@ def here(count: int) -> Devices:
 
 
 def _tpus(name: str, target: Tpu, count: int) -> list[jax.Device]:
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU whose metadata could be read
+    for name_of, value in UNASKED.items():
+        os.environ.setdefault(name_of, value)
     fitting = [chips for chips in target.shapes if chips >= count]
     if not fitting:
         raise ValueError(f"--devices is {count}; expected at most {max(target.shapes)} of {name}.")

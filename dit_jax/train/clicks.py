@@ -51,4 +51,5 @@ def corrections(key: Array, truth: Masks, answer: Masks) -> tuple[Points, Int[Ar
     regions = jnp.where(wrong.any(axis=(1, 2), keepdims=True), wrong, truth)
     found = points(key, regions)
     x, y = found.astype(jnp.int32).T
-    return found, truth[jnp.arange(len(truth)), y, x].astype(jnp.int32)
+    missing = jax.vmap(lambda mask, y, x: mask[y, x])(truth, y, x)  # each row from its own mask
+    return found, missing.astype(jnp.int32)

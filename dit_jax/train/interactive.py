@@ -171,7 +171,7 @@ def _cross_entropy(whole, target, predicted, found) -> Float[Array, " b"]:
 
 def _pick(values: Array, which: Int[Array, " b"]) -> Array:
     """Mask `which` of each row."""
-    return values[jnp.arange(len(values)), which]
+    return jax.vmap(lambda row, one: row[one])(values, which)
 
 
 def _mean(values: Float[Array, " b"], weights: Float[Array, " b"]) -> Float[Array, ""]:

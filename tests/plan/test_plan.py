@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -252,6 +253,22 @@ def test_a_targets_compiler_that_is_missing():
     failed = launched(*SMALL, "--target=v5e", "--devices=4")
     assert failed.returncode == 1
     assert 'needs its compiler: pip install "jax[tpu]"' in failed.stderr
+
+
+def test_libtpu_need_not_look_for_a_tpu(monkeypatch):
+    """Nor complain on the user's terminal that there is none; what a user says is kept."""
+    seen = {}
+
+    def describe(name, platform):
+        seen.update(os.environ, name=name)
+        return types.SimpleNamespace(devices=jax.devices() * 8)
+
+    monkeypatch.setattr(os, "environ", {"TPU_ACCELERATOR_TYPE": "v6e-8"})
+    monkeypatch.setattr(targets.topologies, "get_topology_desc", describe)
+    assert len(targets.find("v5e", 8).devices) == 8
+    assert seen["name"] == "v5e:2x4"
+    found = {name: seen[name] for name in targets.UNASKED}
+    assert found == targets.UNASKED | {"TPU_ACCELERATOR_TYPE": "v6e-8"}
 
 
 def test_the_command_of_the_docs():
