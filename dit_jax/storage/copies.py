@@ -42,7 +42,8 @@ def local(place: str | os.PathLike, *, beside: Iterable[str] = ()) -> Path:
     if re.search(r"[*?[]", name.key):
         found = listing(name, pattern=True)
     else:
-        found = {(name / inside).key: one for inside, one in listing(name).items()}
+        there = {inside: one for inside, one in listing(name).items() if not _hidden(inside)}
+        found = {(name / inside).key: one for inside, one in there.items()}
     if name.key in found and beside:
         around = listing(Name(name.scheme, f"{folder}/*"), pattern=True)
         wanted = (file, *beside)
@@ -157,9 +158,13 @@ def publish(folder: Path, name: Name, *, changed: Iterable[str] | None = None) -
 
 
 def _is_read(inside: str) -> bool:
-    parts = inside.split("/")
-    hidden = any(part.startswith(".") for part in parts)
-    return not (hidden or inside.endswith(WEIGHTS) or set(parts[:-1]) & set(UNREAD))
+    return not (
+        _hidden(inside) or inside.endswith(WEIGHTS) or set(inside.split("/")[:-1]) & set(UNREAD)
+    )
+
+
+def _hidden(inside: str) -> bool:
+    return any(part.startswith(".") for part in inside.split("/"))
 
 
 def _within(inside: str, folder: str) -> bool:
@@ -173,7 +178,7 @@ def _stamps(path: Path) -> dict[str, Stamp]:
     found = {}
     for file in path.rglob("*"):
         inside = file.relative_to(path)
-        if not any(part.startswith(".") for part in inside.parts) and file.suffix != ".tmp":
+        if not _hidden(inside.as_posix()) and file.suffix != ".tmp":
             with contextlib.suppress(FileNotFoundError):
                 if file.is_file():
                     found[inside.as_posix()] = _stamp(file)

@@ -41,9 +41,12 @@ def listing(name: Name, *, pattern: bool = False) -> dict[str, Object]:
     files, key = _store(name.scheme), name.key
     with _sentence(f"{name} could not be listed"):
         found = (files.glob if pattern else files.find)(key, detail=True)
-    objects = {path: one for path, one in found.items() if one["type"] == "file"}
     cut = 0 if pattern else len(key) + 1
-    return {path[cut:]: _object(one) for path, one in objects.items() if not path.endswith("/")}
+    return {
+        path[cut:]: _object(one)
+        for path, one in found.items()
+        if one["type"] == "file" and not path.endswith("/")
+    }
 
 
 def _object(info: Mapping[str, Any]) -> Object:

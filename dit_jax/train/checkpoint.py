@@ -186,15 +186,19 @@ class Checkpoints:
         return optim.combine(trained, found["params"]["frozen"])
 
 
-def _steps(folder: os.PathLike) -> list[os.PathLike]:
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if path.name.isdigit())
+def _steps(folder: os.PathLike) -> dict[os.PathLike, bool]:
+    """The folders of steps, and whether they count: not yet in a bucket without their last file."""
+    if name := storage.parse(folder):
+        there = storage.listing(name)  # by its path, a bucket's folder may be remembered as it was
+        steps = sorted({inside.partition("/")[0] for inside in there})
+        return {folder / step: f"{step}/{LAST}" in there for step in steps if step.isdigit()}
+    return {path: True for path in sorted(folder.glob("*")) if path.name.isdigit()}
 
 
 def _unfinished(folder: os.PathLike) -> list[os.PathLike]:
-    """Steps that do not count yet: in a bucket by what they lack, elsewhere by their names."""
+    """Steps that are being written: on a disk, by their folders' names."""
     if storage.parse(folder):
-        return [step for step in _steps(folder) if not (step / LAST).is_file()]
+        return [step for step, counts in _steps(folder).items() if not counts]
     return list(folder.glob(f"*{TEMPORARY}*"))
 
 
@@ -215,8 +219,7 @@ def _set_incomplete_aside(folder: os.PathLike) -> None:
     Writing itself never leaves one: what is not whole yet has no step's name, or not its last file.
     """
     _complete(folder)
-    unfinished = _unfinished(folder)
-    steps = [step for step in _steps(folder) if step not in unfinished]
+    steps = [step for step, counts in _steps(folder).items() if counts]
     lacks = {step: checksums.missing(step, items=(COMMITTED, *ITEMS)) for step in steps}
     others = [step for step, lacking in lacks.items() if lacking is None]
     for step, lacking in lacks.items():

@@ -1,13 +1,17 @@
 """Everything from a bucket: train, `kill -9`, resume, evaluate, export, predict; and bad days."""
 
+import asyncio
+import contextlib
 import json
 import os
+import shutil
 import threading
+import time
 
 import cv2
 import numpy as np
 import pytest
-from bucket import bucket
+from bucket import bucket, dropped, unavailable
 from command_line import launched
 from places import PYTHONPATH, SUPPORT
 from runs import FIVE_STEPS, flags_of
@@ -26,6 +30,22 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with bucket() as one:
         yield one
+
+
+@contextlib.contextmanager
+def bad_moment(server, trouble, *, seconds):
+    """From the first object of a checkpoint on."""
+    began = []
+
+    def at_first(handler) -> bool:
+        if not began and handler.command == "POST" and "run%2Fcheckpoints" in handler.path:
+            began.append(time.monotonic())
+        return bool(began) and time.monotonic() < began[0] + seconds and trouble(handler)
+
+    server.trouble = at_first
+    yield
+    server.trouble = None
+    assert began
 
 
 def succeeds(*arguments) -> str:
@@ -63,10 +83,13 @@ def test_a_run_in_a_bucket(server, trained, programs, tmp_path, monkeypatch):
     # What belongs to a checkpoint is in the bucket before it.
     lines = [json.loads(line) for line in server.read("run/metrics.jsonl").splitlines()]
     assert {line["step"] for line in lines} >= set(range(1, max(committed(server)) + 1))
-    said = succeeds(*FLAGS, f"--workdir={RUN}")
+    with bad_moment(server, unavailable, seconds=0.5):  # at the next save: the run goes on
+        said = succeeds(*FLAGS, f"--workdir={RUN}")
     assert f"exported to {RUN}/model." in said
     kills.compare(kills.outcome(trained), kills.outcome(storage.local(RUN)))
     assert not [name for name in server.names() if ".lease" in name or name.endswith(".tmp")]
+    assert committed(server) == {4, 5}
+    assert {f"run/checkpoints/{step}/checksums.json" for step in (4, 5)} <= server.names()
     assert len(server.names("run/tensorboard/")) == 1
 
     scores = {name: server.read(name) for name in server.names("run/eval/")}
@@ -90,3 +113,38 @@ def test_a_run_in_a_bucket(server, trained, programs, tmp_path, monkeypatch):
     assert line["image"] == "gs://bucket/photos/a.png"
     assert f"masks/{line['mask_file']}" in server.names()
     assert not [name for name in os.listdir() if name.startswith("gs:")]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("trouble", [unavailable, dropped])
+def test_trouble_that_stays_stops_a_run_which_goes_on(server, trained, trouble, monkeypatch):
+    sleep = asyncio.sleep
+    monkeypatch.setattr("gcsfs.retry.asyncio.sleep", lambda seconds: sleep(0))
+    with bad_moment(server, trouble, seconds=3600):
+        done = launched(*FLAGS, f"--workdir={RUN}")
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert said.startswith(
+        ("error: a checkpoint in gs://bucket/run/checkpoints could not", "error: gs:")
+    )
+    assert not committed(server)
+    succeeds(*FLAGS, f"--workdir={RUN}")
+    kills.compare(kills.outcome(trained), kills.outcome(storage.local(RUN)))
+
+
+@pytest.mark.proof
+def test_a_run_that_was_copied_into_a_bucket_goes_on(server, trained, tmp_path):
+    """Its checkpoints lack the last object; one of them lacks another file, too."""
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    shutil.rmtree(copy / "model")
+    next((copy / "checkpoints" / "4" / "opt").rglob("d/*")).unlink()
+    for path in copy.rglob("*"):
+        if path.is_file():
+            name = f"bucket/run/{path.relative_to(copy)}"
+            storage.write(storage.Name("gs", name), path.read_bytes())
+    succeeds(*FLAGS, f"--workdir={RUN}")
+    assert committed(server) == {5}
+    assert (
+        server.read("run/model/model.safetensors")
+        == (trained / "model/model.safetensors").read_bytes()
+    )
