@@ -124,6 +124,7 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         source="data/refer",
         images="",
         cache_dir="data/records",
+        local_cache="",
         weights=(),
         crowds="keep",
         units="pixel",

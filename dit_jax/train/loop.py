@@ -12,7 +12,7 @@ from absl import logging
 from jaxtyping import Int64
 
 from dit_jax import config as configs
-from dit_jax import viz
+from dit_jax import storage, viz
 from dit_jax.data.pipeline import Batch, TrainBatches
 from dit_jax.eval.report import table
 from dit_jax.lease import Lease
@@ -226,7 +226,8 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> bool:
                 overwrite=True,
             )
     if hosts.is_primary():
-        print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
+        folder = storage.named(run.workdir / "model")
+        print(f"Best checkpoint: step {step}, exported to {folder}.")
     try:
         scores = run.scorer.all(params, about=training_of(run.meta()), stop=stop)
     except Stopped:

@@ -54,7 +54,9 @@ def command(line):
 
 def test_python(place, monkeypatch):
     monkeypatch.chdir(place)
-    code = "\n".join(block for block in blocks() if "segmenter" in block or "sam(" in block)
+    code = "\n".join(
+        block for block in blocks() if any(name in block for name in ("segmenter", "sam(", "sam."))
+    )
     names, said = {}, io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(code, names)
