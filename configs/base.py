@@ -124,6 +124,7 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         source="data/refer",
         images="",
         cache_dir="data/records",
+        local_cache="",
         weights=(),
         crowds="keep",
         units="pixel",
@@ -138,5 +139,6 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         augmentation=dict(scales=scales, jitter=0.4, jitter_p=0.8, blur_p=blur_p, flip_p=0.5),
         workers=0,
         ahead_gb=4.0,
+        cache_features="",
         shapes=dict(length=20_000, eval_length=256, absent=0.0, seed=0),
     )

@@ -7,14 +7,14 @@ It learns what an object is, never what it is called.
 
 from ml_collections import ConfigDict
 
-from dit_jax.configs import quickstart
+from dit_jax.configs import scratch
 
 
 def get_config() -> ConfigDict:
-    config = quickstart.get_config()
+    config = scratch.get_config()
     config.model.update(task="prompts", backbone="mini")
     config.data.shapes.length = 200_000
-    config.optim.update(rounds=3, max_steps=12_000, ema=0.999)
+    config.optim.update(rounds=3, max_steps=4000, ema=0.999)
     config.eval.update(
         protocols=("box", "click1", "click1_oracle", "click3", "click5"),
         best="click3",

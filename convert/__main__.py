@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from dit_jax import vocabulary
+from dit_jax import storage, vocabulary
 from dit_jax.convert import names, sources, transfer
 from dit_jax.convert.assemble import assemble, open_bert
 from dit_jax.convert.checkpoint import Checkpoint
@@ -36,9 +36,12 @@ def main(argv: list[str] | None = None) -> int:
             if named := getattr(arguments, key, None):
                 setattr(arguments, f"{key}_name", _name(named))
                 setattr(arguments, key, hub.local(named))
-        arguments.run(arguments)
+        if getattr(arguments, "vocab", None):
+            arguments.vocab = storage.local(arguments.vocab)
+        with storage.written(arguments.out) as arguments.out:
+            arguments.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        source, message = str(arguments.source), str(error)
+        source, message = storage.named(arguments.source), storage.shown(str(error))
         named = message if source in message else f"{source}: {message}"
         print(f"convert {arguments.command}: {named}", file=sys.stderr)
         return 1
@@ -166,13 +169,13 @@ def assembled(arguments: argparse.Namespace) -> None:
         provenance={"source": noted, "format": "assembled"},
         overwrite=arguments.overwrite,
     )
-    print(f"{arguments.out}: {arch}")
+    print(f"{storage.named(arguments.out)}: {arch}")
 
 
 def reversed_(arguments: argparse.Namespace) -> None:
     how = dict(form=arguments.format, wrap=arguments.wrap, overwrite=arguments.overwrite)
     count = reverse(arguments.source, arguments.out, **how)
-    print(f"{arguments.out}: {count} tensors")
+    print(f"{storage.named(arguments.out)}: {count} tensors")
 
 
 def _finish(arguments: argparse.Namespace, arch: Architecture, found: Checkpoint) -> None:
@@ -192,7 +195,7 @@ def _finish(arguments: argparse.Namespace, arch: Architecture, found: Checkpoint
 def _report(arguments: argparse.Namespace, model: object, found: Checkpoint, filled) -> None:
     for name in filled.unused:
         print(f"kept aside: {found.theirs(name)} ({names.reason_to_ignore(name)})")
-    print(f"{arguments.out}: {model}")
+    print(f"{storage.named(arguments.out)}: {model}")
 
 
 def _name(named: str) -> str:

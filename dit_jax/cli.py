@@ -32,11 +32,11 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from dit_jax import config_file
+from dit_jax import config_file, storage
 from dit_jax.allocator import keep_freed_memory
 from dit_jax.config import Config
 from dit_jax.lease import FULL
-from dit_jax.strict import one_of
+from dit_jax.strict import flatten, one_of
 from dit_jax.version import VERSION
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
@@ -93,6 +93,7 @@ PROGRAMS = {
 }
 # Flags that name files; `--flag=~/x` is not expanded by every shell.
 PATHS = ("config", "workdir", "model", "out", "images", "pairs", "base", "scores")
+PLACE = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s)'\"]*")
 # JAX_PLATFORMS → what brings that kind of device.
 PLATFORMS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
 
@@ -114,9 +115,10 @@ def train() -> int:
     if not TRACEBACK.value:
         logs.drop_duplicate_errors()
     how = dict(overwrite=OVERWRITE.value, allow_leak=ALLOW_LEAK.value)
-    settings, workdir = config(), Path(WORKDIR.value)
-    compile_cache.keep_compiled(settings.compile_cache, workdir)
-    return 0 if loop.train(settings, workdir, **how) else STOPPED
+    settings = config()
+    with storage.written(WORKDIR.value) as workdir:
+        compile_cache.keep_compiled(settings.compile_cache, workdir)
+        return 0 if loop.train(settings, workdir, **how) else STOPPED
 
 
 def asked(module: str, name: str) -> Callable[[], None]:
@@ -124,7 +126,8 @@ def asked(module: str, name: str) -> Callable[[], None]:
 
     def ask() -> None:
         function = getattr(importlib.import_module(f"dit_jax.train.{module}"), name)
-        function(config(), Path(WORKDIR.value), model_dir=model_dir())
+        with storage.written(WORKDIR.value) as workdir:
+            function(config(), workdir, model_dir=model_dir())
 
     return ask
 
@@ -132,15 +135,16 @@ def asked(module: str, name: str) -> Callable[[], None]:
 def predict() -> None:
     from dit_jax.predict import command
 
-    command.predict(
-        model_dir(),
-        Path(OUT.value),
-        images=IMAGES.value,
-        texts=TEXT.value,
-        pairs_file=Path(PAIRS.value) if PAIRS.value else None,
-        skip_broken=SKIP_BROKEN.value,
-        overwrite=OVERWRITE.value,
-    )
+    with storage.written(OUT.value) as out:
+        command.predict(
+            model_dir(),
+            out,
+            images=[str(storage.local(name)) for name in IMAGES.value],
+            texts=TEXT.value,
+            pairs_file=storage.local(PAIRS.value) if PAIRS.value else None,
+            skip_broken=SKIP_BROKEN.value,
+            overwrite=OVERWRITE.value,
+        )
 
 
 def demo() -> None:
@@ -152,10 +156,12 @@ def demo() -> None:
 def export() -> None:
     from dit_jax.export import formats
 
-    form, out = FORMAT.value, Path(OUT.value)
-    about = dict(base=on_hub(BASE), license=LICENSE.value, scored=folder(SCORES))
-    noted = formats.export(model_dir(), out, form=form, **about)
-    print(f"{out}: {len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB; finish its README.md.")
+    scored = storage.local(f"{SCORES.value}/eval").parent if SCORES.value else None
+    about = dict(base=on_hub(BASE), license=LICENSE.value, scored=scored)
+    with storage.written(OUT.value) as out:
+        noted = formats.export(model_dir(), out, form=FORMAT.value, **about)
+    size = f"{len(noted.files)} files, {noted.bytes / 1e6:,.1f} MB"
+    print(f"{OUT.value}: {size}; finish its README.md.")
 
 
 def plan() -> None:
@@ -197,6 +203,7 @@ def main(argv: list[str]) -> int:
     one_of("--mode", MODE.value, tuple(MODES))
     mode = MODES[MODE.value]
     check_flags(mode)
+    check_places(mode)
     keep_freed_memory()
     if mode.joins:
         from dit_jax.train.placement import cluster
@@ -238,6 +245,18 @@ def check_flags(mode: Mode) -> None:
             raise ValueError(f"--mode={MODE.value} does not read --{name}{HINTS.get(name, '')}.")
 
 
+def check_places(mode: Mode) -> None:
+    """Raise ValueError or ModuleNotFoundError where a bucket is named that cannot be opened."""
+    if MODE.value == "plan":  # which reads and writes nothing
+        return
+    given = [str(flags.FLAGS[name].value) for name in PATHS if name != "config"]
+    if "config" in mode.needs:
+        given += map(str, flatten(config()).values())
+    for place in PLACE.findall("\n".join(given)):
+        if not place.startswith("hf://"):
+            storage.check(place)
+
+
 def config() -> Config:
     """The config file with the command line's changes, checked."""
     return Config.from_dict(CONFIG.value)
@@ -252,10 +271,6 @@ def on_hub(flag: flags.FlagHolder) -> Path | None:
     from dit_jax.weights import hub
 
     return hub.local(flag.value) if flag.value else None
-
-
-def folder(flag: flags.FlagHolder) -> Path | None:
-    return Path(flag.value) if flag.value else None
 
 
 def console() -> int:
@@ -297,7 +312,7 @@ def _sentences(program: Callable[[], int]) -> int:
     except USER_ERRORS as error:
         if TRACEBACK.present and TRACEBACK.value:
             traceback.print_exc()
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        print(f"error: {storage.shown(sentence(error))}", file=sys.stderr)
         return 1
 
 

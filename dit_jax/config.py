@@ -134,6 +134,7 @@ class Data:
     source: str  # REFER folder with annotations; or the own folder, where "folder" names none
     images: str  # COCO's pictures, folder or zip file; "" looks for them inside `source`
     cache_dir: str  # where array records are built, once
+    local_cache: str  # where a host keeps copies of records in a bucket; "" in the user's cache
     crowds: str  # objects that COCO marks as iscrowd: "keep" them in a mask, or "drop"
     units: str  # of polygons and boxes in own folders: "pixel" or "fraction"
     orientation: str  # own annotations are drawn "upright", as viewers show them, or as "stored"
@@ -150,6 +151,7 @@ class Data:
     augmentation: Augment
     workers: int  # processes that prepare batches; 0 = threads
     ahead_gb: float  # memory of a host for batches that are made ahead, in 10^9 bytes
+    cache_features: str  # folder for what a frozen encoder makes of pictures before text; "" none
     shapes: ShapesData
 
     def ahead_bytes(self) -> int:

@@ -3,9 +3,15 @@
 `FOLDER/.lease` says who writes there. Whoever holds it renews it every few seconds; one that was
 not renewed for long is taken over. Locks of the operating system would be shorter, but not every
 network file system keeps them, and no bucket does.
+
+In a bucket it is an object. Of processes that come to a free folder at once one gets it, as the
+store promises. Of several that take over a holder who is gone, the last to write keeps it, and the
+others learn so within SETTLE; were the store slower than that, two would go on until the next beat
+or checkpoint, where one of them stops. No store offers more through the packages that are used.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import errno
 import json
@@ -17,6 +23,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any, TextIO
+
+from dit_jax import storage
 
 NAME = ".lease"
 BEAT = 5.0  # seconds between renewals
@@ -43,6 +51,8 @@ class Lease:
         `inside` are folders there that will be written, and may be there already."""
         self._inside = inside
         self.path = Path(os.path.abspath(folder)) / name
+        bucket = storage.origin(self.path)
+        self._file = _File(self.path) if bucket is None else _Object(bucket)
         self._record = {
             "purpose": purpose,
             "host": socket.gethostname(),
@@ -63,7 +73,7 @@ class Lease:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self._create():
                 self._take_over()
-        except Taken:
+        except (Taken, ConnectionError):  # which say it all
             raise
         except OSError as error:
             raise _unwritable(self.path.parent, error) from error
@@ -76,9 +86,9 @@ class Lease:
             error.filename = str(self.path.parent)  # what failed is a write, which names no file
         self._over.set()
         self._heart.join()
-        if self._mine():
-            with contextlib.suppress(FileNotFoundError):  # the folder was removed meanwhile
-                self.path.unlink()
+        with contextlib.suppress(ConnectionError):  # to a bucket: then it is soon stale
+            if self._mine():
+                self._file.remove()
 
     def check(self) -> None:
         """Raise OSError where another process has taken the folder."""
@@ -86,50 +96,124 @@ class Lease:
             raise OSError(self._lost)
 
     def _create(self) -> bool:
-        """Whether the file was made by this call: exclusive creation is atomic, on NFS too."""
-        try:
-            file = self.path.open("x", encoding="utf-8")
-        except FileExistsError:
-            return False
-        self._fill(file)
-        return True
-
-    def _fill(self, file: TextIO) -> None:
-        """Whole or not at all: half a record on a full disk would be an unknown holder's."""
-        try:
-            with file:
-                json.dump(self._record, file)
-        except OSError:
-            os.unlink(file.name)
-            raise
+        """Whether the file was made by this call, or by one that was made again on its way."""
+        return self._file.create(self._record) or self._mine()
 
     def _take_over(self) -> None:
         """From a holder that is gone; of several that do so at once, the last one keeps it."""
-        other = _read(self.path)
+        other = self._file.read()
         if other is not None and not _gone(other):
-            age = _age(self.path)
+            age = self._file.age()
             if age is not None and abs(age) < STALE:  # below 0 where the clock was put back
                 raise Taken(_taken(self.path, other))
-        own = self.path.with_name(f"{self.path.name}-{self._record['token']}")
-        self._fill(own.open("w", encoding="utf-8"))
-        os.replace(own, self.path)
+        self._file.replace(self._record)
         time.sleep(SETTLE)
         if not self._mine():
-            raise Taken(_taken(self.path, _read(self.path)))
+            raise Taken(_taken(self.path, self._file.read()))
 
     def _mine(self) -> bool:
-        other = _read(self.path)
+        other = self._file.read()
         return other is not None and other.get("token") == self._record["token"]
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
             try:
                 if not self._mine():
-                    self._lost = _taken(self.path, _read(self.path))
+                    self._lost = _taken(self.path, self._file.read())
                     return
-                os.utime(self.path)
+                self._file.renew(self._record)
             except OSError:  # a disk that is away for a moment; a lease can miss beats
                 continue
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A record on a disk."""
+
+    path: Path
+
+    def create(self, record: dict[str, Any]) -> bool:
+        """Whether the file was made by this call: exclusive creation is atomic, on NFS too."""
+        try:
+            file = self.path.open("x", encoding="utf-8")
+        except FileExistsError:
+            return False
+        _fill(file, record)
+        return True
+
+    def replace(self, record: dict[str, Any]) -> None:
+        own = self.path.with_name(f"{self.path.name}-{record['token']}")
+        _fill(own.open("w", encoding="utf-8"), record)
+        os.replace(own, self.path)
+
+    def read(self) -> dict[str, Any] | None:
+        """The record; {} where it is none, as while it is written; None where there is no file."""
+        try:
+            return _record(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def renew(self, record: dict[str, Any]) -> None:
+        os.utime(self.path)
+
+    def age(self) -> float | None:
+        """Seconds since the last renewal, by the file system's own clock; None where it is gone."""
+        probe = self.path.with_name(f"{self.path.name}-{secrets.token_hex(8)}")
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)  # the folder may have been removed meanwhile
+
+
+@dataclasses.dataclass(frozen=True)
+class _Object:
+    """The same in a bucket."""
+
+    name: storage.Name
+
+    def create(self, record: dict[str, Any]) -> bool:
+        return storage.create(self.name, json.dumps(record).encode())
+
+    def replace(self, record: dict[str, Any]) -> None:
+        storage.write(self.name, json.dumps(record).encode())
+
+    def read(self) -> dict[str, Any] | None:
+        try:
+            return _record(storage.read(self.name))
+        except FileNotFoundError:
+            return None
+
+    def renew(self, record: dict[str, Any]) -> None:
+        self.replace(record)  # an object's time is when it was written
+
+    def age(self) -> float | None:
+        probe = storage.Name(self.name.scheme, f"{self.name.key}-{secrets.token_hex(8)}")
+        try:
+            storage.write(probe, b"")
+            return (storage.modified(probe) - storage.modified(self.name)).total_seconds()
+        except FileNotFoundError:
+            return None
+        finally:
+            storage.remove([probe])
+
+    def remove(self) -> None:
+        storage.remove([self.name])
+
+
+def _fill(file: TextIO, record: dict[str, Any]) -> None:
+    """Whole or not at all: half a record on a full disk would be an unknown holder's."""
+    try:
+        with file:
+            json.dump(record, file)
+    except OSError:
+        os.unlink(file.name)
+        raise
 
 
 def _check(folder: Path) -> None:
@@ -180,24 +264,9 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _age(path: Path) -> float | None:
-    """Seconds since the last renewal, by the file system's own clock; None where it is gone."""
-    probe = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
+def _record(data: bytes) -> dict[str, Any]:
     try:
-        probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime
-    except FileNotFoundError:
-        return None
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The record; {} where it is none, as while it is written; None where there is no file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        found = json.loads(data.decode())
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -25,7 +25,7 @@ ROWS = (
     {"eval": "protocols, scores", "convert": "other people's files"},
     {"data": "from files to batches", "weights": "models on disk"},
     {"models": "SAM, BERT, injection"},
-    {"ops": "arithmetic without parameters"},
+    {"ops": "arithmetic without parameters", "storage": "buckets"},
 )
 WIDTH, MARGIN, GAP = 390, 13, 12  # a phone's, in pixels
 LINE, BETWEEN, LETTER = 17, 44, 7.4  # of text; between rows, for arrows; a letter's width

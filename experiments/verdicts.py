@@ -1,4 +1,5 @@
-"""The paper's claims, and whether the miniature bears them out: tables for docs/miniature.md.
+"""The paper's claims, and whether the miniature bears them out: docs/miniature.md's tables, and its
+learning curves.
 
     python -m experiments.verdicts
 
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dit_jax import variants
+from dit_jax import variants, viz
 from experiments.miniature import CONTROLS, RESULTS, lines, oiou
 
 PAGE = Path(__file__).parents[1] / "docs" / "miniature.md"
@@ -46,6 +47,9 @@ TABLES = {
         *("ldit_vit_b", "ldit_vit_b_frozen", "ldit_vit_b_both_frozen"),
     ),
     "Table 4: how text is projected": ("ldit_vit_b", "crossatt_vit_b", "crossatt_ffn_vit_b"),
+    "Beyond the paper: text enters at block 0, 2 or 4 of 6": (
+        *("ldit_vit_b", "ldit_from2_vit_b", "ldit_from4_vit_b"),
+    ),
 }
 
 
@@ -78,6 +82,7 @@ CLAIMS = (
     Claim("a linear projection beats CrossAtt + FFN", "ldit_vit_b", "crossatt_ffn_vit_b"),
     Claim("tuning the image encoder helps L-DIT", "ldit_vit_b", "ldit_vit_b_frozen"),
     Claim("L-DIT beats late fusion with as many parameters", "ldit_vit_b", "default_plus1_vit_b"),
+    Claim("text from block 0 beats text from block 4 of 6", "ldit_vit_b", "ldit_from4_vit_b"),
 )
 
 
@@ -91,6 +96,7 @@ def main() -> None:
     text = "\n\n".join(f"### {name}\n\n{part}" for name, part in parts.items())
     write(options.page, "tables", text)
     write(options.page, "claims", claims(runs))
+    curves(runs, options.page.with_suffix(".png"))
 
 
 def by_row(found: Iterable[Line]) -> Runs:
@@ -161,6 +167,45 @@ def differences(areas: list[Areas], signs: tuple[int, ...]) -> Float[np.ndarray,
 def score(sums: Int[np.ndarray, "seeds 2"]) -> Float[np.ndarray, " seeds"]:
     """oIoU in percent of intersections and unions."""
     return 100 * sums[:, 0] / np.maximum(sums[:, 1], 1)
+
+
+CURVES = {
+    "tuned": ("default_vit_b", "edit_vit_b", "ldit_vit_b"),
+    "image encoder frozen": ("default_vit_b_frozen", "edit_vit_b_frozen", "ldit_vit_b_frozen"),
+}
+
+
+def curves(runs: Runs, path: Path) -> None:
+    """Training losses: the mean over seeds, and the band from the least to the greatest."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(CURVES), sharey=True)
+    for panel, (title, rows) in zip(panels, CURVES.items(), strict=True):
+        for number, row in enumerate(rows):
+            losses = [dict(line["loss"]) for line in runs.get(row, {}).values()]
+            steps = sorted(set.intersection(*map(set, losses))) if losses else []
+            values = np.array([[one[step] for step in steps] for one in losses])
+            if not steps:
+                continue
+            colour = tuple(part / 255 for part in viz.COLOURS[number])
+            name = row.replace("_vit_b", "").replace("_frozen", "")
+            panel.plot(steps, values.mean(axis=0), color=colour, label=name, linewidth=1.6)
+            panel.fill_between(
+                *(steps, values.min(axis=0), values.max(axis=0)), color=colour, alpha=0.2
+            )
+        panel.set_title(title, fontsize=10, loc="left", fontweight="bold")
+        panel.set_xlabel("step", fontsize=8)
+        panel.set_yscale("log")
+        panel.tick_params(labelsize=8)
+        panel.grid(color="#dddddd", linewidth=0.7)
+        panel.spines[["top", "right"]].set_visible(False)
+        if panel.lines:
+            panel.legend(frameon=False, fontsize=9)
+    panels[0].set_ylabel("training loss", fontsize=8)
+    figure.savefig(path, dpi=130)
 
 
 def _areas(line: Line) -> Int[np.ndarray, "pictures 2"]:

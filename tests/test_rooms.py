@@ -17,36 +17,37 @@ ARROWS = {
     "ops.attention": {"ops", "strict"},
     "models": {"ops", "ops.attention", "strict"},
     "variants": {"models"},
-    "weights": {"lease", "models", "strict", "version", "vocabulary"},
-    "data.annotations": {"data"},
+    "lease": {"storage"},
+    "weights": {"lease", "models", "storage", "strict", "version", "vocabulary"},
+    "data.annotations": {"data", "storage"},
     "data.pixels": {"data", "strict"},
     "data.shapes": {"data"},
     "data.check": {"data", "data.annotations", "data.pixels", "strict"},
-    "data.records": {"data", "data.pixels", "lease", "strict"},
+    "data.records": {"data", "data.pixels", "lease", "storage", "strict"},
     "data.pipeline": {"data", "data.pixels"},
-    "data": {"data.annotations", "data.check", "data.records", "vocabulary"},
-    "eval": {"data", "data.pipeline", "data.pixels", "data.records", "strict"},
+    "data": {"data.annotations", "data.check", "data.records", "storage", "vocabulary"},
+    "eval": {"data", "data.pipeline", "data.pixels", "data.records", "storage", "strict"},
     "eval.probe": {"data", "data.pipeline", "data.pixels", "eval", "strict"},
     "viz": {"eval"},
-    "convert": {"models", "strict", "variants", "vocabulary", "weights"},
+    "convert": {"models", "storage", "strict", "variants", "vocabulary", "weights"},
     # To learn how large a BERT is, where a config names one.
     "config": {"convert", "data", "eval", "models", "ops", "strict", "variants"},
-    "train.placement": {"config", "data.pipeline", "ops"},
-    "train.logs": {"eval", "models", "strict"},
+    "train.placement": {"config", "data.pipeline", "ops", "storage"},
+    "train.logs": {"eval", "models", "storage", "strict"},
     "train": {
         # To read PyTorch's files, where a config names some.
         *("config", "convert", "data", "data.pipeline", "data.pixels", "data.records"),
         *("data.shapes", "eval", "eval.probe", "lease", "models", "ops", "strict", "train.logs"),
-        *("train.placement", "variants", "viz", "vocabulary", "weights"),
+        *("train.placement", "storage", "variants", "viz", "vocabulary", "weights"),
     },
     "plan": {"config", "models", "ops", "ops.attention", "strict", "train", "train.placement"},
     "predict": {
         *("data", "data.annotations", "data.pixels", "eval", "lease", "models", "ops"),
-        *("strict", "viz", "weights"),
+        *("storage", "strict", "viz", "weights"),
     },
     "figures": {
         *("data", "data.pipeline", "data.pixels", "data.records", "data.shapes"),
-        *("eval", "models", "predict", "viz"),
+        *("eval", "models", "predict", "storage", "viz"),
     },
     "demo": {"data.annotations", "data.pixels", "data.shapes", "models", "predict", "viz"},
     "export": {
@@ -55,7 +56,7 @@ ARROWS = {
     "config_file": {"configs"},
     "cli": {
         *("allocator", "config", "config_file", "demo", "export", "lease", "plan", "predict"),
-        *("strict", "train", "train.logs", "train.placement", "version", "weights"),
+        *("storage", "strict", "train", "train.logs", "train.placement", "version", "weights"),
     },
 }
 # Room → what none of its files imports; the rest of the table follows from `ARROWS`.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from absl import logging
 
+from dit_jax import storage
 from dit_jax.data.annotations import Location, datasets
 from dit_jax.data.check import Report, check
 from dit_jax.data.entries import CHOICES, USUAL, Annotations, Reading
@@ -42,46 +43,73 @@ def prepare(
     tokenizer: Tokenizer | None = None,
     on_error: str = "stop",
     reading: Reading = USUAL,
+    cache: str = "",
 ) -> Path:
     """The folder of a data set's array records, for `records.Records`; built where it is missing.
+
+    Any of the places may be a bucket; `cache` is where copies of records then lie, "" in the
+    user's cache.
 
     Says what is worth knowing in one line of the log. Raises ValueError for all that stops the
     build, and where the existing records were built from other annotation files.
     """
-    path = _existing(dataset, split_by, source=source, out_dir=out_dir, reading=reading)
+    where = dict(out_dir=out_dir, cache=cache)
+    path = _existing(dataset, split_by, source=source, reading=reading, **where)
     if path is not None:
         return path
     how = dict(skip=on_error == "skip", reading=reading)
-    annotations = datasets.open_annotations(dataset, split_by, source=source, images=images, **how)
+    annotations = _annotations(dataset, split_by, source=source, images=images, **how)
     report = check(annotations, tokenizer=tokenizer)
     if report.problems:
         logging.warning("%s: %s", report.dataset, " | ".join(report.remarks()))
     if obstacle := _obstacle(report, on_error):
         raise ValueError(f"{obstacle} `python -m dit_jax.data.prepare` lists everything.")
-    return _build(annotations, report, out_dir=out_dir, on_error=on_error)
+    return _build(annotations, report, on_error=on_error, **where)
+
+
+def _annotations(
+    dataset: str, split_by: str, *, source: Location, images: Location | None, **how
+) -> Annotations:
+    here = dict(source=storage.local(source), images=images and storage.local(images))
+    return datasets.open_annotations(dataset, split_by, **here, **how)
 
 
 def _existing(
-    dataset: str, split_by: str, *, source: Location, out_dir: Location, reading: Reading
+    dataset: str,
+    split_by: str,
+    *,
+    source: Location,
+    out_dir: Location,
+    reading: Reading,
+    cache: str = "",
 ) -> Path | None:
     """The finished records; ValueError where the annotations are other ones by now.
 
-    Annotations that are gone cannot differ: the records stand for themselves.
+    Annotations that are gone, or in a bucket, are not compared: the records stand for themselves.
     """
     from dit_jax.data import records  # TFDS takes seconds to import
 
     kind = datasets.kind(dataset, split_by)
-    path = records.existing(out_dir, datasets.label(dataset, split_by, source=source))
+    label, name = datasets.label(dataset, split_by, source=source), storage.parse(out_dir)
+    if name is None:
+        path = records.existing(out_dir, label)
+    else:
+        path = records.bucket.existing(name, label, cache=cache)
     if path is None:
         return None
     records.check_reading(path, datasets.effective(dataset, reading))
+    if storage.parse(source):
+        return path
     if kind.files is not None:
         _check_files(path, kind.files(split_by, source))
     elif Path(source).is_dir():
         # Records that were built of malformed annotations, too, were built without these.
         how = dict(skip=True, reading=reading)
         annotations = datasets.open_annotations(dataset, split_by, source=source, **how)
-        records.build(annotations, out_dir=out_dir)  # builds nothing, compares everything
+        if name is None:
+            records.build(annotations, out_dir=out_dir)  # builds nothing, compares everything
+        else:
+            records.check_same(path, annotations)
     return path
 
 
@@ -111,19 +139,26 @@ def _obstacle(report: Report, on_error: str) -> str:
     )
 
 
-def _build(annotations: Annotations, report: Report, *, out_dir: Location, on_error: str) -> Path:
+def _build(
+    annotations: Annotations, report: Report, *, out_dir: Location, on_error: str, cache: str = ""
+) -> Path:
     from dit_jax.data import records
 
-    return records.build(annotations, out_dir=out_dir, on_error=on_error, remarks=report.remarks())
+    how = dict(on_error=on_error, remarks=report.remarks())
+    if name := storage.parse(out_dir):
+        return records.build_in(name, annotations, cache=cache, **how)
+    return records.build(annotations, out_dir=out_dir, **how)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 1 where the data set cannot be built."""
     options = _parser().parse_args(arguments)
     try:
+        for place in (options.source, options.out, options.images or "", options.vocab or ""):
+            storage.check(place)
         return _run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {storage.shown(_sentence(error))}", file=sys.stderr)
         return 1
 
 
@@ -147,8 +182,10 @@ def _run(options: argparse.Namespace) -> int:
         _say_records(existing, options)
         return 0
     skip = options.on_error == "skip"
-    annotations = datasets.open_annotations(*named, images=options.images, skip=skip, **how)
-    tokenizer = Tokenizer(options.vocab, options.text_tokens) if options.vocab else None
+    annotations = _annotations(*named, images=options.images, skip=skip, **how)
+    tokenizer = (
+        Tokenizer(storage.local(options.vocab), options.text_tokens) if options.vocab else None
+    )
     report = check(annotations, tokenizer=tokenizer)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux
     print(f"{report}\n\nChecked in {time.monotonic() - start:.1f} s, {memory:,.0f} MB at most.")
@@ -168,20 +205,18 @@ def _say_records(path: Path, options: argparse.Namespace) -> None:
     from dit_jax.data import records
 
     built = records.manifest(path)
-    print(f"\n{path}:")
+    print(f"\n{storage.named(path)}:")
     for split, row in built["splits"].items():
         print(f"  {split}: " + ", ".join(f"{count:,} {what}" for what, count in row.items()))
     left_out = built["left_out"]
     if left_out:
-        print(f"  left out: {len(left_out):,} (listed in {path / 'manifest.json'})")
-    print(f"\nTrain on it, from weights that you have:\n  {_next_command(options)}")
+        print(f"  left out: {len(left_out):,} (listed in {storage.named(path / 'manifest.json')})")
+    print(f"\nTrain on it:\n  {_next_command(options)}")
 
 
 def _next_command(options: argparse.Namespace) -> str:
     own = options.dataset == "folder"
-    weights = ["model=runs/quickstart/model"]
-    if not own:
-        weights = ["sam=sam_vit_b_01ec64.pth", "bert=bert-base-uncased"]
+    weights = [] if own else ["sam=sam_vit_b_01ec64.pth", "bert=bert-base-uncased"]
     settings = {
         "dataset": options.dataset,
         "split_by": options.split_by,

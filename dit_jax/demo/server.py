@@ -9,15 +9,16 @@ from typing import Any
 from dit_jax.demo.guard import is_loopback
 from dit_jax.demo.warm import warm
 from dit_jax.predict import Segmenter
+from dit_jax.weights import hub
 
-QUICKSTART = Path("runs/quickstart/model")
+QUICKSTART, MINI = Path("runs/quickstart/model"), "mini"
 HOST, PORT = "127.0.0.1", 8000
 THREADS = 4
 SLACK = 4096  # bytes beyond the largest upload, so that Flask says in words that it is too large
 
 
 def serve(model_dir: Path | None, *, host: str = HOST, port: int = PORT) -> None:
-    """Serve the page until Ctrl-C; without a model, the quickstart's, where it was made."""
+    """Serve the page until Ctrl-C; without a model, the quickstart's or the package's."""
     folder = chosen(model_dir)
     segmenter = Segmenter.from_pretrained(folder, batch_size=1)  # one shape to compile, not four
     ready = threading.Event()
@@ -34,15 +35,10 @@ def serve(model_dir: Path | None, *, host: str = HOST, port: int = PORT) -> None
 
 
 def chosen(model_dir: Path | None) -> Path:
-    """The model directory; raises FileNotFoundError where there is none to choose."""
+    """The model directory: the given one, the quickstart's where it was made, or the package's."""
     if model_dir is not None:
         return model_dir
-    if not QUICKSTART.is_dir():
-        raise FileNotFoundError(
-            f"no --model is given and {QUICKSTART} is not there; `make quickstart` makes it in ten"
-            " minutes."
-        )
-    return QUICKSTART
+    return QUICKSTART if QUICKSTART.is_dir() else hub.local(MINI)
 
 
 def make_server(

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dit_jax.data.records import Records
+from dit_jax import storage
+from dit_jax.data.records import Records, bucket
 from dit_jax.eval.evaluate import summarise
 from dit_jax.eval.metrics import Scores
 from dit_jax.eval.outcomes import Outcome, Outcomes, about, join, outcome
@@ -111,11 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     truths = (
         TruthInLines()
         if options.truth is None
-        else TruthInRecords(Records(options.truth, options.split))
+        else TruthInRecords(Records(_records(options.truth), options.split))
     )
     results = {
         name: score_file(
-            path,
+            storage.local(path),
             truths,
             protocols=[name.strip() for name in options.protocols.split(",")],
             bootstrap=options.bootstrap,
@@ -126,9 +127,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(results, label="model"))
     if options.json:
         text = json.dumps(rounded(results), indent=2, ensure_ascii=False)
-        write_text(Path(options.json), text + "\n")
+        _write(options.json, text + "\n")
     if options.markdown:
-        write_text(Path(options.markdown), markdown(results, label="model"))
+        _write(options.markdown, markdown(results, label="model"))
+
+
+def _records(folder: str) -> Path | str:
+    """Of records in a bucket their copy, without shards."""
+    name = storage.parse(folder)
+    return folder if name is None else bucket.copy(name) or str(name)
+
+
+def _write(path: str, text: str) -> None:
+    with storage.written(path) as file:
+        write_text(file, text)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dit_jax import storage
 from dit_jax.data.pixels import pictures
 
 
@@ -36,7 +37,11 @@ def compare(options: argparse.Namespace) -> None:
 def curves(options: argparse.Namespace) -> None:
     from dit_jax.figures import curves
 
-    runs = {str(folder): curves.read(folder) for folder in options.workdir}
+    runs = {}
+    for folder in options.workdir:
+        name = storage.parse(folder)
+        here = folder if name is None else storage.local(str(name / curves.FILE)).parent
+        runs[str(name or folder)] = curves.read(here)
     curves.save(runs, options.out, keys=options.key or ())
 
 
@@ -45,7 +50,7 @@ def words(options: argparse.Namespace) -> None:
     from dit_jax.predict import Segmenter
     from dit_jax.predict.explain import explain
 
-    image = pictures.rgb(options.image)
+    image = pictures.rgb(storage.local(options.image))
     explanation = explain(Segmenter.from_pretrained(options.model), image, options.text)
     how = dict(side=_panel(options.panel), rows=max(1, options.layers))
     words.save(image, explanation, options.out, **how)
@@ -60,7 +65,7 @@ def overlay(options: argparse.Namespace) -> None:
     from dit_jax.figures import overlay
     from dit_jax.predict import Segmenter
 
-    image = pictures.rgb(options.image)
+    image = pictures.rgb(storage.local(options.image))
     answers = Segmenter.from_pretrained(options.model)(image, options.text)
     overlay.save(image, answers, options.out)
 
@@ -69,11 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit status; a user's mistake is one sentence on standard error."""
     options = _parser().parse_args(argv)
     try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        with storage.written(options.out) as options.out:
+            options.run(options)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {storage.shown(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
-    print(f"{options.out} is written.")
+    print(f"{storage.named(options.out)} is written.")
     return 0
 
 

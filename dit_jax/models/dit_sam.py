@@ -59,10 +59,11 @@ class DitSam(nnx.Module):
 
     def __call__(
         self,
-        images: Images,
+        images: Images | None,
         input_ids: Ids,
         attention_mask: Ids,
         *,
+        before: Float[Array, "b h w d"] | None = None,
         remat: str = "none",
         rngs: Rng | None = None,
     ) -> Prediction:
@@ -71,10 +72,12 @@ class DitSam(nnx.Module):
         Args:
           images: normalised; see `dit_jax.data.pixels.transforms`.
           input_ids, attention_mask: WordPiece ids `[CLS] … [SEP]` and 1 where there is a token.
+          before: what `image_encoder.before_text` made of the pictures, in place of `images`.
           remat: what the backward pass computes again instead of keeping it: "none", "dots",
             "full" or "scan"; see `dit_jax.ops.rematerialise`.
         """
-        return self._predict(images, input_ids, attention_mask, remat=remat, rngs=rngs)
+        how = dict(before=before, remat=remat, rngs=rngs)
+        return self._predict(images, input_ids, attention_mask, **how)
 
     def segment(
         self,
@@ -107,17 +110,18 @@ class DitSam(nnx.Module):
 
     def read(
         self,
-        images: Float[Array, "p H W 3"],
+        images: Float[Array, "p H W 3"] | None,
         input_ids: Ids,
         attention_mask: Ids,
         *,
+        before: Float[Array, "p h w d"] | None = None,
         picture_of: Int[Array, " b"] | None = None,
         remat: str = "none",
         rngs: Rng | None = None,
     ) -> tuple[Embedding, Float[Array, "b l c"]]:
         """What `decode` takes: the embedding of a picture and its text, and the text as prompts."""
         features = self.encode_text(input_ids, attention_mask, rngs=rngs)
-        about = dict(text_mask=self.text_mask(attention_mask), picture_of=picture_of)
+        about = dict(text_mask=self.text_mask(attention_mask), picture_of=picture_of, before=before)
         embedding = self.image_encoder(images, features, **about, remat=remat, rngs=rngs)
         return embedding, self.text_proj(features)
 

@@ -59,9 +59,10 @@ class ImageEncoder(nnx.Module):
     @jax.named_scope("image_encoder")
     def __call__(
         self,
-        images: Float[Array, "p H W 3"],
+        images: Float[Array, "p H W 3"] | None,
         text: Float[Array, "b l t"] | None = None,
         *,
+        before: Float[Array, "p h w d"] | None = None,
         text_mask: Mask | None = None,
         picture_of: Rows | None = None,
         remat: str = "none",
@@ -69,9 +70,10 @@ class ImageEncoder(nnx.Module):
     ) -> Float[Array, "b h w c"]:
         """Args:
         text: b texts, about as many pictures; or about picture `picture_of[i]` each.
+        before: what `before_text` made of the pictures, in their place.
         remat: see `dit_jax.ops.rematerialise`.
         """
-        x = self.before_text(images, remat=remat)
+        x = self.before_text(images, remat=remat) if before is None else before
         about = dict(text_mask=text_mask, picture_of=picture_of, remat=remat, rngs=rngs)
         return self.from_text(x, text, **about)
 

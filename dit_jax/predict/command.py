@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
+from dit_jax import storage
 from dit_jax.data.pixels import pictures
 from dit_jax.predict import outputs, pairs
 from dit_jax.predict.outputs import Outputs, Thumbnail
@@ -63,7 +64,7 @@ def predict(
             unread += bool(answer.cut or answer.unknown)
     read = {one.task.image for one in asked} - work.broken.keys()
     masks, given = counted(written.count, "mask"), counted(len(read), "picture")
-    print(f"{masks} of {given} {'is' if written.count == 1 else 'are'} in {out}.")
+    print(f"{masks} of {given} {'is' if written.count == 1 else 'are'} in {storage.named(out)}.")
     if unread:
         texts = "1 text is" if unread == 1 else f"{unread} texts are"
         print(f"{texts} not read whole: see cut and unknown in {outputs.PREDICTIONS}.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from dit_jax.data.tokenizer import Tokenizer, Unread
 from dit_jax.models.architecture import Architecture
@@ -123,6 +123,23 @@ class Engine:
                 there = None if presence is None else float(presence[i])
                 answers[row] = Answer(logits[i], iou[i], there)
         return [answers[row] for row in range(len(started.asked))]
+
+    def at_points(
+        self, picture: Picture, points: Float[np.ndarray, "n 2"], *, count: int
+    ) -> tuple[Float32[np.ndarray, "n 3 h w"], Float32[np.ndarray, "n 3"]]:
+        """Plain SAM's three answers to each of at most `count` points of one picture, at a quarter
+        of the canvas, and their predicted IoU; the picture is embedded once."""
+        prompts = [Prompt(((x, y, 1),)) for x, y in points.tolist()]
+        about = dict(letterbox=self._letterbox, count=1)
+        placed = on_canvas(prompts, [picture] * len(prompts), **about)
+        rows = vars(placed) | {"features": None, "attention_mask": None}
+        with self._lock:
+            places = self._places([Request(picture, None, prompts[0], Unread())], {})
+            embedding = self._put(_gathered(places, count=1))
+            said = self.programs.at_points(
+                self._params, embedding, self._put(pad_rows(rows, count))
+            )
+        return jax.tree.map(lambda x: np.float32(x)[: len(points)], jax.device_get(said))
 
     def attention(self, picture: Picture, text: str) -> WordAttention:
         """Where the patches of one picture look in one text; NumPy arrays, with b = 1."""

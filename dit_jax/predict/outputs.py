@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from dit_jax import viz
+from dit_jax import storage, viz
 from dit_jax.data.pixels import pictures
 from dit_jax.eval.prediction_files import encoded, read
 from dit_jax.lease import NAME, Lease
@@ -80,10 +80,10 @@ class Outputs:
         try:
             if kind is None:
                 os.replace(self.partial, self._out / PREDICTIONS)
+                storage.push(self._out)
             elif self.count:
-                print(
-                    f"{self.partial} keeps what was answered; the same command goes on behind it."
-                )
+                kept = storage.named(self.partial)
+                print(f"{kept} keeps what was answered; the same command goes on behind it.")
         finally:
             self._open.__exit__(kind, *error)
 
@@ -130,6 +130,7 @@ class Outputs:
         }
         self._lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self._lines.flush()  # a kill loses nothing that was answered
+        storage.push(self._out, every=60.0)
         self.count += 1
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from absl import logging
 
+from dit_jax import storage
 from dit_jax.data.annotations import Mistake, Mistakes, fields, geometry, strict_json
 from dit_jax.data.entries import CHOICES
 from dit_jax.data.pixels import header, near, pictures
@@ -59,7 +60,8 @@ def named(images: Sequence[str], texts: Sequence[str]) -> list[Task]:
     Raises FileNotFoundError for a name that leads to no picture.
     """
     asked = tuple(texts) or (None,)
-    return [Task(Path(path), path, asked) for name in images for path in _found(name)]
+    found = [path for name in images for path in _found(name)]
+    return [Task(Path(path), storage.named(path), asked) for path in found]
 
 
 def read(file: Path) -> list[Task]:
@@ -132,7 +134,9 @@ def _task(values: dict[str, Any], *, folder: Path) -> Task:
     numbered = [key for key in ONE_EXPRESSION if key in about]
     if numbered and len(texts) > 1:
         raise Mistake(f"{numbered[0]!r} numbers one expression, but 'text' has {len(texts)}.")
-    return Task(folder / given, given, texts, **_pointed(prompt), about=about)
+    bucket = storage.parse(given) or storage.origin(folder / given)
+    image = storage.local(str(bucket)) if bucket else folder / given
+    return Task(image, given, texts, **_pointed(prompt), about=about)
 
 
 def _pointed(prompt: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -42,6 +43,7 @@ class Programs:
         self.before_text = compiled(self._before_text)
         self.embed = compiled(self._embed)
         self.decode = compiled(self._decode, static_argnames="multimask")
+        self.at_points = compiled(self._at_points)
         self.attention = compiled(self._attention)
 
     def _features(
@@ -85,6 +87,14 @@ class Programs:
             text_mask=text_mask,
             multimask=multimask,
         )
+
+    def _at_points(
+        self, params: Params, embedding: Float[Array, "1 h w c"], rows: Rows
+    ) -> tuple[Float[Array, "b 3 h4 w4"], Float[Array, "b 3"]]:
+        """`_decode` of many prompts about one picture: three small masks each, and their IoU."""
+        many = jnp.broadcast_to(embedding, (len(rows["points"]), *embedding.shape[1:]))
+        said = self._decode(params, many, rows, multimask=True)
+        return said.low_res_logits, said.iou
 
     def _attention(self, params: Params, rows: Rows) -> WordAttention:
         """`image`, `content`, `features`, `attention_mask`: where each patch looks."""

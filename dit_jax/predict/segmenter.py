@@ -6,6 +6,7 @@ result.mask  # bool [H, W], at the picture's own size
 """
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections import OrderedDict, deque
@@ -24,6 +25,7 @@ from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.engine import Answer, Engine, PendingBatch, Request
+from dit_jax.predict.everything import Everything, Found
 from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.requests import (
@@ -184,6 +186,19 @@ class Segmenter:
             return image
         name = name_of(image) if name is None else name
         return self._letterbox.open(image, size=self.arch.image_size, name=name)
+
+    def everything(self, image: Any, **settings: Any) -> list[Found]:
+        """All masks of a picture, by plain SAM, as dicts under the names of Meta's automatic mask
+        generator; so are `settings`, the fields of `everything.Everything`."""
+        if self.arch.bert is not None:
+            raise ValueError(
+                "everything is asked by points alone, and this model reads text; expected plain"
+                " SAM: a converted one, `mini_sam`, or what model.task=prompts trains."
+            )
+        rules = Everything(**settings)
+        answers = functools.partial(self._engine.at_points, count=rules.points_per_batch)
+        pixels = pictures.rgb(image, name=name_of(image))
+        return rules(pixels, self.open, answers, middle=logit(self.threshold))
 
     def attention(self, picture: Picture, text: str) -> WordAttention:
         """How strongly each patch of an opened picture attends to each text token, layer by layer;

@@ -1,11 +1,13 @@
 """Checkpoints with Orbax: asynchronous, atomic, the latest and the best, and exact on resume.
 
 `<workdir>/checkpoints/<step>/` holds params, ema, opt (with the step), data (position in the
-stream) and meta. Orbax writes to a temporary folder and renames it, so a killed run never leaves
-half a checkpoint. What an evaluation gave is in `<workdir>/scores.json`, by step.
+stream) and meta. Orbax writes to a temporary folder and renames it, or in a bucket writes
+`commit_success.txt` last, so a killed run never leaves half a checkpoint. What an evaluation gave
+is in `<workdir>/scores.json`, by step.
 """
 
 import contextlib
+import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 from absl import logging
+from orbax.checkpoint import options as ocp_options
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from dit_jax import config as configs
+from dit_jax import storage
 from dit_jax.models.params import Params
 from dit_jax.train import checksums, optim
 from dit_jax.train.placement import hosts
@@ -24,6 +28,7 @@ from dit_jax.train.workdir import read_json, write_json
 
 SCORES = "scores.json"
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
+LAST = "commit_success.txt"  # Orbax's own, the last object of a checkpoint in a bucket
 COMMITTED = "_CHECKPOINT_METADATA"  # Orbax's own, in every checkpoint
 ITEMS = ("params", "opt", "data", "meta")  # and "ema", where the run has a moving average
 ASIDE = "incomplete_checkpoints"
@@ -34,7 +39,11 @@ class Checkpoints:
     """The checkpoints of one run; use as a context manager, which waits for the last write."""
 
     def __init__(self, workdir: Path, rules: configs.Checkpoint):
-        self._path, self._folder = workdir / SCORES, (workdir / "checkpoints").resolve()
+        self._path = workdir / SCORES
+        self._folder = storage.direct((workdir / "checkpoints").resolve())
+        atomicity = None  # as Orbax does on a disk
+        if storage.parse(self._folder):
+            atomicity = ocp_options.AtomicityOptions(ocp_options.AtomicityMode.COMMIT_FILE)
         self._asynchronous = rules.asynchronous
         self._scores: dict[int, float] = _read_scores(self._path)
         best = keep.BestN(get_metric_fn=self._score, n=1)
@@ -44,6 +53,7 @@ class Checkpoints:
             preservation_policy=keep.AnyPreservationPolicy([latest, best]),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             cleanup_tmp_directories=True,
+            atomicity_options=atomicity,
         )
         with self._named_errors("be opened"):
             if hosts.is_primary():
@@ -149,7 +159,7 @@ class Checkpoints:
     def _write_checksums(self) -> None:
         """Called by Orbax when all files of a step are there, and before it gets its name."""
         if hosts.is_primary():
-            for unfinished in self._folder.glob(f"*{TEMPORARY}*"):
+            for unfinished in _unfinished(self._folder):
                 checksums.write(unfinished)
 
     @contextlib.contextmanager
@@ -176,22 +186,49 @@ class Checkpoints:
         return optim.combine(trained, found["params"]["frozen"])
 
 
-def _set_incomplete_aside(folder: Path) -> None:
+def _steps(folder: os.PathLike) -> dict[os.PathLike, bool]:
+    """The folders of steps, and whether they count: not yet in a bucket without their last file."""
+    if name := storage.parse(folder):
+        there = storage.listing(name)  # by its path, a bucket's folder may be remembered as it was
+        steps = sorted({inside.partition("/")[0] for inside in there})
+        return {folder / step: f"{step}/{LAST}" in there for step in steps if step.isdigit()}
+    return {path: True for path in sorted(folder.glob("*")) if path.name.isdigit()}
+
+
+def _unfinished(folder: os.PathLike) -> list[os.PathLike]:
+    """Steps that are being written: on a disk, by their folders' names."""
+    if storage.parse(folder):
+        return [step for step, counts in _steps(folder).items() if not counts]
+    return list(folder.glob(f"*{TEMPORARY}*"))
+
+
+def _complete(folder: os.PathLike) -> None:
+    """Let steps of a bucket count that lack nothing but their last object: copies of other disks'.
+
+    Orbax takes them for unfinished ones, and removes those.
+    """
+    if storage.parse(folder):
+        for step in _unfinished(folder):
+            if checksums.missing(step, items=(COMMITTED, *ITEMS, checksums.CHECKSUMS)) is None:
+                (step / LAST).write_text("Complete by its checksums.")
+
+
+def _set_incomplete_aside(folder: os.PathLike) -> None:
     """Move steps that lack files, as a copy that broke off leaves them, out of the way, and say so.
 
-    Writing itself never leaves one: what is not whole yet has no step's name.
+    Writing itself never leaves one: what is not whole yet has no step's name, or not its last file.
     """
-    steps = sorted(path for path in folder.glob("*") if path.name.isdigit())
+    _complete(folder)
+    steps = [step for step, counts in _steps(folder).items() if counts]
     lacks = {step: checksums.missing(step, items=(COMMITTED, *ITEMS)) for step in steps}
     others = [step for step, lacking in lacks.items() if lacking is None]
     for step, lacking in lacks.items():
         if lacking is None:
             continue
-        aside = folder.with_name(ASIDE) / step.name
+        aside = folder.parent / ASIDE / step.name
         while aside.exists():
             aside = aside.with_name(f"{aside.name}_")
-        aside.parent.mkdir(exist_ok=True)
-        step.rename(aside)
+        storage.move(step, aside)
         logging.warning(
             "the checkpoint %s is not whole (%s is missing); it is now %s, and %s.",
             step,

@@ -12,11 +12,12 @@ from absl import logging
 from jaxtyping import Int64
 
 from dit_jax import config as configs
-from dit_jax import viz
-from dit_jax.data.pipeline import TrainBatches
+from dit_jax import storage, viz
+from dit_jax.data.pipeline import Batch, TrainBatches
 from dit_jax.eval.report import table
 from dit_jax.lease import Lease
 from dit_jax.strict import counted
+from dit_jax.train import features
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints
@@ -46,6 +47,8 @@ def train(
     Returns whether the run is finished; if not, it was stopped, and the same command continues.
     Raises OSError where another process trains or scores in `workdir`.
     """
+    if config.data.cache_features:
+        features.check(config)
     with held(workdir, purpose="training", inside=FOLDERS) as lease:
         if hosts.is_primary():
             for name in MODELS:
@@ -84,12 +87,21 @@ class Training:
         abstract = run.abstract_state()
         placement = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         self.train_step = run.train_step(placement)
-        self.feed = Feed(run.batches, lambda batch: steps.place_batch(batch, run.model.mesh))
+        self.feed = Feed(run.batches, self.place)
+        self.features: features.Features | None = None
         self.agreed = hosts.Agreement(run.model.mesh)
         self.asked = False  # to stop, by a signal to any process
         self.failures = NonFinite(run.config.train.max_nonfinite)
         self.state, self.step = self.start(abstract, placement)
         self.saved = self.step
+        if run.config.data.cache_features:
+            self.features = features.Features(run, states.evaluated(self.state))
+
+    def place(self, batch: Batch) -> steps.Batch:
+        """A batch on the devices, with what is known of its pictures in place of them."""
+        if self.features is not None:
+            batch = batch | {"before": self.features(batch["index"])}
+        return steps.place_batch(batch, self.run.model.mesh)
 
     def start(self, abstract: TrainState, placement: TrainState) -> tuple[TrainState, int]:
         """The latest checkpoint, or a fresh state."""
@@ -214,7 +226,8 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> bool:
                 overwrite=True,
             )
     if hosts.is_primary():
-        print(f"Best checkpoint: step {step}, exported to {run.workdir / 'model'}.")
+        folder = storage.named(run.workdir / "model")
+        print(f"Best checkpoint: step {step}, exported to {folder}.")
     try:
         scores = run.scorer.all(params, about=training_of(run.meta()), stop=stop)
     except Stopped:

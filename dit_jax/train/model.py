@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from dit_jax import config as configs
-from dit_jax import variants
+from dit_jax import storage, variants
 from dit_jax import vocabulary as vocabularies
 from dit_jax.data import shapes
 from dit_jax.data.tokenizer import NoWords, Tokenizer, Words
@@ -77,7 +77,7 @@ def vocabulary(model: configs.Model, *, drawn: bool) -> Path | None:
     if model.task == "prompts":
         return None
     if model.vocab:
-        return Path(model.vocab)
+        return storage.local(model.vocab)
     init = weights(model)
     if init.model:
         return directory.vocab_path(init.model)

@@ -15,8 +15,8 @@ from dit_jax.models.dit_sam import DitSam, Prediction
 from dit_jax.ops.pixels import inside
 from dit_jax.train.interactive import Answering, Metrics, click_losses, prompt_losses
 
-# images f32 [b,S,S,3], content [b,4], input_ids, attention_mask [b,l], target [b,S,S],
-# present bool [b]
+# images f32 [b,S,S,3], or what the encoder made of them `before` text [b,h,w,d]; content [b,4],
+# input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
 Inputs = dict[str, Array]
 
 
@@ -63,11 +63,11 @@ class Objective:
             answering = Answering(model, model.image_encoder(inputs["images"], remat=remat))
             return prompt_losses(answering, inputs["target"], key, rounds=self.rounds)
         rngs = nnx.Rngs(dropout=key) if dropout else None  # counts, so made inside the trace
-        about = dict(remat=remat, rngs=rngs)
+        about = dict(before=inputs.get("before"), remat=remat, rngs=rngs)
         words = inputs["input_ids"], inputs["attention_mask"]
         if self.task == "text":
-            return self.of_text(model(inputs["images"], *words, **about), inputs)
-        embedding, text = model.read(inputs["images"], *words, **about)
+            return self.of_text(model(inputs.get("images"), *words, **about), inputs)
+        embedding, text = model.read(inputs.get("images"), *words, **about)
         text_mask = model.text_mask(inputs["attention_mask"])
         said = model.decode(embedding, text=text, text_mask=text_mask)
         answer = Prediction(

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from dit_jax import config as configs
-from dit_jax import viz
+from dit_jax import storage, viz
 from dit_jax.data.pipeline import Batch
 from dit_jax.eval import probe as probes
 from dit_jax.eval.predictions import Answers
@@ -42,7 +42,7 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
             names = {"dataset": split.dataset, "split": split.name}
             _write(result, path, about=names | {"model": str(model_dir or workdir)} | about)
             print(f"{split.dataset} {split.name}\n{probes.report.table(result)}\n", flush=True)
-    print(f"Reports and figures are in {workdir / 'probe'}.")
+    print(f"Reports and figures are in {storage.named(workdir / 'probe')}.")
 
 
 def _probe_split(

@@ -201,4 +201,5 @@ def _records(data: configs.Data, part: Part) -> Path:
         images=None if own or not data.images else data.images,
         out_dir=data.cache_dir,
         reading=Reading(**{key: getattr(data, key) for key in CHOICES}),
+        cache=data.local_cache,
     )

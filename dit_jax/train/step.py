@@ -32,8 +32,9 @@ USED = ("image", "content", "input_ids", "attention_mask", "mask", "present")
 
 def prepare(batch: Batch) -> Inputs:
     """The model's inputs and the soft target in [0, 1]."""
+    seen = {"before": batch["before"]} if "before" in batch else {}
     return {
-        "images": normalize(batch["image"], batch["content"]),
+        **(seen or {"images": normalize(batch["image"], batch["content"])}),
         "content": batch["content"],
         "input_ids": batch["input_ids"],
         "attention_mask": batch["attention_mask"],
@@ -158,7 +159,8 @@ def make_predict_step(
 def place_batch(batch: dict, mesh: Mesh) -> Batch:
     """This process's rows to the devices; only what a step reads travels."""
     share = hosts.share(mesh)
-    return {key: share.place(batch[key], mesh=mesh) for key in USED}
+    used = {"before", *USED} - {"image"} if "before" in batch else USED
+    return {key: share.place(batch[key], mesh=mesh) for key in used}
 
 
 def accumulated(

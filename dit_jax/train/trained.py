@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from dit_jax import config as configs
+from dit_jax import storage
 from dit_jax.eval.protocols import PRESENCE_THRESHOLD
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten
@@ -37,7 +38,7 @@ def expect(workdir: Path, model_dir: Path | None) -> None:
     """Raise FileNotFoundError where there is nothing to load, before anything is written, and
     ValueError as `check_place` does."""
     check_place(workdir)
-    if model_dir is None and not (workdir / "checkpoints").is_dir():
+    if model_dir is None and not storage.direct(workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"{workdir} holds no checkpoints; train first or give --model=DIR.")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dit_jax import storage
 from dit_jax.lease import Lease
 from dit_jax.strict import few, printed
 from dit_jax.train.placement import hosts
@@ -29,6 +30,8 @@ FREE = (
         "train.max_nonfinite",
         "data.workers",
         "data.ahead_gb",
+        "data.cache_features",
+        "data.local_cache",
         "checkpoint.",
     ),
     *("probe.", "eval.bootstrap", "eval.predictions", "eval.false_alarm"),
@@ -46,6 +49,7 @@ FORMER = {
     "model.presence": False,
     "model.text_encoder": None,
     "data.images": "",
+    "data.local_cache": "",
     "data.crowds": "keep",
     "data.units": "pixel",
     "data.orientation": "upright",
@@ -82,14 +86,18 @@ def held(workdir: Path, *, purpose: str, inside: tuple[str, ...]) -> Iterator[Le
                 trouble = str(error)
         if trouble := hosts.broadcast_text(trouble):
             raise OSError(trouble)
+        storage.pull(workdir)  # what another run wrote until it left
         yield lease
+        storage.push(workdir)
 
 
 def check_place(workdir: Path) -> None:
     """Raise ValueError for a folder of a run's in place of the run's."""
     place = Path(os.path.abspath(workdir))
     for part, run in list(zip([place, *place.parents], place.parents, strict=False))[:3]:
-        if part.name in OF_A_RUN and (run / CONFIG).is_file() and (run / "checkpoints").is_dir():
+        if part.name not in OF_A_RUN:
+            continue
+        if storage.direct(run / CONFIG).is_file() and storage.direct(run / "checkpoints").is_dir():
             raise ValueError(f"{workdir} is a part of the run {run}; did you mean --workdir={run}?")
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dit_jax import vocabulary
+from dit_jax import storage, vocabulary
 from dit_jax.lease import Lease
 from dit_jax.models import initial
 from dit_jax.models import params as params_lib
@@ -135,6 +135,7 @@ def atomic_folder(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
     with Lease(out_dir.parent, purpose=f"writing {out_dir.name}", name=f".{out_dir.name}.lease"):
         tidy(out_dir)
         yield from _replaced(out_dir, overwrite=overwrite)
+        storage.push(out_dir)
 
 
 def _replaced(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
@@ -211,6 +212,8 @@ def _meant(folder: Path) -> str:
     """Which model directory lies in, around or beside what is none."""
     if _before(folder).is_dir() and not folder.exists():
         return f" Whoever wrote it was killed; {_before(folder)} is what was there: rename it."
+    if storage.origin(folder):
+        return ""
     around = [Path(os.path.abspath(folder)), *Path(os.path.abspath(folder)).parents][:4]
     for near in (path for place in around for path in (place / "model", place)):
         if all((near / name).is_file() for name in (CONFIG, WEIGHTS)):

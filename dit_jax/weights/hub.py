@@ -1,7 +1,8 @@
 """Names on Hugging Face's hub in place of paths: `hf://org/name[@revision][/file]`.
 
 Wherever weights or a model directory are named, `local` gives their place on this machine: the
-hub's own cache, which works offline too. Nothing pickled is fetched unless its file is named.
+hub's own cache, which works offline too, or the copy of what lies in a bucket. Nothing pickled is
+fetched unless its file is named.
 """
 
 import dataclasses
@@ -10,6 +11,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from dit_jax import storage
 
 SHIPPED = Path(__file__).with_name("shipped")  # models that come with the package, by name
 SCHEME = "hf://"
@@ -48,7 +51,8 @@ def parse(named: str | os.PathLike) -> Name | None:
 
 
 def local(named: str | os.PathLike) -> Path:
-    """The file or folder that is meant: a path as it is, a name on the hub as its copy here.
+    """The file or folder that is meant: a path as it is, a name on the hub or in a bucket as its
+    copy here.
 
     `~` is the user's folder. A bare name that is no path may be one of `SHIPPED`; `org/name` is
     then taken as a name on the hub, and that is said. Raises ValueError, OSError or
@@ -57,6 +61,9 @@ def local(named: str | os.PathLike) -> Path:
     name = parse(named)
     if name is not None:
         return _download(name)
+    if storage.parse(named):
+        beside = BESIDE if Path(named).suffix in FILES else ()  # else a folder, or a vocabulary
+        return storage.local(named, beside=beside)
     path = Path(os.path.expanduser(named))
     if len(path.parts) == 1 and not path.exists() and (SHIPPED / path / "config.json").is_file():
         return SHIPPED / path

@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from dit_jax import storage
 from dit_jax.models import params as params_lib
 from dit_jax.weights import card as cards
 from dit_jax.weights import directory, hub, manifest
@@ -81,9 +82,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one push; a failure is one sentence on standard error and exit status 1."""
     options = parser().parse_args(argv)
     try:
-        print(push(Path(options.model).expanduser(), options.name, private=options.private))
+        folder = storage.local(Path(options.model).expanduser())
+        print(push(folder, options.name, private=options.private))
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"push: {error}", file=sys.stderr)
+        print(f"push: {storage.shown(str(error))}", file=sys.stderr)
         return 1
     return 0
 

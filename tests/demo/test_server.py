@@ -18,6 +18,7 @@ from dit_jax.demo import server, sessions
 from dit_jax.demo.app import ANSWERS, PICTURES, make_app
 from dit_jax.demo.sessions import Gone, LruCache
 from dit_jax.models.architecture import Injection
+from dit_jax.weights import hub
 
 PAGE = ROOT / "dit_jax/demo/page"
 TEXT = "the red star"
@@ -190,8 +191,7 @@ def test_the_page_needs_nothing_from_elsewhere(client):
 def test_which_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert server.chosen(Path("a")) == Path("a")
-    with pytest.raises(FileNotFoundError, match="no --model is given and .*`make quickstart`"):
-        server.chosen(None)
+    assert server.chosen(None) == hub.SHIPPED / "mini"
     server.QUICKSTART.mkdir(parents=True)
     assert server.chosen(None) == server.QUICKSTART
 

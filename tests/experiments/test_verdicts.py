@@ -3,9 +3,11 @@
 import json
 import re
 
+import cv2
 import numpy as np
 import pytest
 
+from dit_jax import viz
 from dit_jax.eval.prediction_files import Writer, encoded
 from experiments import miniature, verdicts
 from experiments.verdicts import CLAIMS, TABLES, Claim
@@ -22,6 +24,7 @@ def line(row, seed, *, share, pictures=200):
     hit = (union * np.clip(share + 0.05 * rng.standard_normal(pictures), 0, 1)).astype(int)
     areas = {"intersection": hit.tolist(), "union": union.tolist()}
     sizes = {"parameters": 2_500_000, "trained": 2_000_000, "gflop": 0.25, "seconds": 60}
+    sizes["loss"] = [(step, (2 - share) / step) for step in (50, 100)]
     return {"row": row, "seed": seed, "splits": dict.fromkeys(verdicts.SPLITS, areas), **sizes}
 
 
@@ -72,6 +75,14 @@ def test_the_page_is_written_between_its_marks(tmp_path, runs):
         verdicts.write(page, "claims", "")
     results.write_text(json.dumps(line("ldit_vit_b", 0, share=0.7)) + "\n")
     assert [one["row"] for one in miniature.lines(results)] == ["ldit_vit_b"]
+
+
+def test_curves_are_drawn_of_what_was_run(tmp_path, runs):
+    verdicts.curves(runs, tmp_path / "some.png")
+    verdicts.curves({}, tmp_path / "none.png")
+    some, none = (cv2.imread(str(tmp_path / name)) for name in ("some.png", "none.png"))
+    colour = np.array(viz.COLOURS[2])[::-1]  # of L-DIT
+    assert (some == colour).all(axis=-1).any() and not (none == colour).all(axis=-1).any()
 
 
 def test_a_row_is_what_its_command_says(tmp_path):

@@ -34,7 +34,7 @@ def blocks():
 def place(tmp_path_factory):
     """Where a reader would stand: models, pictures, and the file of pairs that the page shows."""
     folder = tmp_path_factory.mktemp("reader")
-    write_model(folder / "runs/quickstart/model")
+    write_model(folder / "mini")
     write_model(folder / "models/sam_vit_b", **PLAIN)
     (folder / "photos").mkdir()
     for number in (1, 2):
@@ -54,7 +54,9 @@ def command(line):
 
 def test_python(place, monkeypatch):
     monkeypatch.chdir(place)
-    code = "\n".join(block for block in blocks() if "segmenter" in block or "sam(" in block)
+    code = "\n".join(
+        block for block in blocks() if any(name in block for name in ("segmenter", "sam(", "sam."))
+    )
     names, said = {}, io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(code, names)

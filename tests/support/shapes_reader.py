@@ -79,22 +79,30 @@ class Seen:
 
 
 def meaning(text: str, seen: Seen, *, lax: bool) -> tuple[str, set[int]]:
-    """The kind of an expression, and all things it is true of in that reading."""
+    """The kind of an expression, and all things it is true of in that reading.
+
+    A relation to something that is not there, or that might be several things, is true of none."""
+    kind, fitting, how, anchors = parsed(text, seen)
+    if not fitting or kind == "attribute":
+        return kind, fitting
+    if kind == "position":
+        return kind, positioned(seen, fitting, how, lax)
+    return kind, related(seen, fitting, *anchors, how, lax) if len(anchors) == 1 else set()
+
+
+def parsed(text: str, seen: Seen) -> tuple[str, set[int], str, set[int]]:
+    """Kind, things that fit before their place is looked at, the place, and what it refers to."""
     for words, relation in RELATION_WORDS:
         if words in text:
-            described, other = text.split(words)
-            (anchor,) = seen.fitting(other)
-            return "relation", related(seen, seen.fitting(described), anchor, relation, lax)
+            described, other = map(seen.fitting, text.split(words))
+            return "relation", described - other, relation, other
     for words, position in POSITION_WORDS:
         if words in f" {text} ":
-            described = f" {text} ".replace(words, " ")
-            return "position", positioned(seen, seen.fitting(described), position, lax)
-    return "attribute", seen.fitting(text)
+            return "position", seen.fitting(f" {text} ".replace(words, " ")), position, set()
+    return "attribute", seen.fitting(text), "", set()
 
 
 def related(seen: Seen, fitting: set[int], anchor: int, relation: str, lax: bool) -> set[int]:
-    fitting = fitting - {anchor}
-    assert len(fitting) > 1, "the relation says nothing that the attributes do not"
     away = {i: seen.centre(i) - seen.centre(anchor) for i in fitting}
     if relation == "near":
         distances = {i: float(np.hypot(*offset)) for i, offset in away.items()}
@@ -107,7 +115,6 @@ def related(seen: Seen, fitting: set[int], anchor: int, relation: str, lax: bool
 
 
 def positioned(seen: Seen, fitting: set[int], position: str, lax: bool) -> set[int]:
-    assert len(fitting) > 1, "the position says nothing that the attributes do not"
     how, side = position.split()
     height, width = seen.masks[0].shape
     middle = np.array([width, height]) / 2

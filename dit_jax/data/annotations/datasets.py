@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dit_jax import storage
 from dit_jax.data.annotations import folder, grefer, refer
 from dit_jax.data.entries import USUAL, Annotations, Reading
 
@@ -98,11 +99,11 @@ def effective(dataset: str, reading: Reading) -> Reading:
 def label(dataset: str, split_by: str, *, source: Location) -> str:
     """What a data set is called: "refcoco(unc)", "folder(my_photos_1f2e3d4c)".
 
-    The digits after an own folder's name are of the SHA-256 of its absolute path.
+    The digits after an own folder's name are of the SHA-256 of its absolute path, or bucket's name.
     """
     if dataset != "folder":
         return _named(dataset, split_by)
-    path = os.path.abspath(source)
+    path = str(storage.parse(source) or storage.named(os.path.abspath(source)))
     return f"folder({Path(path).name}_{hashlib.sha256(path.encode()).hexdigest()[:8]})"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags, logging
 from jaxtyping import Int
 
-from dit_jax.data.pipeline.items import NONE, Batch, Reader
+from dit_jax.data.pipeline.items import NONE, Batch, Collate, EvaluationRow, Reader
 
 HELD_BY_WORKER = 3  # batches: in the making, on the way, and taken before its turn
 
@@ -77,6 +77,18 @@ class TrainBatches(Iterator[Batch]):
     def name(self, index: int) -> str:
         """The id of a record, by its `index` in a batch."""
         return self._reader.name(index)
+
+    def image_ids(self) -> Int[np.ndarray, " n"]:
+        """The picture of each record."""
+        return self._reader.source.image_ids()
+
+    def unvaried(self, records: Int[np.ndarray, " n"], batch_size: int) -> "EvalBatches":
+        """These records once, in order, each with its first expression."""
+        table = np.stack([records, np.zeros_like(records)], axis=1)
+        rows = grain.MapDataset.range(-(-len(table) // batch_size) * batch_size)
+        rows = rows.map(EvaluationRow(self._reader, table))
+        batches = rows.batch(batch_size, batch_fn=Collate(self._reader.size))
+        return EvalBatches(batches, reader=self._reader, **self._how)
 
     def close(self) -> None:
         """Stop the threads and worker processes; the next batch starts them again."""

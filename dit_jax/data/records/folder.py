@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from dit_jax import storage
 from dit_jax.data.entries import Annotations, Note
+from dit_jax.data.records import bucket
 from dit_jax.data.records.format import (
     INDEX,
     MANIFEST,
@@ -58,7 +60,7 @@ def build(
     path = Path(out_dir, folder_name(annotations.dataset))
     staging = path.with_name(f"incomplete.{path.name}")
     if existing(out_dir, annotations.dataset) is None or staging.exists():
-        with _alone(path):
+        with alone(path):
             if existing(out_dir, annotations.dataset) is None:
                 _check_free(path)
                 wanted = plan(annotations, shard_entries=shard_entries)
@@ -74,8 +76,30 @@ def build(
     return path
 
 
+def build_in(
+    out_dir: storage.Name, annotations: Annotations, *, cache: str = "", **how: Any
+) -> Path:
+    """`build` for a bucket, on a disk of this host; one host builds, and the others wait for it.
+
+    Args:
+      cache: folder of this host; "" is the user's cache.
+    """
+    name = out_dir / folder_name(annotations.dataset)
+    with alone(storage.copy_of(name, "building", root=cache)):
+        found = bucket.existing(out_dir, annotations.dataset, cache=cache)
+        if found is None:
+            here = storage.cache(cache) / "building" / out_dir.scheme / out_dir.key
+            built = build(annotations, out_dir=here, **how)
+            storage.publish(built, name)
+            found = bucket.existing(out_dir, annotations.dataset, cache=cache)
+            for shard in filter(bucket.is_shard, [path.name for path in built.iterdir()]):
+                os.replace(built / shard, found / shard)
+            shutil.rmtree(built)
+    return found
+
+
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Be the only one who builds a folder of records, on every file system; others wait."""
     said = False
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 
+from dit_jax import storage
 from dit_jax.data.entries import Annotations, Entry, MaskFile, Reading
 from dit_jax.data.records.format import FORMAT, manifest, sha256
 
@@ -82,7 +83,7 @@ def check_reading(path: Path, reading: Reading) -> dict[str, Any]:
 def _digest(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"{path} is missing; expected the file that the annotations came from.")
-    return {"path": str(path), "sha256": sha256(path)}
+    return {"path": storage.named(path), "sha256": sha256(path)}
 
 
 def _plain(value: MaskFile | bytes) -> str | list[Any]:

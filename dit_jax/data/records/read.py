@@ -10,7 +10,9 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
+from dit_jax import storage
 from dit_jax.data.pixels import decode_image, run_lengths
+from dit_jax.data.records import bucket
 from dit_jax.data.records.format import index, manifest, sha256
 from dit_jax.data.referent import Referent, Truth
 from dit_jax.strict import counted
@@ -29,7 +31,12 @@ class Records:
         self._counts = arrays[f"{split}/expressions"]
         self._image_ids = arrays[f"{split}/image_ids"]
         self._contents = arrays[f"{split}/contents"]
-        self._records = tfds.builder_from_directory(path).as_data_source(split)
+        builder = tfds.builder_from_directory(path)
+        self._records = builder.as_data_source(split)
+        self._shards = None
+        if storage.origin(path):
+            lengths = builder.info.splits[split].shard_lengths
+            self._shards = bucket.Shards(Path(path), split, lengths=lengths)
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -79,6 +86,8 @@ class Records:
         """The fields of `dit_jax.data.records.format.features`, as they are stored."""
         if not 0 <= index < len(self):
             raise IndexError(f"referent {index} of a split of {len(self)}.")
+        if self._shards is not None:
+            self._shards.bring(index)
         return self._records[index]
 
 

@@ -1,13 +1,17 @@
 """Embedded data set, an addition: expressions that mean nothing in their picture, as in gRefCOCO.
 
-Each describes an object of the scene with one attribute changed, so that neither the words nor the
-picture alone tell that it is not there: "the small striped heart" where only the star is striped.
+Each is a true one with one thing changed, so that neither the words nor the picture alone tell that
+it is not there: "the small striped heart" where only the star is striped, "the circle left of the
+red star" where all circles are right of it.
 """
+
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
-from dit_jax.data.shapes.language import Form, Phrase, View
-from dit_jax.data.shapes.layout import COLOURS, HELD_OUT, SHAPES, SIZES, TEXTURES, Thing, pick
+from dit_jax.data.shapes.language import Form, Phrase, View, means_nothing
+from dit_jax.data.shapes.layout import COLOURS, HELD_OUT, SHAPES, SIZES, TEXTURES, pick
 from dit_jax.data.shapes.words import say
 
 VALUES = {
@@ -16,33 +20,46 @@ VALUES = {
     "colour": tuple(COLOURS),
     "shape": SHAPES,
 }
-NAMED = (2, 3)  # attributes of an expression, at least and at most
+# Changes of what is named, until any attribute may be: "the small object" has but one.
+TRIES = 30
+TURNED = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"} | {
+    "left of": "right of",
+    "right of": "left of",
+    "above": "below",
+    "below": "above",
+}
 
 
 def absent_expressions(
-    rng: np.random.Generator, things: tuple[Thing, ...], *, count: int
+    rng: np.random.Generator, view: View, true: Sequence[Form], *, count: int
 ) -> tuple[str, ...]:
-    """`count` different descriptions that fit none of the things of a scene, in words."""
-    view = View(things, (), (0, 0), 1.0)  # attributes alone: where things are does not matter
-    phrases: list[Phrase] = []
-    while len(phrases) < count:
-        phrase = _changed(rng, _description(rng, view))
-        pair = (phrase.colour, phrase.shape)
-        if not view.fitting(phrase) and phrase not in phrases and pair not in HELD_OUT:
-            phrases.append(phrase)
-    return tuple(say(rng, Form("attribute", phrase)) for phrase in phrases)
+    """`count` different expressions that mean nothing in a picture, from `true` ones, in words."""
+    found: list[Form] = []
+    for tried in itertools.count():
+        if len(found) == count:
+            break
+        form = _changed(rng, pick(rng, true), named=tried < TRIES)
+        pairs = {(part.colour, part.shape) for part in (form.target, form.anchor) if part}
+        if form not in found and not pairs & HELD_OUT and means_nothing(view, form):
+            found.append(form)
+    return tuple(say(rng, form) for form in found)
 
 
-def _description(rng: np.random.Generator, view: View) -> Phrase:
-    """Two or three attributes of a random object, its shape among them."""
-    thing = pick(rng, view.things)
-    others = rng.permutation(3)[: rng.integers(NAMED[0], NAMED[1] + 1) - 1]
-    named = {("size", "texture", "colour")[i] for i in others} | {"shape"}
-    return Phrase(*(getattr(thing, key) if key in named else None for key in VALUES))
-
-
-def _changed(rng: np.random.Generator, phrase: Phrase) -> Phrase:
-    """Another value of one attribute that the phrase names."""
-    key = pick(rng, [key for key in VALUES if getattr(phrase, key) is not None])
+def _changed(rng: np.random.Generator, form: Form, *, named: bool) -> Form:
+    """Another value of one attribute that is `named`, or of any; or the opposite direction."""
+    parts = [part for part in ("target", "anchor") if getattr(form, part) is not None]
+    keys = [
+        (part, key)
+        for part in parts
+        for key in VALUES
+        if not named or getattr(getattr(form, part), key)
+    ]
+    turned = [("modifier", "")] if form.modifier in TURNED else []
+    if not keys + turned:  # "the leftmost thing"
+        return form
+    part, key = pick(rng, keys + turned)
+    if part == "modifier":
+        return form._replace(modifier=TURNED[form.modifier])
+    phrase: Phrase = getattr(form, part)
     others = [value for value in VALUES[key] if value != getattr(phrase, key)]
-    return phrase._replace(**{key: pick(rng, others)})
+    return form._replace(**{part: phrase._replace(**{key: pick(rng, others)})})

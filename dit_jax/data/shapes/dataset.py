@@ -76,6 +76,7 @@ class Scene:
     layout: Layout
     stencils: tuple[Stencil, ...]
     owner: Int8[np.ndarray, "H W"]
+    view: View
     targets: tuple[Target, ...]
 
     def image(self) -> UInt8[np.ndarray, "H W 3"]:
@@ -135,8 +136,9 @@ class Shapes:
             rng = _generator(self.seed, self.split, number, place)
             if rng.random() < self.absent:
                 nothing = np.zeros(drawn.owner.shape, bool)
+                true = [said.form for target in drawn.targets for said in target.expressions]
                 count = EXPRESSIONS_PER_REFERENT
-                return absent_expressions(rng, drawn.layout.things, count=count), nothing
+                return absent_expressions(rng, drawn.view, true, count=count), nothing
         target = drawn.targets[place]
         said = tuple(expression.text for expression in target.expressions)
         return said, drawn.mask(target.number)
@@ -170,7 +172,7 @@ def scene(split: str, index: int, *, size: int = 128, seed: int = 0) -> Scene:
         view = View(layout.things, centres, (layout.width, layout.height), layout.unit)
         targets = _targets(rng, view, rules=rules)
         if len(targets) == REFERENTS_PER_SCENE:
-            return Scene(layout, stencils, owner, targets)
+            return Scene(layout, stencils, owner, view, targets)
 
 
 def _generator(seed: int, split: str, *numbers: int) -> np.random.Generator:

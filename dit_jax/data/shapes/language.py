@@ -209,6 +209,18 @@ def _first(
     return least - own >= margin and (ratio == 1.0 or least >= ratio * own)
 
 
+def means_nothing(view: View, form: Form) -> bool:
+    """Whether clearly no thing is meant: none fits, or none is perhaps in that direction."""
+    fit = view.fitting(form.target)
+    if form.anchor is None:
+        possible = _on_side(view, form.modifier)[1] if form.modifier in AXES else fit
+        return not fit & possible
+    anchors = view.fitting(form.anchor)
+    if form.modifier in RELATIONS and anchors.bit_count() == 1:
+        fit &= _beside(view, anchors.bit_length() - 1, side=RELATIONS[form.modifier])[1]
+    return not (fit and anchors)
+
+
 def choose(rng: np.random.Generator, found: Sequence[Form]) -> Form:
     """A form of a random modifier, the shorter of two: people name little more than is needed."""
     modifier = pick(rng, sorted({form.modifier or "" for form in found}))

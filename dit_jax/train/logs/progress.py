@@ -16,6 +16,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from dit_jax import storage
 from dit_jax.eval.metrics import METRICS
 from dit_jax.train.logs.nonfinite import KEYS, NonFinite, bad
 
@@ -48,7 +49,7 @@ class MetricWriter:
         silent: bool = False,
     ):
         """`names` gives records' ids from their `index`; `silent` writes and shows nothing."""
-        self._silent = silent
+        self._silent, self._workdir = silent, workdir
         self._bar = tqdm(
             total=total, initial=start, unit="step", dynamic_ncols=True, disable=silent
         )
@@ -137,6 +138,7 @@ class MetricWriter:
             self._lines.flush()
         except OSError as error:
             raise OSError(self._not_written(error)) from error
+        storage.push(self._workdir, every=60.0)
         for key, value in values.items():
             self._board.add_scalar(key, value, step)
 
@@ -155,10 +157,11 @@ class MetricWriter:
         self.restart_clock()
 
     def to_disk(self) -> None:
-        """Everything logged so far, curves of TensorBoard included."""
+        """Everything logged so far, curves of TensorBoard included; of a bucket, into that."""
         self.flush()
         if not self._silent:
             self._board.flush()
+        storage.push(self._workdir)
 
     def say(self, text: str) -> None:
         """Print without breaking the progress bar."""

@@ -9,23 +9,25 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from dit_jax import storage
+
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # JAX's own, which goes before the config
 OFF = "off"
 
 
-def folder(setting: str, workdir: Path) -> Path | None:
+def folder(setting: str, workdir: Path) -> os.PathLike | None:
     """Where programs are kept: "" is inside the run's folder, "off" nowhere."""
     if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE])
+        return storage.direct(os.environ[VARIABLE])
     if setting == OFF:
         return None
-    return Path(setting) if setting else workdir / "compiled"
+    return storage.direct(setting or workdir / "compiled")
 
 
 def keep_compiled(setting: str, workdir: Path) -> None:
     """Use that folder from now on."""
     where = folder(setting, workdir)
-    jax.config.update("jax_compilation_cache_dir", None if where is None else str(where))
+    jax.config.update("jax_compilation_cache_dir", None if where is None else os.fspath(where))
     # A run has few programs, and the small ones together also take seconds.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

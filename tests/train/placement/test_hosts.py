@@ -18,6 +18,7 @@ from compiler import COMPILES_FASTER
 from jax.sharding import AbstractMesh
 from places import PYTHONPATH, ROOT, SUPPORT
 
+from dit_jax import storage
 from dit_jax.train.placement import hosts
 from dit_jax.weights import directory
 
@@ -118,7 +119,7 @@ def share_of(monkeypatch, shape, devices, process):
 
 
 SMALL = (
-    "--config=configs/quickstart.py",
+    "--config=configs/scratch.py",
     "--config.model.image_size=64",
     "--config.model.dropout=true",
     "--config.optim.batch_size=8",
@@ -182,6 +183,25 @@ def test_a_run_of_two_processes_stops_and_goes_on_elsewhere(launch, tmp_path):
             np.testing.assert_allclose(other, one, rtol=0, atol=1e-6 * largest)
     steps = [json.loads(line) for line in (together / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "train/loss" in line] == list(range(1, 13))
+
+
+@pytest.mark.proof
+def test_two_processes_share_a_run_in_a_bucket(launch, tmp_path):
+    from bucket import bucket
+
+    steps = "--config.optim.max_steps=3"
+    finish(launch(tmp_path / "alone", steps))
+    with bucket() as server:
+        finish(launch("gs://bucket/run", steps, "--config.mesh.fsdp=2", processes=2))
+        with storage.written("gs://bucket/run") as copy:
+            assert (copy / "metrics.jsonl").read_text().count("train/loss") == 3
+        found = directory.read(storage.local("gs://bucket/run/model"))[1]
+        parts = {name.split("/")[4] for name in server.names("run/checkpoints/3/params/ocdbt")}
+    assert {"ocdbt.process_0", "ocdbt.process_1"} <= parts  # each wrote its own
+    alone = directory.read(tmp_path / "alone" / "model")[1]
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(alone))
+    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-6 * largest)
 
 
 def wait_for(path, *, lines, processes):
