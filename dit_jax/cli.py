@@ -93,7 +93,6 @@ PROGRAMS = {
 }
 # Flags that name files; `--flag=~/x` is not expanded by every shell.
 PATHS = ("config", "workdir", "model", "out", "images", "pairs", "base", "scores")
-PLACE = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s)'\"]*")
 # JAX_PLATFORMS → what brings that kind of device.
 PLATFORMS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
 
@@ -203,7 +202,8 @@ def main(argv: list[str]) -> int:
     one_of("--mode", MODE.value, tuple(MODES))
     mode = MODES[MODE.value]
     check_flags(mode)
-    check_places(mode)
+    if MODE.value != "plan":  # which reads and writes nothing
+        check_places(mode)
     keep_freed_memory()
     if mode.joins:
         from dit_jax.train.placement import cluster
@@ -247,14 +247,11 @@ def check_flags(mode: Mode) -> None:
 
 def check_places(mode: Mode) -> None:
     """Raise ValueError or ModuleNotFoundError where a bucket is named that cannot be opened."""
-    if MODE.value == "plan":  # which reads and writes nothing
-        return
     given = [str(flags.FLAGS[name].value) for name in PATHS if name != "config"]
     if "config" in mode.needs:
         given += map(str, flatten(config()).values())
-    for place in PLACE.findall("\n".join(given)):
-        if not place.startswith("hf://"):
-            storage.check(place)
+    for place in storage.places_in("\n".join(given)):
+        storage.check(place)
 
 
 def config() -> Config:

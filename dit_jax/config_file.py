@@ -8,14 +8,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dit_jax import configs
+from dit_jax import configs, storage
 
 OURS = Path(configs.__path__[0])
-FLAG = re.compile(r"(--?config=)([^:]*)(.*)", re.DOTALL)
+FLAG = re.compile(r"(--?config=)((?:(?:gs|s3)://)?[^:]*)(.*)", re.DOTALL)
 
 
 def joined(words: list[str]) -> list[str]:
-    """`--config FILE` as `--config=FILE`; `configs/…` is here or, from any folder, our own."""
+    """`--config FILE` as `--config=FILE`; `configs/…` is here or, from any folder, our own, and a
+    file in a bucket is its copy."""
     words = list(words)
     for i, word in enumerate(words[:-1]):
         if word in ("--config", "-config"):
@@ -29,6 +30,9 @@ def _found(named: re.Match) -> str:
     if file.startswith("configs/") and not Path(file).exists():
         ours = OURS / Path(file).relative_to("configs")
         file = str(ours) if ours.is_file() else file
+    if storage.parse(file):
+        storage.check(file)
+        file = str(storage.local(file))
     return flag + file + arguments
 
 

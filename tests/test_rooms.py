@@ -53,7 +53,7 @@ ARROWS = {
     "export": {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
     },
-    "config_file": {"configs"},
+    "config_file": {"configs", "storage"},
     "cli": {
         *("allocator", "config", "config_file", "demo", "export", "lease", "plan", "predict"),
         *("storage", "strict", "train", "train.logs", "train.placement", "version", "weights"),

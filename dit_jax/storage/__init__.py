@@ -17,7 +17,18 @@ Object stores have no rename and cannot append. What holds in a bucket:
 """
 
 from dit_jax.storage.copies import local, publish, pull, push, written
-from dit_jax.storage.names import Name, cache, check, copy_of, direct, named, origin, parse, shown
+from dit_jax.storage.names import (
+    Name,
+    cache,
+    check,
+    copy_of,
+    direct,
+    named,
+    origin,
+    parse,
+    places_in,
+    shown,
+)
 from dit_jax.storage.objects import (
     create,
     fetch,
@@ -45,6 +56,7 @@ __all__ = [
     "named",
     "origin",
     "parse",
+    "places_in",
     "publish",
     "pull",
     "push",

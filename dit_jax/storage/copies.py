@@ -77,6 +77,8 @@ def written(place: str | os.PathLike) -> Iterator[Path]:
         pull(path)
         try:
             yield path
+        except ConnectionError:  # which is what is wrong, and would be said twice
+            raise
         except BaseException:
             try:
                 push(path)

@@ -58,6 +58,12 @@ def cache(folder: str | os.PathLike = "") -> Path:
     return Path(os.path.abspath(Path(folder or Path(usual, "dit_jax")).expanduser()))
 
 
+def places_in(text: str) -> list[str]:
+    """Everything with a scheme, but for names on the hub, which has weights alone."""
+    found = re.findall(r"\b[a-z][a-z0-9+.-]*://[^\s)'\"]*", text)
+    return [place for place in found if not place.startswith("hf://")]
+
+
 def copy_of(name: Name, identity: str, *, root: str | os.PathLike = "") -> Path:
     """Where a copy lies in a `cache`."""
     return cache(root) / COPIES / identity / name.scheme / name.key

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -188,5 +189,6 @@ def _sentence(what: str) -> Iterator[None]:
     except Exception as error:  # each package has kinds of its own
         if isinstance(error, TOLD) or (isinstance(error, OSError) and error.errno in FULL):
             raise
-        why = " ".join(str(error).split())[:300] or type(error).__name__
+        said = re.sub(r"<[^>]*>", " ", str(error))  # some stores send a page
+        why = " ".join(said.split())[:300].rstrip(".") or type(error).__name__
         raise ConnectionError(f"{what}: {why}.") from error

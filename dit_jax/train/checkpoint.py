@@ -167,7 +167,7 @@ class Checkpoints:
         """Turn whatever Orbax and TensorStore raise for a disk's trouble into one sentence."""
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # packages of buckets have kinds of their own
             raise OSError(
                 f"a checkpoint in {self._folder} could not {what}: {_reason(error)}; checkpoints"
                 " that are there are complete, and the same command continues from the latest."

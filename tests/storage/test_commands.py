@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from command_line import launched
 from runs import flags_of
 from small_models import PLAIN, write_model
 
-from dit_jax import storage
+from dit_jax import config_file, storage
 from dit_jax.convert.__main__ import main as convert
 from dit_jax.eval import score
 from dit_jax.eval.prediction_files import encoded
@@ -90,6 +91,14 @@ def test_a_folder_without_a_model_is_named(server):
         directory.read(hub.local("gs://bucket/half"))
     said = storage.shown(str(told.value))
     assert said == "gs://bucket/half is no model directory: it has no config.json."
+
+
+def test_a_config_file(server):
+    put("configs/mine.py", b"def get_config(argument): ...\n")
+    words = ["--config", "gs://bucket/configs/mine.py:a,b"]
+    name, _, path = config_file.joined(words)[0].partition("=")
+    assert name == "--config" and path.endswith("/gs/bucket/configs/mine.py:a,b")
+    assert Path(path.removesuffix(":a,b")).read_text().startswith("def get_config")
 
 
 def test_compiled_programs_go_there_directly(server, monkeypatch):
