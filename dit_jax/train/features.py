@@ -20,6 +20,7 @@ from absl import logging
 from jaxtyping import Float, Int
 
 from dit_jax import config as configs
+from dit_jax import storage
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.params import Params
@@ -53,6 +54,11 @@ def check(config: configs.Config) -> None:
                 f"data.cache_features keeps what a frozen encoder makes of unvaried pictures, and"
                 f" {key} is {flat[key]}; {expected}."
             )
+    if storage.parse(config.data.cache_features) is not None:
+        raise ValueError(
+            f"data.cache_features is {config.data.cache_features}; expected a folder of this"
+            " machine, where it is read at random."
+        )
     if jax.process_count() > 1:
         raise ValueError("data.cache_features works in one process; expected it empty on many.")
 

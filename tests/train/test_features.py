@@ -90,6 +90,14 @@ def test_where_features_would_not_be_the_same(changes, named):
         features.check(config)
 
 
+def test_a_bucket_is_refused():
+    config = config_of(**FROZEN, data__cache_features="gs://bucket/features")
+    with pytest.raises(
+        ValueError, match="is gs://bucket/features; expected a folder of this machi"
+    ):
+        features.check(config)
+
+
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     config = config_of(**FROZEN, data__cache_features=str(tmp_path / "f"))
