@@ -31,6 +31,7 @@ from dit_jax.models import params as parameters
 
 RESULTS = Path(__file__).parent / "results" / "miniature.jsonl"
 ROOT = Path(__file__).parents[1]
+WORKDIR = Path("runs/miniature")
 # The paper's claims first; then Tables 1 to 4 in full, late fusion with L-DIT's parameters, and
 # L-DIT whose text enters late.
 FIRST = tuple(f"{row}_vit_b{how}" for row in ("default", "edit", "ldit") for how in ("", "_frozen"))
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rows", type=_listed, default=ROWS, help="some of: " + ", ".join(ROWS))
     parser.add_argument("--seeds", type=lambda text: tuple(map(int, _listed(text))), default=SEEDS)
     parser.add_argument("--steps", type=int, default=None, help="another budget than the config's")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/miniature"))
+    parser.add_argument("--workdir", type=Path, default=WORKDIR)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument(
         "--jobs",
@@ -126,7 +127,7 @@ def run(row: str, seed: int, *, steps: int | None, workdir: Path) -> dict[str, A
     return {
         "row": row,
         "seed": seed,
-        "command": " ".join(["python", *words]),
+        "command": " ".join(["python", *command(row, seed, steps=steps, workdir=WORKDIR)]),
         "seconds": round(time.monotonic() - start),
         **sizes(row),
         "loss": losses(folder),
