@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "kills.md"
 # Saved every 4 steps, scored every 10; dropout and moving average are on: they have a state too.
 SETTINGS = (
-    "--config=configs/scratch.py",
+    "--config=configs/quickstart.py",
     "--config.model.image_size=64",
     "--config.model.dropout=true",
     "--config.optim.batch_size=8",

@@ -76,14 +76,14 @@ class Ready:
 def loop_and_step(folder: Path, *, steps: int, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds a step of the loop and of the bare step, of every round."""
     from dit_jax.config import Config
-    from dit_jax.configs import scratch
+    from dit_jax.configs import quickstart
     from dit_jax.train import loop
     from dit_jax.train import step as train_steps
     from dit_jax.train.checkpoint import Checkpoints
     from dit_jax.train.run import Run
     from dit_jax.train.stop import Stop
 
-    values = scratch.get_config()
+    values = quickstart.get_config()
     values.eval.every_steps = values.checkpoint.every_steps = 0
     config = Config.from_dict(values)
     run = Run.of(config, folder)

@@ -10,11 +10,11 @@ in a few minutes.
 
 from ml_collections import ConfigDict
 
-from dit_jax.configs import base, scratch
+from dit_jax.configs import base, quickstart
 
 
 def get_config() -> ConfigDict:
-    config = scratch.get_config()
+    config = quickstart.get_config()
     config.data = ConfigDict(base.refcoco(scales=False, blur_p=0.0))
     config.data.update(train_split="val", train_limit=6, eval_splits=("val",), eval_limit=16)
     config.data.leaks = "keep"

@@ -7,11 +7,11 @@ It learns what an object is, never what it is called.
 
 from ml_collections import ConfigDict
 
-from dit_jax.configs import scratch
+from dit_jax.configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    config = scratch.get_config()
+    config = quickstart.get_config()
     config.model.update(task="prompts", backbone="mini")
     config.data.shapes.length = 200_000
     config.optim.update(rounds=3, max_steps=4000, ema=0.999)

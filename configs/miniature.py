@@ -10,7 +10,7 @@ the paper's start from SAM and BERT; budget, data order and recipe are the same 
 from ml_collections import ConfigDict
 
 from dit_jax import variants
-from dit_jax.configs import scratch
+from dit_jax.configs import quickstart
 from dit_jax.strict import one_of
 
 ROWS = tuple(name for name, row in variants.VARIANTS.items() if row.backbone == "vit_b")
@@ -18,7 +18,7 @@ ROWS = tuple(name for name, row in variants.VARIANTS.items() if row.backbone == 
 
 def get_config(row: str = "ldit_vit_b") -> ConfigDict:
     one_of("the row of configs/miniature.py", row, ROWS)
-    config = scratch.get_config()
+    config = quickstart.get_config()
     config.model.update(variant=row, backbone="mini", text_layer=4)
     config.model.init.update(sam="mini_sam", bert="mini_bert")
     config.optim.update(max_steps=1200, iou_weight=0.0, ema=0.99)

@@ -1,14 +1,12 @@
 """Fine-tune on your own folder of pictures and annotations; the format is in docs/own-data.md.
 
     python launch.py --config=configs/own_data.py --workdir=runs/own \\
-        --config.data.source=FOLDER
+        --config.data.source=FOLDER --config.model.init.model=runs/quickstart/model
 
-`configs/own_data.py` starts from the package's `mini`, which knows drawn shapes, or from what the
-quickstart left (`--config.model.init.model=runs/quickstart/model`). `configs/own_data.py:ROW`
-(ldit_vit_b, …) fits one that was converted from the released code's, or trained in the `official`
-recipe: they read BERT's layer 1; for a model of the `paper` recipe, add
-`--config.model.text_layer=12`. The rates are a fraction of the recipes', because weights are
-improved here and not found.
+`configs/own_data.py` fits the quickstart's model. `configs/own_data.py:ROW` (ldit_vit_b, …) fits
+one that was converted from the released code's, or trained in the `official` recipe: they read
+BERT's layer 1; for a model of the `paper` recipe, add `--config.model.text_layer=12`. The rates are
+a fraction of the recipes', because weights are improved here and not found.
 
 From scratch, with data for thousands of steps: `--config.optim.lr=7e-4` and
 `--config.model.vocab=dit_jax/data/shapes/vocab.txt`.
@@ -21,16 +19,14 @@ from dit_jax.configs import base, quickstart
 from dit_jax.strict import one_of
 
 
-def get_config(row: str = "") -> ConfigDict:
-    if row:
-        one_of("the row of configs/own_data.py", row, tuple(variants.VARIANTS))
-    config = base.recipe(row, "official") if row else quickstart.get_config()
-    if not row:
-        config.model.init.update(sam="", bert="", model="mini")
+def get_config(variant: str = "tiny") -> ConfigDict:
+    one_of("the row of configs/own_data.py", variant, tuple(variants.VARIANTS))
+    tiny = variant == "tiny"
+    config = quickstart.get_config() if tiny else base.recipe(variant, "official")
     config.data = ConfigDict(base.refcoco(scales=True, blur_p=0.0))
     config.data.update(dataset="folder", split_by="", source="", eval_splits=("val",))
     config.optim.update(
-        lr=5e-5 if row else 3e-4,
+        lr=3e-4 if tiny else 5e-5,
         warmup_lr=1e-6,
         min_lr=1e-6,
         warmup_epochs=1.0,

@@ -13,9 +13,7 @@ from dit_jax import variants
 from dit_jax.configs import base
 from dit_jax.strict import one_of
 
-ROWS = tuple(
-    row for row in variants.VARIANTS if row != "tiny"
-)  # that one is `configs/scratch.py`'s
+ROWS = tuple(row for row in variants.VARIANTS if row != "tiny")  # that one is quickstart's
 
 
 def get_config(arguments: str = "") -> ConfigDict:

@@ -9,7 +9,7 @@ from runs import config_of
 
 from dit_jax import variants
 from dit_jax.config import Config
-from dit_jax.configs import base, grefcoco, mix, paper, scratch
+from dit_jax.configs import base, grefcoco, mix, paper, quickstart
 from dit_jax.models.architecture import Injection
 from dit_jax.strict import LONGEST, few, flatten
 
@@ -17,7 +17,7 @@ ROWS = ["ldit_vit_b", "ldit_vit_l", "ldit_vit_h", "edit_vit_b", "edit_vit_h", "d
 
 
 def plain(section=None, **changes):
-    values = scratch.get_config().to_dict()
+    values = quickstart.get_config().to_dict()
     (values[section] if section else values).update(changes)
     return values
 
@@ -55,7 +55,7 @@ def test_other_data_sets(row):
 
 def test_every_row_is_a_paper_config():
     for row, variant in variants.VARIANTS.items():
-        if row == "tiny":  # no BERT of 12 layers: `configs/scratch.py` trains it
+        if row == "tiny":  # no BERT of 12 layers: quickstart trains it
             continue
         config = Config.from_dict(paper.get_config(row))
         assert config.freeze() == variant.freeze

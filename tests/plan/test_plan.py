@@ -196,7 +196,7 @@ def test_the_cheapest_change_that_fits(caplog):
 
 
 SMALL = (
-    *("--mode=plan", "--config=configs/scratch.py", "--config.model.image_size=64"),
+    *("--mode=plan", "--config=configs/quickstart.py", "--config.model.image_size=64"),
     *("--config.eval.batch_size=8", "--config.optim.batch_size=8"),
     "--config.optim.warmup_epochs=0.0",
 )

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from dit_jax import variants
 from dit_jax.config import Config
-from dit_jax.configs import scratch
+from dit_jax.configs import quickstart
 from dit_jax.models.architecture import Architecture, Bert, Vit
 from dit_jax.strict import flatten
 from dit_jax.train import step as steps
@@ -31,19 +31,21 @@ FIVE_STEPS = dict(
 
 
 def config_of(**changes) -> Config:
-    """`configs/scratch.py` at 64 px, batch 8, 4 steps; `changes` are keys like `optim__lr`."""
+    """Quickstart at 64 px, batch 8, 4 steps; `changes` are keys like `optim__lr`."""
     return Config.from_dict(_settings(changes))
 
 
 def flags_of(**changes) -> list[str]:
     """The same for the command line."""
-    usual, ours = (flatten(Config.from_dict(c)) for c in (scratch.get_config(), _settings(changes)))
+    usual, ours = (
+        flatten(Config.from_dict(c)) for c in (quickstart.get_config(), _settings(changes))
+    )
     changed = [f"--config.{key}={value}" for key, value in ours.items() if usual[key] != value]
-    return ["--config=configs/scratch.py", *changed]
+    return ["--config=configs/quickstart.py", *changed]
 
 
 def _settings(changes: dict) -> ConfigDict:
-    config = scratch.get_config()
+    config = quickstart.get_config()
     config.model.update(image_size=64, text_layer=1, decoder_depth=1)  # compiles faster
     config.data.shapes.update(length=64, eval_length=4)
     config.data.eval_splits = ("val",)

@@ -18,7 +18,7 @@ from dit_jax.train import trained
 from dit_jax.weights import directory, manifest, packs
 
 SHAPES = ("absent=0.5", "length=32", "eval_length=32")
-SPLITS = ("--config=configs/scratch.py", "--config.model.image_size=64")
+SPLITS = ("--config=configs/quickstart.py", "--config.model.image_size=64")
 SPLITS += (*(f"--config.data.shapes.{one}" for one in SHAPES), "--config.eval.batch_size=8")
 SPLITS += ("--config.data.eval_splits=val,testA", "--config.eval.protocols=gres")
 SPLITS += ("--config.eval.best=gres", "--config.data.eval_limit=30", "--config.eval.bootstrap=0")

@@ -10,7 +10,7 @@ from closeness import TOLERANCE, assert_close
 from goldens import VARIANTS, Golden, channels_last
 
 from dit_jax.config import Config
-from dit_jax.configs import scratch
+from dit_jax.configs import quickstart
 from dit_jax.convert import layout
 from dit_jax.models import params as params_lib
 from dit_jax.train import optim, state, step
@@ -33,7 +33,7 @@ class Run:
         }
         names = ("eps", "lr", "min_lr", "warmup_lr", "clip", "ema")
         self.rules = dataclasses.replace(
-            Config.from_dict(scratch.get_config()).optim,
+            Config.from_dict(quickstart.get_config()).optim,
             betas=tuple(self.recorded["betas"]),
             schedule="cosine",
             epochs=float(self.recorded["epochs"]),

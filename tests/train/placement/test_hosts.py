@@ -119,7 +119,7 @@ def share_of(monkeypatch, shape, devices, process):
 
 
 SMALL = (
-    "--config=configs/scratch.py",
+    "--config=configs/quickstart.py",
     "--config.model.image_size=64",
     "--config.model.dropout=true",
     "--config.optim.batch_size=8",
