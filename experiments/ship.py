@@ -2,7 +2,7 @@
 
     python -m experiments.ship mini_sam runs/mini_sam/model --scores=runs/mini_sam
 
-What the package holds is found by name: `Segmenter.from_pretrained("mini")`,
+What the package holds is found by name: `Segmenter.from_pretrained("mini_sam")`,
 `--config.model.init.sam=mini_sam`.
 """
 
@@ -20,7 +20,6 @@ textures and two sizes on plain grounds. It knows nothing of photographs."""
 ABOUT = {
     "mini_sam": "A small SAM for points and boxes at 128 × 128 pixels, trained as SAM was.",
     "mini_bert": "A small BERT, trained on masked words of the drawn scenes' expressions.",
-    "mini": "A small L-DIT at 128 × 128 pixels: masks of drawn shapes by what is said of them.",
 }
 
 

@@ -10,7 +10,7 @@ from dit_jax.demo.guard import is_loopback
 from dit_jax.demo.warm import warm
 from dit_jax.predict import Segmenter
 
-QUICKSTART, MINI = Path("runs/quickstart/model"), Path("mini")
+QUICKSTART, SHIPPED = Path("runs/quickstart/model"), Path("mini_sam")
 HOST, PORT = "127.0.0.1", 8000
 THREADS = 4
 SLACK = 4096  # bytes beyond the largest upload, so that Flask says in words that it is too large
@@ -37,7 +37,7 @@ def chosen(model_dir: Path | None) -> Path:
     """The model directory: the given one, the quickstart's where it was made, or the package's."""
     if model_dir is not None:
         return model_dir
-    return QUICKSTART if QUICKSTART.is_dir() else MINI
+    return QUICKSTART if QUICKSTART.is_dir() else SHIPPED
 
 
 def make_server(

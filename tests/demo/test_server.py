@@ -191,8 +191,8 @@ def test_the_page_needs_nothing_from_elsewhere(client):
 def test_which_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert server.chosen(Path("a")) == Path("a")
-    assert server.chosen(None) == Path("mini")  # by its name
-    assert hub.local(server.chosen(None)) == hub.SHIPPED / "mini"
+    assert server.chosen(None) == Path("mini_sam")  # by its name
+    assert hub.local(server.chosen(None)) == hub.SHIPPED / "mini_sam"
     server.QUICKSTART.mkdir(parents=True)
     assert server.chosen(None) == server.QUICKSTART
 
