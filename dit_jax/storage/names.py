@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-# Scheme → the package that is needed, and its extra.
+# Scheme → the package that is needed, and its extra, which is also what epath calls the store.
 SCHEMES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
 COPIES = "of-buckets"
 # A path object makes one slash of two.
@@ -88,8 +88,11 @@ def direct(path: str | os.PathLike) -> os.PathLike:
     name = parse(path) or origin(path)
     if name is None:
         return Path(path)
+    import fsspec.config
     from etils import epath
 
+    # Of a folder's listing that epath remembered, TensorStore's objects would be missing.
+    fsspec.config.conf.setdefault(SCHEMES[name.scheme][1], {})["use_listings_cache"] = False
     return epath.Path(str(name))
 
 
