@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from dit_jax.ops import platform
+from dit_jax.ops.arrays import Array
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -31,7 +32,7 @@ def use_mesh(mesh: Mesh | AbstractMesh) -> Iterator[None]:
         yield
 
 
-def shard_rows(x: jax.Array) -> jax.Array:
+def shard_rows(x: Array) -> Array:
     """`x` [b, …] with its rows on the devices that split the batch; of other axes nothing is said.
 
     A parameter's pieces and a batch's rows both lie along `fsdp`: where nobody says which of the
@@ -44,7 +45,7 @@ def shard_rows(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, P(BATCH_AXES, *others))
 
 
-def gather_columns(x: jax.Array) -> jax.Array:
+def gather_columns(x: Array) -> Array:
     """`x` [n, d] with each of its rows, as far as a device has them, in one piece."""
     if _mesh() is None:
         return x
