@@ -69,6 +69,7 @@ def is_last(name) -> bool:
     return name.endswith("/commit_success.txt")
 
 
+@pytest.mark.proof
 def test_a_run_in_a_bucket(server, trained, programs, tmp_path, monkeypatch):
     """Killed while its second checkpoint is written; then as if nothing had happened."""
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
