@@ -3,8 +3,9 @@ clicks and with expressions of what is not there.
 
     python launch.py --config=configs/mini.py --workdir=runs/mini
 
-An hour on two cores. Afterwards `python -m experiments.ship mini runs/mini/model --scores=runs/mini`
-puts it into the package.
+An hour on two cores. Afterwards it is put into the package by
+
+    python -m experiments.ship mini runs/mini/model --scores=runs/mini
 """
 
 from ml_collections import ConfigDict

@@ -16,7 +16,6 @@ import queue
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -128,8 +127,8 @@ def run(row: str, seed: int, *, steps: int | None, workdir: Path) -> list[Line]:
     """Trains and scores one row with one seed."""
     words = command(row, seed, steps=steps, workdir=workdir)
     kept = ["--config.eval.predictions=true", f"--config.compile_cache={workdir / 'compiled'}"]
-    seconds = finished([*words, *kept], folder_of(row, seed, workdir))
-    return [line_of(row, seed, seconds=seconds, steps=steps, workdir=workdir)]
+    finish([*words, *kept], folder_of(row, seed, workdir))
+    return [line_of(row, seed, steps=steps, workdir=workdir)]
 
 
 def run_together(row: str, seeds: Sequence[int], *, steps: int | None, workdir: Path) -> list[Line]:
@@ -141,16 +140,13 @@ def run_together(row: str, seeds: Sequence[int], *, steps: int | None, workdir: 
     words += [f"--config.compile_cache={workdir / 'compiled'}"]
     # To choose the fastest of many ways to compute a product takes longer than these runs.
     chosen = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
-    seconds = finished(words, workdir / row, xla_flags=chosen)
-    about = dict(seconds=seconds / len(seeds), steps=steps, workdir=workdir)
-    return [line_of(row, seed, **about) for seed in seeds]
+    finish(words, workdir / row, xla_flags=chosen)
+    return [line_of(row, seed, steps=steps, workdir=workdir) for seed in seeds]
 
 
-def finished(words: list[str], folder: Path, *, xla_flags: str = "") -> float:
-    """Runs a command of Python and returns its seconds; raises RuntimeError where it fails or is
-    stopped."""
+def finish(words: list[str], folder: Path, *, xla_flags: str = "") -> None:
+    """Runs a command of Python; raises RuntimeError where it fails or is stopped."""
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
     environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}"}
     with (folder / "log.txt").open("a") as log:
         done = subprocess.run(
@@ -161,21 +157,19 @@ def finished(words: list[str], folder: Path, *, xla_flags: str = "") -> float:
             f"{folder.name} ended with status {done.returncode}; {folder / 'log.txt'} says why, and"
             " the same command continues it."
         )
-    return time.monotonic() - start
 
 
 def folder_of(row: str, seed: int, workdir: Path) -> Path:
     return workdir / f"{row}-{seed}"
 
 
-def line_of(row: str, seed: int, *, seconds: float, steps: int | None, workdir: Path) -> Line:
+def line_of(row: str, seed: int, *, steps: int | None, workdir: Path) -> Line:
     """What came out of a run."""
     folder = folder_of(row, seed, workdir)
     return {
         "row": row,
         "seed": seed,
         "command": " ".join(["python", *command(row, seed, steps=steps, workdir=WORKDIR)]),
-        "seconds": round(seconds),
         **sizes(row),
         "loss": losses(folder),
         "splits": split_areas(folder),
@@ -239,7 +233,7 @@ def append(path: Path, line: Line) -> None:
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     scores = {name: f"{oiou(table):.1f}" for name, table in line["splits"].items()}
-    print(f"{line['row']} {line['seed']}: {scores}, {line['seconds']} s", flush=True)
+    print(f"{line['row']} {line['seed']}: {scores}", flush=True)
 
 
 def oiou(table: Table) -> float:

@@ -135,7 +135,7 @@ def keep(run: Run, streams: Path) -> dict[str, np.ndarray]:
     """A run's batches as files, [steps, b, …] each; one process makes them, others wait."""
     folder = streams / str(run.config.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    told = json.dumps({**run.batches.get_state(), "steps": run.total})
+    told = json.dumps({**run.batches.get_state(), "next_batch": 0, "steps": run.total})
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = folder / "stream.json"
