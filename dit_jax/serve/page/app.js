@@ -108,7 +108,7 @@ function question(item) {
 }
 
 async function compiling() {
-  if (!state.model.ready) state.model = await api.model();
+  if (!state.model.ready) state.model.ready = (await api.model()).ready;
   return !state.model.ready;
 }
 
