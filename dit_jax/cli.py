@@ -5,6 +5,7 @@
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
     python launch.py --mode=demo [--model=DIR] [--port=8000]
+    python launch.py --mode=serve --model=DIR [--host=127.0.0.1] [--port=8000]
     python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
@@ -13,10 +14,11 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--mode=calibrate` chooses when the model in `--model=DIR`, or the run's, says "nothing like that";
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
-`--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
-`--mode=export` hands it on. `python launch.py MODE …` is the same, and so is, installed, `dit-jax
-MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare`, `score` and
-`push` are `python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
+`--mode=predict` writes masks of your own pictures, `--mode=serve` answers programs and browsers,
+`--mode=demo` is that for one person, with a page to try the model on, `--mode=export` hands it on.
+`python launch.py MODE …` is the same, and so is, installed, `dit-jax MODE …`. Behind either,
+`convert …` is `python -m convert …`; `figures`, `prepare`, `score` and `push` are
+`python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
 """
 
 import dataclasses
@@ -57,8 +59,12 @@ SKIP_BROKEN = flags.DEFINE_bool(
 OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Continue a run under a config that changed; write into a full --out."
 )
-HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
-PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the server listens.")
+PORT = flags.DEFINE_integer("port", 8000, "The server's port; 0 is any free one.")
+BATCH = flags.DEFINE_integer("batch", 8, "serve: masks that are computed together at most.", 1)
+DEADLINE = flags.DEFINE_float("deadline", 60.0, "serve: seconds that a request may take.", 1.0)
+QUEUE = flags.DEFINE_integer("queue", 64, "serve: questions inside; the next is refused.", 1)
+ALLOW_SWAP = flags.DEFINE_bool("allow_swap", False, "serve: clients may load another model.")
 FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
 LICENSE = flags.DEFINE_string("license", None, "Of the exported model, e.g. Apache-2.0.")
@@ -146,10 +152,13 @@ def predict() -> None:
         )
 
 
-def demo() -> None:
-    from dit_jax.demo import server
+def serve() -> None:
+    from dit_jax.serve import server
 
-    server.serve(model_dir(), host=HOST.value, port=PORT.value)
+    batch = 1 if MODE.value == "demo" else BATCH.value  # one person: less to compile
+    limits = dict(batch=batch, deadline=DEADLINE.value, most=QUEUE.value)
+    where = dict(host=HOST.value, port=PORT.value)
+    server.serve(MODEL.value, **where, **limits, allow_swap=ALLOW_SWAP.value)
 
 
 def export() -> None:
@@ -183,7 +192,12 @@ MODES = {
         needs=("model", "out"),
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
     ),
-    "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
+    "demo": Mode(serve, needs=(), takes=("model", "host", "port")),
+    "serve": Mode(
+        serve,
+        needs=("model",),
+        takes=("host", "port", "batch", "deadline", "queue", "allow_swap"),
+    ),
     "export": Mode(export, needs=("model", "format", "out"), takes=("base", "license", "scores")),
     # Also takes what a training command says, which may be asked about as it is.
     "plan": Mode(

@@ -49,13 +49,16 @@ ARROWS = {
         *("data", "data.pipeline", "data.pixels", "data.records", "data.shapes"),
         *("eval", "models", "predict", "storage", "viz"),
     },
-    "demo": {"data.annotations", "data.pixels", "data.shapes", "models", "predict", "viz"},
+    "serve": {
+        *("data.annotations", "data.pixels", "data.shapes", "eval", "models", "predict"),
+        *("version", "viz"),
+    },
     "export": {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
     },
     "config_file": {"configs", "storage"},
     "cli": {
-        *("allocator", "config", "config_file", "demo", "export", "lease", "plan", "predict"),
+        *("allocator", "config", "config_file", "export", "lease", "plan", "predict", "serve"),
         *("storage", "strict", "train", "train.logs", "train.placement", "version", "weights"),
     },
 }
@@ -68,7 +71,7 @@ FOREIGN = {
     "eval": ("jax", "flax", "optax"),
     "predict": ("optax",),
     "figures": ("optax",),
-    "demo": ("optax",),
+    "serve": ("optax",),
     "export": ("optax",),
 }
 # Modules that are entered beside their room's `__init__`, which would be slow or heavy with them.

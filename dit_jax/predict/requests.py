@@ -38,6 +38,12 @@ class Question:
     box: Any = None
     units: str = "pixel"  # of points and box; see `Prompt.of`
 
+    @property
+    def points_at_something(self) -> bool:
+        points = self.points
+        some = points is not None and (not hasattr(points, "__len__") or len(points) > 0)
+        return some or self.box is not None
+
 
 def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:
     """Raises ValueError where the lists do not fit each other."""

@@ -10,7 +10,7 @@ import functools
 import itertools
 import os
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,9 +68,8 @@ class Segmenter:
             batch_size = max(1, CANVASES // arch.image_size**2)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
-        self._engine = Engine(
-            arch, params, tokenizer, letterbox=self._letterbox, batch_size=batch_size
-        )
+        how = dict(letterbox=self._letterbox, batch_size=batch_size)
+        self._engine, self.batch_size = Engine(arch, params, tokenizer, **how), batch_size
 
     @staticmethod
     def from_pretrained(
@@ -135,7 +134,7 @@ class Segmenter:
             self.check(question, multimask=multimask)
             if isinstance(question.image, (str, os.PathLike)):
                 pictures.check_file(question.image)
-        long = len(asked) > LONG * self._engine.batch_size
+        long = len(asked) > LONG * self.batch_size
         hidden = (None if long else True) if progress is None else not progress
         answers = self._answers(asked, _Opened(self, still=True), multimask=multimask)
         total = len(asked) * (3 if multimask else 1)
@@ -160,7 +159,7 @@ class Segmenter:
         while wrong is None:
             chunk = []
             try:
-                for request in itertools.islice(ready, self._engine.batch_size):
+                for request in itertools.islice(ready, self.batch_size):
                     chunk.append(request)
             except Exception as error:  # raised when what was asked before it is answered
                 wrong = error
@@ -223,7 +222,6 @@ class Segmenter:
     def check(self, question: Question, *, multimask: bool = False) -> None:
         """Raise ValueError for a question that this kind of model cannot be asked."""
         name, text = question.name, question.text
-        pointed = question.box is not None or _any(question.points)
         if text is not None:
             check_text(text)
             if self._engine.text_cache is None:
@@ -242,11 +240,21 @@ class Segmenter:
                 f"no text is given for {name}; this model reads words together with the picture,"
                 " and points or a box only refine them."
             )
-        elif not pointed:
+        elif not question.points_at_something:
             also = "" if self._engine.text_cache is None else "a text, "
             raise ValueError(f"nothing is asked about {name}; expected {also}points or a box.")
 
-    def _asked(self, question: tuple | Question, opened: "_Opened", *, multimask: bool) -> Request:
+    def prepare(self, question: Question) -> Request:
+        """An opened picture's question, checked, for `answer`; raises ValueError as a call does."""
+        return self._asked(question, lambda asked: self.open(asked.image), multimask=False)
+
+    def answer(self, asked: Sequence[Request]) -> list[Segmentation]:
+        """One mask each of at most `batch_size` questions, of any askers, computed together."""
+        return list(self._finished(self._engine.start(asked, multimask=False)))
+
+    def _asked(
+        self, question: tuple | Question, opened: Callable[..., Picture], *, multimask: bool
+    ) -> Request:
         question = of_pair(question)
         self.check(question, multimask=multimask)
         picture = opened(question)
@@ -329,10 +337,6 @@ def _told(asked: Iterable[Request]) -> Iterator[Request]:
             )
             told = True
         yield one
-
-
-def _any(points: Any) -> bool:
-    return points is not None and (not hasattr(points, "__len__") or len(points) > 0)
 
 
 def _tokenizer(model_dir: str | os.PathLike, arch: Architecture) -> Tokenizer:
