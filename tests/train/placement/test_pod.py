@@ -132,6 +132,21 @@ def test_limits_are_seconds(monkeypatch):
         watch.seconds(watch.LOST)
 
 
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ({}, "TPU"),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, None),
+        ({"TPU_SKIP_MDS_QUERY": "true", "TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),  # as GKE says it
+        ({"JAX_PLATFORMS": "cpu"}, None),
+    ],
+)
+def test_hosts_of_tpus_find_each_other(monkeypatch, env, name):
+    monkeypatch.setattr(cluster.glob, "glob", lambda pattern: ["/dev/vfio/0"])
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: name)
+    assert cluster.detected(env) == name
+
+
 def test_a_port_that_is_taken():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
