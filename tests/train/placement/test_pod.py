@@ -124,7 +124,7 @@ def test_code_is_known_by_its_files(monkeypatch, tmp_path):
 
 
 def test_limits_are_seconds(monkeypatch):
-    assert (watch.seconds(watch.START), watch.seconds(watch.LOST)) == (300, 60)
+    assert (watch.seconds(watch.START), watch.seconds(watch.LOST)) == (300, 120)
     monkeypatch.setenv("DIT_JAX_LOST_SECONDS", "5")
     assert watch.seconds(watch.LOST) == 5
     monkeypatch.setenv("DIT_JAX_LOST_SECONDS", "1m")
