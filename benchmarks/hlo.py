@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
+BETWEEN = "between slices"
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8}  # others have four
@@ -45,8 +46,9 @@ class Instruction:
 class Traffic:
     """Of one chip, each time that the program runs."""
 
-    collectives: dict[str, tuple[int, float]]  # kind → how often, bytes of the whole results
-    links: float  # bytes that a chip sends, whatever the way
+    # kind → how often, bytes of the whole results; what goes to other slices, of a chip's own part
+    collectives: dict[str, tuple[int, float]]
+    links: float  # bytes that a chip sends inside its slice, whatever the way
     hbm: float  # bytes that instructions read and write
 
     @staticmethod
@@ -57,7 +59,9 @@ class Traffic:
         for name, instructions in computations.items():
             for one in instructions:
                 kind = one.kind.removesuffix("-start")
-                if kind in KINDS and runs[name]:
+                if kind == "send" and "megascale" in one.rest:
+                    seen[one.name] = (BETWEEN, runs[name], one.arrays[0].bytes, 0)
+                elif kind in KINDS and runs[name]:
                     # An overlapped collective is written down where it starts, goes on and ends.
                     channel = re.search(r"channel_id=(\d+)", one.rest)
                     key = channel[1] if channel else one.name
@@ -65,7 +69,7 @@ class Traffic:
         found = {
             kind: (round(sum(r for k, r, *_ in seen.values() if k == kind)),
                    sum(r * size for k, r, size, _ in seen.values() if k == kind))
-            for kind in KINDS
+            for kind in (*KINDS, BETWEEN)
         }  # fmt: skip
         links = sum(r * over for _, r, _, over in seen.values())
         hbm = sum(n * read(computations[name], loop) for name, (n, loop) in own.items())
@@ -169,6 +173,8 @@ def read(instructions: list[Instruction], turns: int) -> float:
         if one.kind.endswith("-start") or one.kind == "dynamic-slice":
             moved = min((x.bytes for x in one.arrays if x.shape), default=0)
             total += moved * sum(x.in_hbm for x in one.arrays if x.shape)
+        elif one.kind in ("send", "recv"):
+            total += one.arrays[0].bytes
         elif one.kind == "dynamic-update-slice":
             total += 2 * sum(map(cost, made.get(one.operands[1], ())))
         else:

@@ -50,6 +50,7 @@ PEAKS = {
 }
 WHERE = ("compute", "HBM", "links")
 SLICES = ("v5e-8", "v5e-16", "v5p-16", "v6e-8", "v5e-256", "v6e-16", "v5e-64", "v5p-64")
+SEVERAL = "2x v5e-16"
 TRAINED = ("ldit_vit_b", "ldit_vit_h", "default_vit_b", "edit_vit_b", "ldit_vit_l", "edit_vit_h")
 ANSWERING = ("ldit_vit_b", "ldit_vit_h")
 BATCH, A_CHIP = 64, 4  # the paper's, and on slices that are too large for it
@@ -61,32 +62,37 @@ REFERENTS, EPOCHS = 42_404, 40  # RefCOCO's training split, the paper's recipe
 class Case:
     row: str
     what: str  # "train"; "evaluate", its scoring; "predict", a picture and a sentence on one chip
-    slice: str
-    mesh: str  # "fsdp", "data" or "both"
+    slice: str  # "v5e-8"; "2x v5e-16" are two of 16 chips each
+    mesh: str  # "fsdp" (inside a slice), "data" or "both"
 
     @property
     def name(self) -> str:
         return f"{self.row} | {self.what} | {self.slice} | {self.mesh}"
 
     @property
+    def slices(self) -> int:
+        return int(self.slice.split("x ")[0]) if "x " in self.slice else 1
+
+    @property
     def generation(self) -> str:
-        return self.slice.split("-")[0]
+        return self.slice.split("x ")[-1].split("-")[0]
 
     @property
     def chips(self) -> int:
-        return int(self.slice.split("-")[1])
+        return int(self.slice.split("-")[1]) * self.slices
 
     @property
     def batch(self) -> int:
         return 1 if self.what == "predict" else max(BATCH, A_CHIP * self.chips)
 
     def config(self) -> Config:
-        fsdp = {"fsdp": self.chips, "data": 1, "both": min(INSIDE, self.chips // 2)}[self.mesh]
+        inside = self.chips // self.slices
+        fsdp = {"fsdp": inside, "data": 1, "both": min(INSIDE, inside // 2)}[self.mesh]
         values = base.recipe(self.row, "paper")
         values.model.update(dtype="bfloat16", remat="scan")
         values.optim.update(batch_size=self.batch)
         values.eval.update(batch_size=self.batch)
-        values.mesh.update(fsdp=fsdp)
+        values.mesh.update(fsdp=fsdp, slices=self.slices)
         return Config.from_dict(values)
 
 
@@ -97,6 +103,7 @@ def cases() -> Iterator[Case]:
             yield from (Case(row, "train", where, mesh) for where in SLICES)
         for row in ANSWERING:
             yield from (Case(row, "evaluate", where, mesh) for where in SLICES)
+    yield from (Case(row, "train", SEVERAL, "fsdp") for row in ANSWERING)
     for row in ANSWERING:
         yield from (Case(row, "predict", f"{one}-1", "data") for one in PEAKS)
 
@@ -130,7 +137,8 @@ def lowered(case: Case, config: Config, mesh: jax.sharding.Mesh) -> jax.stages.L
 
 def ask(case: Case) -> dict:
     """The compiler's answer, as a line of the results."""
-    config, where = case.config(), plan.find(case.generation, case.chips)
+    config = case.config()
+    where = plan.find(case.generation, case.chips, slices=case.slices)
     mesh = sharding.make_mesh(config.mesh, where.devices)
     started = time.perf_counter()
     try:
@@ -197,7 +205,8 @@ Nothing here has run on a TPU: these are the compiler's answers, and arithmetic.
 needs, by the compiler, and beside it what `--mode=plan` counts; the program itself lies in HBM too.
 Operations are counted from the model's shapes, blocks that run twice twice. HBM and collectives are
 read from the optimised program, loops as often as they run: what each instruction reads and writes
-in HBM, an upper bound; and each kind of collective, how often and the bytes of its results.
+in HBM, an upper bound; and each kind of collective, how often and the bytes of its results, and
+what a chip sends to other slices, over a network that the roofline leaves out.
 Images/s are those of one chip if the slowest of compute, HBM and links took all the time; hours are
 of 40 epochs of RefCOCO's 42,404 referents at half of that, without scoring. Not results.
 A chip's peaks: v5e 197 TFLOP/s, 819 GB/s, 200 GB/s over links; v5p 459, 2765, 600; v6e 918, 1600,

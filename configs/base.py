@@ -71,7 +71,7 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
                 accumulate=1,
                 max_steps=0,
             ),
-            mesh=dict(data=-1, fsdp=1, tensor=1),
+            mesh=dict(data=-1, fsdp=1, tensor=1, slices=1),
             eval=dict(
                 protocols=("dit", "original"),
                 best="dit",

@@ -21,9 +21,9 @@ def get_config(row: str = "ldit_vit_b") -> ConfigDict:
     config = quickstart.get_config()
     config.model.update(variant=row, backbone="mini", text_layer=4)
     config.model.init.update(sam="mini_sam", bert="mini_bert")
-    config.optim.update(max_steps=1200, iou_weight=0.0, ema=0.99)
+    config.optim.update(max_steps=3000, iou_weight=0.0, ema=0.998)
     config.data.shapes.eval_length = 600
     config.eval.update(protocols=("original",), best="original", every_steps=0)
-    config.checkpoint.every_steps = 600
+    config.checkpoint.every_steps = 1000
     config.train.pictures = 0
     return config

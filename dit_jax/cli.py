@@ -220,10 +220,15 @@ def main(argv: list[str]) -> int:
         check_places(mode)
     keep_freed_memory()
     if mode.joins:
-        from dit_jax.train.placement import cluster
+        from dit_jax.train.logs import provenance
+        from dit_jax.train.placement import cluster, watch
 
         where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
         cluster.join(**where, process_id=PROCESS_ID.value)
+        with watch.together(sentence):
+            watch.same(lambda: said() | provenance.code())
+            check_devices()
+            return mode.run() or 0
     if MODE.value != "plan":  # which may be for devices that are elsewhere
         check_devices()
     return mode.run() or 0
@@ -245,6 +250,14 @@ def check_devices() -> None:
             f"JAX_PLATFORMS is {asked!r}, and this Python finds no such device{hint}; without"
             " JAX_PLATFORMS, or with JAX_PLATFORMS=cpu, this runs on the CPU."
         ) from error
+
+
+def said() -> dict[str, str]:
+    """What the command says, which has to be the same on every host."""
+    flat = {f"--config.{key}": str(value) for key, value in flatten(config()).items()}
+    return flat | {
+        f"--{name}": str(flags.FLAGS[name].value) for name in ("mode", "model", "workdir")
+    }
 
 
 def check_flags(mode: Mode) -> None:

@@ -33,7 +33,7 @@ RANGES: tuple[Range, ...] = (
         (
             *("optim.lr", "optim.eps", "optim.batch_size", "optim.accumulate", "eval.batch_size"),
             *("checkpoint.keep_latest", "train.log_every", "train.max_nonfinite"),
-            "data.ahead_gb",
+            *("data.ahead_gb", "mesh.slices"),
         ),
     ),
     (
@@ -188,9 +188,10 @@ class Optim:
 class Mesh:
     """Devices along each axis; data = -1 takes all that are left."""
 
-    data: int
+    data: int  # of all slices together
     fsdp: int
     tensor: int
+    slices: int  # groups of devices between which there is only a data center's network
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,10 @@ TABLES = {
         *("ldit_vit_b", "ldit_vit_b_frozen", "ldit_vit_b_both_frozen"),
     ),
     "Table 4: how text is projected": ("ldit_vit_b", "crossatt_vit_b", "crossatt_ffn_vit_b"),
+    "Beyond the paper: without the pre-trained parts": (
+        *("default_scratch_vit_b", "edit_scratch_vit_b", "ldit_scratch_vit_b"),
+        *("ldit_only_sam_vit_b", "ldit_only_bert_vit_b", "ldit_vit_b"),
+    ),
     "Beyond the paper: text enters at block 0, 2 or 4 of 6": (
         *("ldit_vit_b", "ldit_from2_vit_b", "ldit_from4_vit_b"),
     ),
@@ -81,6 +85,14 @@ CLAIMS = (
     Claim("a linear projection beats CrossAtt", "ldit_vit_b", "crossatt_vit_b"),
     Claim("a linear projection beats CrossAtt + FFN", "ldit_vit_b", "crossatt_ffn_vit_b"),
     Claim("tuning the image encoder helps L-DIT", "ldit_vit_b", "ldit_vit_b_frozen"),
+    Claim(
+        "from scratch, E-DIT beats default fusion", "edit_scratch_vit_b", "default_scratch_vit_b"
+    ),
+    Claim("from scratch, L-DIT beats E-DIT", "ldit_scratch_vit_b", "edit_scratch_vit_b"),
+    Claim(
+        "from scratch, L-DIT beats default fusion", "ldit_scratch_vit_b", "default_scratch_vit_b"
+    ),
+    Claim("L-DIT gains from the pre-trained parts", "ldit_vit_b", "ldit_scratch_vit_b"),
     Claim("L-DIT beats late fusion with as many parameters", "ldit_vit_b", "default_plus1_vit_b"),
     Claim("text from block 0 beats text from block 4 of 6", "ldit_vit_b", "ldit_from4_vit_b"),
 )
@@ -172,6 +184,7 @@ def score(sums: Int[np.ndarray, "seeds 2"]) -> Float[np.ndarray, " seeds"]:
 CURVES = {
     "tuned": ("default_vit_b", "edit_vit_b", "ldit_vit_b"),
     "image encoder frozen": ("default_vit_b_frozen", "edit_vit_b_frozen", "ldit_vit_b_frozen"),
+    "from scratch": ("default_scratch_vit_b", "edit_scratch_vit_b", "ldit_scratch_vit_b"),
 }
 
 
@@ -180,7 +193,7 @@ def curves(runs: Runs, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(CURVES), sharey=True)
     for panel, (title, rows) in zip(panels, CURVES.items(), strict=True):
@@ -191,7 +204,7 @@ def curves(runs: Runs, path: Path) -> None:
             if not steps:
                 continue
             colour = tuple(part / 255 for part in viz.COLOURS[number])
-            name = row.replace("_vit_b", "").replace("_frozen", "")
+            name = row.split("_")[0]
             panel.plot(steps, values.mean(axis=0), color=colour, label=name, linewidth=1.6)
             panel.fill_between(
                 *(steps, values.min(axis=0), values.max(axis=0)), color=colour, alpha=0.2

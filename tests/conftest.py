@@ -10,6 +10,8 @@ from compiler import COMPILES_FASTER
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", COMPILES_FASTER)  # `make proof` compiles as users do
+# Else every process that a run starts compiles every module anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 

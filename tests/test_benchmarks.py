@@ -52,6 +52,7 @@ ENTRY %main (x: f32[5,16], w: bf16[8,4]) -> f32[5,16] {
   %x = f32[5,16]{1,0} parameter(0)
   %w = bf16[8,4]{1,0} parameter(1)
   %begin = (s32[], f32[5,16]{1,0}, bf16[8,4]{1,0}) tuple(%x, %w)
+  %sent = (f32[4,4]{1,0}, u32[], token[]) send(%x), attributes={_xla_megascale_target="{}"}
   %end = (s32[], f32[5,16]{1,0}, bf16[8,4]{1,0}) while(%begin), condition=%limit, body=%turn
   ROOT %out = f32[5,16]{1,0} add(%x, %x)
 }
@@ -61,10 +62,11 @@ ENTRY %main (x: f32[5,16], w: bf16[8,4]) -> f32[5,16] {
 def test_what_a_program_moves():
     """Loops as often as they run, an overlapped collective once, own memories never."""
     found = Traffic.of(PROGRAM)
-    assert found.collectives == {"all-gather": (5, 5 * 512), "all-reduce": (5, 5 * 64)}
+    inside = {"all-gather": (5, 5 * 512), "all-reduce": (5, 5 * 64)}
+    assert found.collectives == inside | {"between slices": (1, 64)}
     assert found.links == 5 * (512 * 7 / 8 + 64)
     # Each turn reads its row of five and the piece of the weights, which starts with a copy of it.
-    assert found.hbm == 5 * (64 + 64 + 64 + 64) + 2 * 320
+    assert found.hbm == 5 * (64 + 64 + 64 + 64) + 2 * 320 + 64
 
 
 def test_the_count_is_near_what_tpus_compiler_takes():

@@ -76,7 +76,7 @@ def plan(
     """
     if not 0 < hbm_gb < float("inf"):
         raise ValueError(f"--hbm_gb is {hbm_gb:g}; expected a number above 0.")
-    where = targets.find(target, devices)
+    where = targets.find(target, devices, slices=config.mesh.slices)
     sharding.check_batches(config.optim, config.eval, mesh_of(config, len(where.devices)))
     made = examine(config, where, compiled=compiled)
     print(text(made, where, hbm_gb=hbm_gb), flush=True)

@@ -106,8 +106,10 @@ class Devices:
         return self.devices[0].device_kind
 
 
-def find(name: str, count: int) -> Devices:
+def find(name: str, count: int, *, slices: int = 1) -> Devices:
     """`count` devices of a row of `TARGETS`; "" is this machine, and 0 all it has.
+
+    Of TPUs, `slices` of equal size have them together.
 
     Call it before anything asks JAX for its devices. Raises ValueError for an unknown name and
     ModuleNotFoundError where the compiler is not installed.
@@ -119,9 +121,11 @@ def find(name: str, count: int) -> Devices:
     one_of("--target", name, tuple(TARGETS))
     jax.config.update("jax_platforms", "cpu")  # the target's own back end would look for a device
     target, count = TARGETS[name], max(count, 1)
-    describe = _tpus if isinstance(target, Tpu) else _gpus
     try:
-        devices = describe(name, target, count)
+        if isinstance(target, Tpu):
+            devices = _tpus(name, target, count, slices)
+        else:
+            devices = _gpus(name, target, count)
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModuleNotFoundError(
@@ -138,14 +142,20 @@ def here(count: int) -> Devices:
     return Devices(jax.devices(), jax.default_backend(), {}, simulated=bool(count))
 
 
-def _tpus(name: str, target: Tpu, count: int) -> list[jax.Device]:
+def _tpus(name: str, target: Tpu, count: int, slices: int) -> list[jax.Device]:
     for name_of, value in UNASKED.items():
         os.environ.setdefault(name_of, value)
-    fitting = [chips for chips in target.shapes if chips >= count]
+    each = -(-count // slices)
+    fitting = [chips for chips in target.shapes if chips >= each]
     if not fitting:
-        raise ValueError(f"--devices is {count}; expected at most {max(target.shapes)} of {name}.")
+        raise ValueError(
+            f"--devices is {count}; expected at most {max(target.shapes)} of {name} in a slice."
+        )
     shape = f"{name}:{target.shapes[min(fitting)]}"
-    return list(topologies.get_topology_desc(shape, platform="tpu").devices)[:count]
+    several = dict(num_slices=slices) if slices > 1 else {}
+    found = topologies.get_topology_desc(shape, platform="tpu", **several).devices
+    of_slice = len(found) // slices
+    return [chip for i in range(slices) for chip in found[i * of_slice :][:each]][:count]
 
 
 def _gpus(name: str, target: Gpu, count: int) -> list[jax.Device]:

@@ -129,13 +129,19 @@ class Run:
 
     def train_step(self, placement: TrainState) -> TrainStep:
         """`step.make_train_step` of this run; `placement` is the state's shardings."""
-        return steps.make_train_step(
-            self.model.graph,
-            self.config.optim,
+        return steps.make_train_step(**self._update(), placement=placement)
+
+    def update(self) -> TrainStep:
+        """`step.make_update` of this run."""
+        return steps.make_update(**self._update())
+
+    def _update(self) -> dict[str, Any]:
+        return dict(
+            graph=self.model.graph,
+            rules=self.config.optim,
             objective=Objective.of(self.config),
             dropout=self.config.model.dropout,
             remat=self.config.model.remat,
             mesh=self.model.mesh,
-            placement=placement,
             steps_per_epoch=self.steps_per_epoch,
         )

@@ -1,6 +1,8 @@
 """The data of a run: what is trained on, what is scored, and which pictures are in both."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from dit_jax.data.mix import Mix, Overlap, Part, Split
 from dit_jax.data.pixels import Augmentation
 from dit_jax.data.referent import Source
 from dit_jax.strict import counted
+from dit_jax.train.placement import watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +102,20 @@ class Datasets:
         return all(part.kind == "shapes" for part in self.parts)
 
     def check(self) -> None:
-        """Open every split that is scored, so that what is wrong with one is said at once."""
+        """Open every split that is scored, so that what is wrong with one is said at once, and so
+        are records that other hosts have otherwise."""
         for split in self.splits:
             split.open()
+        watch.same(lambda: {f"records of {part}": self._digest(part) for part in self.parts})
+
+    def _digest(self, part: Part) -> str:
+        if part.kind == "shapes":
+            return "drawn"
+        from dit_jax.data import records
+
+        built = records.manifest(_records(self.section, part))
+        told = json.dumps([built[key] for key in ("entries", "reading", "files")], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
 
     def augmentation(self) -> Augmentation:
         """The training pictures' variation; all scales, or full size only."""

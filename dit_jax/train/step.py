@@ -92,7 +92,7 @@ def apply_gradients(
     return TrainState(state.step + 1, trainable, state.frozen, opt_state, ema), norm
 
 
-def make_train_step(
+def make_update(
     graph: nnx.GraphDef,
     rules: configs.Optim,
     *,
@@ -100,18 +100,16 @@ def make_train_step(
     dropout: bool,
     remat: str,
     mesh: Mesh,
-    placement: TrainState,
     steps_per_epoch: float | int,
 ) -> TrainStep:
-    """`(state, batch, key) → (state, {loss, …, lr, grad_norm})`; the state is donated.
+    """`(state, batch, key) → (state, {loss, …, lr, grad_norm})`, to be traced.
 
     Args:
       remat: a policy of `dit_jax.ops.rematerialise`.
-      placement: the state's shardings.
     """
     schedule = optim.schedule(rules, steps_per_epoch=steps_per_epoch)
 
-    def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step) if dropout or objective.random else None
         with use_mesh(mesh):
             about = dict(parts=rules.accumulate, mesh=mesh)
@@ -121,6 +119,23 @@ def make_train_step(
         state, norm = apply_gradients(state, grads, loss=metrics["loss"], rules=rules, rate=rate)
         return state, metrics | {"lr": rate, "grad_norm": norm}
 
+    return update
+
+
+def make_train_step(
+    graph: nnx.GraphDef, rules: configs.Optim, *, mesh: Mesh, placement: TrainState, **about
+) -> TrainStep:
+    """`make_update`, compiled; the state is donated.
+
+    Args:
+      placement: the state's shardings.
+      about: what else `make_update` is told.
+    """
+
+    def train_step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
+        return update(state, batch, key)
+
+    update = make_update(graph, rules, mesh=mesh, **about)
     whole = sharding.replicated(mesh)
     with use_mesh(mesh):
         options = compiler_options()

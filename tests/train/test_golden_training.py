@@ -86,6 +86,13 @@ def test_loss_and_gradients(golden, run):
         assert difference <= TOLERANCE * max(abs(projection), norm or 0.0, 1e-2 * largest), name
 
 
+STEPS = [
+    name if name == "layer_wise" else pytest.param(name, marks=pytest.mark.proof)
+    for name in VARIANTS
+]
+
+
+@pytest.mark.parametrize("golden", STEPS, indirect=True, scope="module")
 def test_five_steps(golden, run):
     """Loss, rate and gradient norm of every step; parameters and averages after the last."""
     recorded = run.recorded

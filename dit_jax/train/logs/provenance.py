@@ -5,6 +5,7 @@ or by other code, says so.
 """
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -43,6 +44,16 @@ def record(settings: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
         "mesh": dict(mesh.shape),
         "config": settings,
     }
+
+
+def code() -> dict[str, str]:
+    """Packages, and what tells one state of this code from another."""
+    files = hashlib.sha256()
+    for path in sorted(ROOT.rglob("*.py")):
+        files.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    commit = (revision(ROOT) or {}).get("commit", "unknown")
+    own = f"commit {commit[:12]}, files {files.hexdigest()[:12]}"
+    return {"dit_jax": own, "Python": platform.python_version(), **packages()}
 
 
 def revision(folder: Path) -> dict[str, Any] | None:

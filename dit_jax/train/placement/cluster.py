@@ -7,10 +7,14 @@ and Open MPI's `mpirun`; anywhere else the command line says all three.
 import glob
 import importlib.util
 import os
+import socket
 from collections.abc import Callable, Mapping
 
 import jax
 
+from dit_jax.train.placement import watch
+
+JAX_LATER = 60  # seconds after which JAX would say so itself, naming nobody
 Environment = Mapping[str, str]
 
 
@@ -44,9 +48,14 @@ def join(*, coordinator: str | None, num_processes: int | None, process_id: int 
     missing = [f"--{name}" for name, value in said.items() if value is None]
     if len(missing) < len(said):
         _check(missing, coordinator, num_processes, process_id)
-        _initialize(f"the coordinator at {coordinator}", coordinator, num_processes, process_id)
+        if process_id == 0:
+            _check_port(coordinator)
+        who = f"process {process_id} of {num_processes}"
+        _initialize(
+            f"the coordinator at {coordinator}", who, coordinator, num_processes, process_id
+        )
     elif name := detected():
-        _initialize(f"the {name} cluster")
+        _initialize(f"the {name} cluster", f"a process of the {name} cluster")
 
 
 def _check(missing, coordinator, num_processes, process_id) -> None:
@@ -65,11 +74,35 @@ def _check(missing, coordinator, num_processes, process_id) -> None:
         )
 
 
-def _initialize(where: str, *arguments) -> None:
+def _check_port(coordinator: str) -> None:
+    """Raise ConnectionError where nobody can listen there; JAX would crash."""
+    port = int(coordinator.rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"process 0 on {socket.gethostname()} cannot listen on port {port}, which"
+            f" --coordinator={coordinator} says: {error.strerror}; expected a free one, the same on"
+            " every host."
+        ) from error
+
+
+def _initialize(where: str, who: str, *arguments) -> None:
     # Of the CPU alone, which has no collectives of its own; nothing on other devices.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    waited, last_words = watch.seconds(watch.START), watch.LastWords()
+    who = f"{socket.gethostname()} ({who})"
+    coordinator, first = (arguments[0], arguments[2] == 0) if arguments else ("", False)
+    missing = f"error: {who} was not joined by all other processes within {waited} s."
+    alone = f"error: {who} found no process 0 at {coordinator} within {waited} s."
+    # JAX aborts where they do not meet.
+    last_words(coordinator=coordinator, there=missing, gone=missing if first else alone)
+    limits = dict(initialization_timeout=waited)
+    limits |= dict(heartbeat_timeout_seconds=watch.seconds(watch.LOST) + JAX_LATER)
     try:
-        jax.distributed.initialize(*arguments)
+        jax.distributed.initialize(*arguments, **limits)
     except RuntimeError as error:
+        last_words()
         reason = str(error).splitlines()[0]
         raise ConnectionError(f"could not join {where}: {reason}") from error
+    watch.start(last_words)

@@ -2,7 +2,8 @@
 
 Axes of the mesh: `data` splits the batch, `fsdp` splits the batch and stores each large parameter
 in pieces, `tensor` splits the matrices of attention and MLPs (Shoeybi et al. 2019: by columns
-into a layer, by rows out of it). First match wins and every parameter must match. The same table
+into a layer, by rows out of it). Of several slices of TPUs, each holds its own part of `data`:
+what else there is stays inside one. First match wins and every parameter must match. The same table
 holds for gradients, moments and moving averages, whose trees end in the parameter's path.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 from absl import logging
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -38,10 +40,23 @@ SMALLEST_SHARDED = 2**14
 
 
 def make_mesh(shape: configs.Mesh, devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices as (data, fsdp, tensor); raises ValueError where the sizes do not fill them."""
+    """All devices as (data, fsdp, tensor), slice after slice along `data`.
+
+    Raises ValueError where the sizes do not fill them, or where the devices are of other slices.
+    """
     devices = jax.devices() if devices is None else devices
-    sizes = mesh_sizes(shape, len(devices))
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    sizes, auto = mesh_sizes(shape, len(devices)), (AxisType.Auto,) * 3
+    numbered = [getattr(device, "slice_index", None) for device in devices]
+    found = len(set(numbered))
+    if shape.slices == 1 and (found == 1 or devices[0].platform != "tpu"):
+        return jax.make_mesh(sizes, AXES, axis_types=auto, devices=devices)
+    if found != shape.slices:
+        raise ValueError(f"mesh.slices is {shape.slices}; expected {found}, those of the devices.")
+    data, *inside = sizes
+    of_one, across = (data // shape.slices, *inside), (shape.slices, 1, 1)
+    return Mesh(
+        mesh_utils.create_hybrid_device_mesh(of_one, across, devices), AXES, axis_types=auto
+    )
 
 
 def mesh_sizes(shape: configs.Mesh, count: int) -> tuple[int, int, int]:
@@ -52,6 +67,11 @@ def mesh_sizes(shape: configs.Mesh, count: int) -> tuple[int, int, int]:
         raise ValueError(
             f"mesh.data × mesh.fsdp × mesh.tensor is {shape.data} × {shape.fsdp} × {shape.tensor};"
             f" expected a product of {count}, the number of devices (-1 fills up)."
+        )
+    if data % shape.slices:
+        raise ValueError(
+            f"mesh.slices is {shape.slices}, and mesh.data {data}; expected a multiple of it: fsdp"
+            " and tensor stay inside a slice."
         )
     return data, shape.fsdp, shape.tensor
 

@@ -19,7 +19,7 @@ from jax.sharding import AbstractMesh
 from places import PYTHONPATH, ROOT, SUPPORT
 
 from dit_jax import storage
-from dit_jax.train.placement import hosts
+from dit_jax.train.placement import hosts, watch
 from dit_jax.weights import directory
 
 WORKER = SUPPORT / "host_worker.py"
@@ -183,6 +183,33 @@ def test_a_run_of_two_processes_stops_and_goes_on_elsewhere(launch, tmp_path):
             np.testing.assert_allclose(other, one, rtol=0, atol=1e-6 * largest)
     steps = [json.loads(line) for line in (together / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "train/loss" in line] == list(range(1, 13))
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_of_two_is_killed_and_the_same_command_goes_on(launch, tmp_path, monkeypatch, rank):
+    """Mid-step, by kill -9: the other ends soon, in a sentence that names it."""
+    monkeypatch.setenv(watch.LOST, "5")
+    steps = ("--config.checkpoint.every_steps=2", "--config.eval.every_steps=0")
+    finish(launch(tmp_path / "whole", *steps, processes=2))
+    run = tmp_path / "run"
+    started = launch(run, *steps, processes=2)
+    wait_for(run / "metrics.jsonl", lines=5, processes=started)
+    started[rank].kill()
+    since = time.monotonic()
+    (_, said), (_, own) = [started[i].communicate(timeout=60) for i in (1 - rank, rank)]
+    assert time.monotonic() - since < 30
+    assert started[1 - rank].returncode not in (0, 75)
+    named = rf"\(process {rank} of 2\)"
+    assert re.search(
+        rf"^error: .*{named}( has not answered for 5 s;|, where all meet, is)", said, re.M
+    )
+    assert re.search(rf"^error: .*{named} was killed", own, re.M)
+    finish(launch(run, *steps, processes=2))
+    whole, again = (
+        path / "model_final" / "model.safetensors" for path in (tmp_path / "whole", run)
+    )
+    assert whole.read_bytes() == again.read_bytes()
 
 
 @pytest.mark.proof

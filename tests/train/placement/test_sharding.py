@@ -1,11 +1,13 @@
 """Meshes: every parameter has a place; eight devices, in one process or two, equal one."""
 
+import functools
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import mesh_worker
@@ -70,11 +72,42 @@ def test_every_parameter_has_a_row():
 
 def test_meshes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"is -1 × 3 × 1; expected a product of 1"):
-        sharding.make_mesh(configs.Mesh(data=-1, fsdp=3, tensor=1), jax.devices()[:1])
-    mesh = sharding.make_mesh(configs.Mesh(data=-1, fsdp=1, tensor=1), jax.devices()[:1])
+        sharding.make_mesh(configs.Mesh(data=-1, fsdp=3, tensor=1, slices=1), jax.devices()[:1])
+    mesh = sharding.make_mesh(configs.Mesh(data=-1, fsdp=1, tensor=1, slices=1), jax.devices()[:1])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
     with pytest.raises(ValueError, match=r"optim.batch_size / optim.accumulate is 8; expected"):
         sharding.check_batches(config_of().optim, config_of().eval, mesh_of(16, 1, 1))
+
+
+def chips(slices, *, each=4):
+    """Those of a TPU that is not here, of all slices in turn."""
+    return [
+        mock.NonCallableMock(
+            spec=jax.Device,
+            **dict(id=i, slice_index=i % slices, process_index=i // 4, core_on_chip=0),
+            **dict(
+                platform="tpu", device_kind="TPU", coords=(i // slices % 2, i // slices // 2, 0)
+            ),
+        )
+        for i in range(slices * each)
+    ]
+
+
+def test_slices_share_the_batch_and_nothing_else():
+    mesh = sharding.make_mesh(configs.Mesh(data=-1, fsdp=2, tensor=1, slices=2), chips(2))
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "tensor": 1}
+    rows = [[chip.slice_index for chip in row] for row in mesh.devices[:, :, 0]]
+    assert rows == [[0, 0], [0, 0], [1, 1], [1, 1]]
+
+
+def test_slices_that_do_not_fit():
+    mesh = functools.partial(configs.Mesh, data=-1, tensor=1)
+    for said, there in ((1, 2), (2, 1), (2, 4)):
+        expected = f"mesh.slices is {said}; expected {there}, those of the devices."
+        with pytest.raises(ValueError, match=expected):
+            sharding.make_mesh(mesh(fsdp=2, slices=said), chips(there))
+    with pytest.raises(ValueError, match="mesh.slices is 2, and mesh.data 1; expected a multiple"):
+        sharding.make_mesh(mesh(fsdp=8, slices=2), chips(2))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 4, 2)])
