@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving [--model NAME|DIR] [--seconds N] [--pictures N]
 
-1. A server that computes one mask at a time, and one that computes up to eight together: answers a
-   second to one client after the other, and to 32 clients at once.
+1. A server that computes one mask at a time, and one that computes up to eight together, in turns:
+   answers a second to one client that asks again and again, and to 32.
 2. The latter under requests that come at random times, whether or not others are answered (an open
    loop), at 0.5, 1 and 2 times what it sustains, with its memory.
 
@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from dit_jax.eval.prediction_files import encoded
 from dit_jax.predict import Picture, Question
 
 ROOT = Path(__file__).resolve().parents[1]
-CLIENTS, ON_THEIR_WAY = 32, 256
+CLIENTS, ON_THEIR_WAY, ROUNDS = 32, 256, 6
 POINTS, ROWS = 4, 8  # of each picture; computed together
 FAULTS = (
     ("a client goes while it uploads, or while it waits", "its place is free, its mask dropped"),
@@ -189,18 +190,18 @@ async def one(server: Server, asked: Asked, tally: Tally) -> None:
         tally.other += counts in asked.expected[1:] and counts != asked.expected[0]
 
 
-async def closed(server: Server, asked: list[Asked], *, clients: int, seconds: float) -> Tally:
+async def closed(
+    server: Server, asked: list[Asked], tally: Tally, *, clients: int, seconds: float
+) -> None:
     """Clients that ask again when they are answered."""
-    tally, start = Tally(), time.perf_counter()
-    turns = iter(range(10**9))
+    start, turns = time.perf_counter(), itertools.count()
 
     async def client() -> None:
         while time.perf_counter() - start < seconds:
             await one(server, asked[next(turns) % len(asked)], tally)
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    tally.lasted = time.perf_counter() - start
-    return tally
+    tally.lasted += time.perf_counter() - start
 
 
 async def opened(server: Server, asked: list[Asked], *, rate: float, seconds: float) -> Tally:
@@ -243,41 +244,50 @@ def report(page: Page, arguments, segmenter: Segmenter, asked: list[Asked]) -> N
     page.add()
     page.add("| | load | answers/s | p50, ms | p99, ms | other bits | wrong |")
     page.add("|---|---|---|---|---|---|---|")
-    sustained: dict[tuple[int, str], float] = {}
-
-    def row(batch: int, what: str, load: str, run: Callable[[], "asyncio.Future"]) -> float:
-        tally = asyncio.run(run())
-        name = f"{batch} at a time, {what} | {load}"
-        said = f"{tally.rate:.1f} | {tally.percentiles()} | {tally.other} | {tally.wrong}"
-        page.add(f"| {name} | {said} |")
-        assert set(tally.statuses) == {200}, tally.statuses
-        return tally.rate
-
-    for batch in (1, ROWS):
-        with serving(arguments.model, batch=batch) as server:
-            both = {"pictures": asked, "clicks": clicks(server, segmenter)}
-            for what, some in both.items():
-                for clients in (1, CLIENTS):
-                    how = dict(clients=clients, seconds=arguments.seconds / 2)
-                    load = "one after the other" if clients == 1 else f"{clients} clients"
-                    rate = row(batch, what, load, lambda s=some, h=how: closed(server, s, **h))
-                sustained[batch, what] = rate
-            if batch == ROWS:
-                under_load(page, server, asked, rate=sustained[ROWS, "pictures"], how=arguments)
-    page.add()
-    for what in ("pictures", "clicks"):
-        gain = sustained[ROWS, what] / sustained[1, what]
-        page.add(f"Together instead of one by one, {what}: {gain:.2f} times as many answers.")
+    with contextlib.ExitStack() as stack:
+        servers = {n: stack.enter_context(serving(arguments.model, batch=n)) for n in (1, ROWS)}
+        gains, sustained = {}, 0.0
+        for what in ("pictures", "clicks"):
+            some = dict.fromkeys(servers, asked)
+            if what == "clicks":
+                some = {n: clicks(server, segmenter) for n, server in servers.items()}
+            for clients in (1, CLIENTS):
+                rates = in_turns(servers, some, clients=clients, seconds=arguments.seconds)
+                for n, tally in rates.items():
+                    load = "one client" if clients == 1 else f"{clients} clients"
+                    said = f"{tally.rate:.1f} | {tally.percentiles()} | {tally.other}"
+                    page.add(f"| {n} at a time, {what} | {load} | {said} | {tally.wrong} |")
+            gains[what] = rates[ROWS].rate / rates[1].rate
+            sustained = sustained or rates[ROWS].rate
+        page.add()
+        for what, gain in gains.items():
+            page.add(f"{CLIENTS} clients, {what}: {gain:.2f} times as many answers together.")
+        under_load(page, servers[ROWS], asked, rate=sustained, seconds=arguments.seconds)
     page.add()
     page.add("| what goes wrong | what happens |")
     page.add("|---|---|")
     for wrong, happens in FAULTS:
         page.add(f"| {wrong} | {happens} |")
     page.add()
-    page.add("Each row is a test: `tests/serve/test_batcher.py`, `test_faults.py`.")
+    page.add("Each row is a test: tests/serve/test_batcher.py, test_refusals.py, test_faults.py.")
 
 
-def under_load(page: Page, server: Server, asked: list[Asked], *, rate: float, how) -> None:
+def in_turns(
+    servers: dict[int, Server], asked: dict[int, list[Asked]], *, clients: int, seconds: float
+) -> dict[int, Tally]:
+    """Each server's tally; they take turns, because the machine is not the same all the time."""
+    tallies = {n: Tally() for n in servers}
+    for _ in range(ROUNDS):
+        for n, server in servers.items():
+            how = dict(clients=clients, seconds=seconds / ROUNDS / len(servers))
+            asyncio.run(closed(server, asked[n], tallies[n], **how))
+            assert set(tallies[n].statuses) == {200}, tallies[n].statuses
+    return tallies
+
+
+def under_load(
+    page: Page, server: Server, asked: list[Asked], *, rate: float, seconds: float
+) -> None:
     page.add()
     page.add(f"Pictures at random times, at shares of what {CLIENTS} clients got:")
     page.add()
@@ -285,8 +295,7 @@ def under_load(page: Page, server: Server, asked: list[Asked], *, rate: float, h
     page.add("|---|---|---|---|---|---|---|---|---|")
     for share in (0.5, 1.0, 2.0):
         before = server.megabytes()
-        run = opened(server, asked, rate=share * rate, seconds=how.seconds)
-        tally = asyncio.run(run)
+        tally = asyncio.run(opened(server, asked, rate=share * rate, seconds=seconds))
         counts = tally.statuses
         memory = f"{before:.0f} → {server.megabytes():.0f}"
         sent = sum(counts.values()) / tally.lasted

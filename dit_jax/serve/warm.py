@@ -38,8 +38,15 @@ def _ask(segmenter: Segmenter) -> None:
         for kind in _kinds(segmenter):
             asked = (_question(*one, **kind) for one in zip(pictures, new, strict=True))
             segmenter.answer([segmenter.prepare(question) for question in asked])
-        if segmenter.arch.bert is not None and count == 1:
-            explain(segmenter, pictures[0], WORD)
+        if count == 1:
+            _ask_for_more(segmenter, pictures[0])
+
+
+def _ask_for_more(segmenter: Segmenter, picture: Picture) -> None:
+    if segmenter.arch.bert is None:
+        segmenter.everything(np.zeros((8, 8, 3), np.uint8), points_per_side=1)
+    else:
+        explain(segmenter, picture, WORD)
 
 
 def _kinds(segmenter: Segmenter) -> list[dict[str, Any]]:

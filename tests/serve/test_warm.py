@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from photos import asking, opened, photo
+from photos import asking, encoded, opened, photo
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
@@ -47,6 +47,9 @@ def test_nothing_is_compiled_by_who_asks(kind, tmp_path, monkeypatch):
         if text:
             asked = {"picture": pictures[0], "text": text}
             assert client.post("/v1/words", json=asked).status_code == 200
+    if not model["reads"]:
+        files, form = {"image": ("a.png", encoded(photo()))}, {"question": "{}"}
+        assert client.post("/v1/everything", files=files, data=form).status_code == 200
     assert 0 < before == len(compiled)
 
 
@@ -57,6 +60,7 @@ def shapes_asked(monkeypatch, programs):
         "features": np.zeros((1, 12, 32), np.float32),
         "embed": np.zeros((1, 4, 4, 32), np.float32),
         "decode": Prediction(*(np.zeros((1, 1, n, n), np.float32) for n in (64, 16)), ONE, None),
+        "at_points": (np.zeros((1, 3, 16, 16), np.float32), np.zeros((1, 3), np.float32)),
         "attention": WordAttention(None, np.zeros((1, 1, 12, 4, 4), np.float32)),
     }
 
@@ -64,7 +68,7 @@ def shapes_asked(monkeypatch, programs):
 
     def run(name, *arguments, multimask=False, **more):
         seen.add((name, multimask, str(jax.tree.map(np.shape, (arguments, more)))))
-        rows = len(jax.tree.leaves((arguments[1:], more))[0])
+        rows = max(map(len, jax.tree.leaves((arguments[1:], more))))
         return jax.tree.map(lambda x: repeated[name](x, rows, axis=0), answers[name])
 
     for name in answers:

@@ -120,6 +120,8 @@ export class View {
 // A mask picture as two canvases of the size that is shown: all of it, and tinted with an outline.
 export function tinted(mask, [red, green, blue], [width, height]) {
   const pen = layer(width, height);
+  const larger = width / mask.naturalWidth;
+  if (larger > 1) pen.filter = `blur(${larger / 2}px)`; // round steps, of which an edge is cut below
   pen.drawImage(mask, 0, 0, width, height);
   const pixels = pen.getImageData(0, 0, width, height);
   const inside = Uint8Array.from({ length: width * height }, (_, i) => pixels.data[4 * i] > 127);
