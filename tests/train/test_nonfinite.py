@@ -16,9 +16,8 @@ from dit_jax.train.run import Run
 pytestmark = pytest.mark.usefixtures("small")
 
 # Scored at the end alone: an evaluation places batches too, which `poison` counts.
-CONFIG = config_of(
-    **FIVE_STEPS | dict(eval__every_steps=0, checkpoint__every_steps=2, train__max_nonfinite=2)
-)
+CHANGES = FIVE_STEPS | dict(eval__every_steps=0, checkpoint__every_steps=0, train__max_nonfinite=2)
+CONFIG = config_of(**CHANGES)
 
 
 def poisoned(batch):
@@ -75,11 +74,12 @@ def test_such_steps_are_named_counted_and_survived(tmp_path, monkeypatch, capsys
 
 
 def test_too_many_in_a_row_end_the_run_and_harm_nothing(trained, tmp_path, monkeypatch):
+    config = config_of(**CHANGES | dict(checkpoint__every_steps=2))
     with monkeypatch.context() as patch:
         poison(patch, 3, 4)
         with pytest.raises(ValueError, match="step 4 changed nothing: .* number 2 in a row, so tr"):
-            loop.train(CONFIG, tmp_path)
-    assert loop.train(CONFIG, tmp_path)  # the data are well again
+            loop.train(config, tmp_path)
+    assert loop.train(config, tmp_path)  # the data are well again
     expected = (trained / "model_final" / "model.safetensors").read_bytes()
     for name in ("model", "model_final"):
         assert (tmp_path / name / "model.safetensors").read_bytes() == expected

@@ -23,7 +23,7 @@ PROMPTS = dict(
     optim__rounds=1,
     optim__schedule="steps",
     optim__max_steps=3,
-    checkpoint__every_steps=1,
+    checkpoint__every_steps=0,
     eval__protocols=tuple(CLICKS),
     eval__best="click3",
 )

@@ -50,7 +50,17 @@ def test_learns_and_compiles_once(tmp_path):
     assert isinstance(metrics["loss"], jax.Array)
 
 
-@pytest.mark.parametrize("presence", [False, pytest.param(True, marks=pytest.mark.proof)])
+def test_a_process_that_computes_in_64_bits_keeps_the_types_of_a_state(tmp_path):
+    with jax.enable_x64(True):
+        _, state, train_step, batch = prepared(tmp_path, **FIVE_STEPS | dict(model__presence=True))
+        after, metrics = jax.eval_shape(train_step, state, batch, jax.random.key(0))
+    assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
+    assert {x.dtype for x in jax.tree.leaves(after.trainable)} == {np.dtype("float32")}
+    assert metrics["loss"].dtype == np.dtype("float32")
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("presence", [False, True])
 def test_in_a_process_that_computes_in_64_bits(tmp_path, presence):
     """Where a user's own code asked for them: a step takes and gives what it does without."""
     changes = FIVE_STEPS | dict(model__presence=presence)

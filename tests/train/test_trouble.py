@@ -213,6 +213,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.proof
 def test_a_full_disk_ends_in_a_sentence_and_the_run_continues_when_there_is_room(
     trained, small_disk
 ):

@@ -118,9 +118,8 @@ def test_who_packs(monkeypatch):
     assert compiled == [(PACKED, problem)]
 
 
-@pytest.mark.parametrize(
-    "injection", [Injection.LAYER_WISE, pytest.param(Injection.E2E, marks=pytest.mark.proof)]
-)
+@pytest.mark.proof
+@pytest.mark.parametrize("injection", [Injection.LAYER_WISE, Injection.E2E])
 def test_the_whole_model(injection, monkeypatch):
     """Text that is only read, and text that lives on: loss and gradients are the plain ones'."""
     arch = synthetic.architecture("tiny", image_size=256, depth=2)

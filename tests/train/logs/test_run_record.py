@@ -162,6 +162,7 @@ def test_the_program_names_the_models_components(program, scope):
     assert f"/{scope}/" in program
 
 
+@pytest.mark.proof
 def test_the_second_start_compiles_nothing(workdir, tmp_path, monkeypatch):
     """Misses of the cache that the run above filled."""
     jax.clear_caches()

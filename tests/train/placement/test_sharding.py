@@ -26,9 +26,9 @@ from dit_jax.ops.attention import dispatch
 from dit_jax.train.placement import sharding
 
 WORKER = SUPPORT / "mesh_worker.py"
-# Strategies, as (data, fsdp, tensor). Programs for several devices take long to compile, so one
-# method runs on the product of all, in one process and in two; `make proof` runs every pair of a
-# method and a strategy.
+# Strategies, as (data, fsdp, tensor). Programs for several devices take long to compile, in every
+# process anew, so one method runs on the product of all, in one process; `make proof` runs it in
+# two, and every pair of a method and a strategy. `test_hosts.py` has two processes.
 MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (4, 1, 2), "product": (2, 2, 2)}
 PRODUCT = MESHES["product"]
 
@@ -132,18 +132,18 @@ def alone(programs, tmp_path_factory):
     return out / "one.npz"
 
 
-@pytest.fixture(scope="module")
-def two_by_four(tmp_path_factory):
-    """L-DIT on eight devices of two processes."""
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.proof)])
+def eight(request, tmp_path_factory):
+    """L-DIT on eight devices of one process, or of two."""
     case = (mesh_worker.STOPPED, "layer_wise", PRODUCT)
-    return work(tmp_path_factory.mktemp("two"), [case], processes=2)
+    return work(tmp_path_factory.mktemp("eight"), [case], processes=request.param)
 
 
 @pytest.fixture(scope="module")
 def every_strategy(tmp_path_factory):
     """L-DIT under every strategy on eight devices of one process."""
     cases = [(name, "layer_wise", shape) for name, shape in MESHES.items()]
-    return work(tmp_path_factory.mktemp("eight"), cases, processes=1)
+    return work(tmp_path_factory.mktemp("every"), cases, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -203,18 +203,18 @@ def test_a_loop_over_blocks_is_split_too(tmp_path):
     assert_split(tmp_path, "split", PRODUCT)
 
 
-def test_two_processes_compute_what_one_device_does(alone, two_by_four):
-    assert_equal(alone, two_by_four / f"{mesh_worker.STOPPED}.npz")
-    assert_split(two_by_four, mesh_worker.STOPPED, PRODUCT)
+def test_processes_compute_what_one_device_does(alone, eight):
+    assert_equal(alone, eight / f"{mesh_worker.STOPPED}.npz")
+    assert_split(eight, mesh_worker.STOPPED, PRODUCT)
 
 
-def test_what_two_processes_saved_one_device_goes_on_from(alone, two_by_four, programs):
+def test_what_processes_saved_one_device_goes_on_from(alone, eight, programs):
     with small_runs(programs), mesh_worker.small():
         run = mesh_worker.run_of("layer_wise", (1, 1, 1))
-        found = mesh_worker.go_on(run, two_by_four / mesh_worker.STOPPED)
+        found = mesh_worker.go_on(run, eight / mesh_worker.STOPPED)
     gradients = {k: v for k, v in np.load(alone).items() if k.startswith("grads.")}
-    np.savez(two_by_four / "gone_on.npz", **found, **gradients)
-    assert_equal(alone, two_by_four / "gone_on.npz")
+    np.savez(eight / "gone_on.npz", **found, **gradients)
+    assert_equal(alone, eight / "gone_on.npz")
 
 
 @pytest.mark.proof
