@@ -4,6 +4,7 @@
     python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|calibrate|plan] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=label --model=DIR --images=… --ontology=FILE --format=… --out=DIR
     python launch.py --mode=demo [--model=DIR] [--port=8000]
     python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
@@ -13,7 +14,8 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--mode=calibrate` chooses when the model in `--model=DIR`, or the run's, says "nothing like that";
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
-`--mode=predict` writes masks of your own pictures, `--mode=demo` serves a page to try the model on,
+`--mode=predict` writes masks of your own pictures, `--mode=label` the files of annotation tools,
+`--mode=demo` serves a page to try the model on,
 `--mode=export` hands it on. `python launch.py MODE …` is the same, and so is, installed, `dit-jax
 MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare`, `score` and
 `push` are `python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
@@ -59,7 +61,13 @@ OVERWRITE = flags.DEFINE_bool(
 )
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
 PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
-FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
+FORMAT = flags.DEFINE_string(
+    "format",
+    None,
+    "export: stablehlo, onnx, safetensors (all of it) or pack; label: coco, yolo, labelme or voc.",
+)
+ONTOLOGY = flags.DEFINE_string("ontology", None, 'File of {"expression": "class", …}.')
+REVIEW = flags.DEFINE_bool("review", False, "label: draw what was found, to look at.")
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
 LICENSE = flags.DEFINE_string("license", None, "Of the exported model, e.g. Apache-2.0.")
 SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
@@ -92,7 +100,7 @@ PROGRAMS = {
     "score": "dit_jax.eval.score",
 }
 # Flags that name files; `--flag=~/x` is not expanded by every shell.
-PATHS = ("config", "workdir", "model", "out", "images", "pairs", "base", "scores")
+PATHS = ("config", "workdir", "model", "out", "images", "pairs", "ontology", "base", "scores")
 # JAX_PLATFORMS → what brings that kind of device.
 PLATFORMS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
 
@@ -146,6 +154,22 @@ def predict() -> None:
         )
 
 
+def label() -> None:
+    from dit_jax.predict.label import command
+
+    with storage.written(OUT.value) as out:
+        command.label(
+            model_dir(),
+            out,
+            images=[str(storage.local(name)) for name in IMAGES.value],
+            ontology_file=storage.local(ONTOLOGY.value),
+            form=FORMAT.value,
+            review=REVIEW.value,
+            skip_broken=SKIP_BROKEN.value,
+            overwrite=OVERWRITE.value,
+        )
+
+
 def demo() -> None:
     from dit_jax.demo import server
 
@@ -182,6 +206,11 @@ MODES = {
         predict,
         needs=("model", "out"),
         takes=("images", "text", "pairs", "skip_broken", "overwrite"),
+    ),
+    "label": Mode(
+        label,
+        needs=("model", "images", "ontology", "format", "out"),
+        takes=("review", "skip_broken", "overwrite"),
     ),
     "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
     "export": Mode(export, needs=("model", "format", "out"), takes=("base", "license", "scores")),

@@ -45,6 +45,9 @@ ARROWS = {
         *("data", "data.annotations", "data.pixels", "eval", "lease", "models", "ops"),
         *("storage", "strict", "viz", "weights"),
     },
+    "predict.label": {
+        *("data.annotations", "data.pixels", "eval", "lease", "predict", "storage", "strict", "viz"),
+    },
     "figures": {
         *("data", "data.pipeline", "data.pixels", "data.records", "data.shapes"),
         *("eval", "models", "predict", "storage", "viz"),
@@ -56,6 +59,7 @@ ARROWS = {
     "config_file": {"configs", "storage"},
     "cli": {
         *("allocator", "config", "config_file", "demo", "export", "lease", "plan", "predict"),
+        *("predict.label",),
         *("storage", "strict", "train", "train.logs", "train.placement", "version", "weights"),
     },
 }
@@ -74,6 +78,7 @@ FOREIGN = {
 # Modules that are entered beside their room's `__init__`, which would be slow or heavy with them.
 SIDE_DOORS = {
     "dit_jax.predict.command": "reads files: --mode=predict",
+    "dit_jax.predict.label.command": "the same: --mode=label",
     "dit_jax.predict.explain": "word maps, as docs/see.md imports them",
 }
 FILES = sorted(ROOT.glob("dit_jax/**/*.py"))

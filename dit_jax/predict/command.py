@@ -49,7 +49,7 @@ def predict(
         for text in task.texts:
             segmenter.check(Question(task.image, task.given, text, task.points, task.box))
     unread = 0
-    decided = {"model": _weights(model_dir)}
+    decided = {"model": weights(model_dir)}
     if segmenter.arch.presence:
         decided["presence_threshold"] = segmenter.presence_threshold
     asked = _asked(tasks, decided=decided)
@@ -68,8 +68,13 @@ def predict(
     if unread:
         texts = "1 text is" if unread == 1 else f"{unread} texts are"
         print(f"{texts} not read whole: see cut and unknown in {outputs.PREDICTIONS}.")
-    if work.broken:
-        named = [*work.broken.values()]
+    say_left_out(work.broken)
+
+
+def say_left_out(broken: dict[Path, str]) -> None:
+    """Which pictures could not be read, where there are any."""
+    if broken:
+        named = [*broken.values()]
         more = f"\n  and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         print(f"{len(named)} left out:\n  " + "\n  ".join(named[:SHOWN]) + more)
 
@@ -115,7 +120,7 @@ def _left(asked: Sequence[Asked], written: Outputs) -> list[Asked]:
     return left
 
 
-def _weights(model_dir: Path) -> str:
+def weights(model_dir: Path) -> str:
     """Which weights answer: the first digits of their SHA-256, as the manifest has it."""
     noted = manifest.read(model_dir)
     if noted is not None and directory.WEIGHTS in noted.files:

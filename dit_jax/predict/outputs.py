@@ -162,9 +162,13 @@ def thumbnail(picture: pictures.Rgb) -> Thumbnail:
 
 
 def overlay(picture: Thumbnail, mask: Bool[np.ndarray, "H W"]) -> Thumbnail:
+    return viz.overlay(picture, fitted(mask, picture), viz.PREDICTED)
+
+
+def fitted(mask: Bool[np.ndarray, "H W"], picture: Thumbnail) -> Bool[np.ndarray, "h w"]:
+    """A mask at the thumbnail's size."""
     size = picture.shape[1::-1]
-    small = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return viz.overlay(picture, small.astype(bool), viz.PREDICTED)
+    return cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
 
 
 def save(path: Path, pixels: UInt8[np.ndarray, "h w *c"]) -> None:
