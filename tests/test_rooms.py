@@ -46,7 +46,16 @@ ARROWS = {
         *("storage", "strict", "viz", "weights"),
     },
     "predict.label": {
-        *("data.annotations", "data.pixels", "eval", "lease", "predict", "storage", "strict", "viz"),
+        *(
+            "data.annotations",
+            "data.pixels",
+            "eval",
+            "lease",
+            "predict",
+            "storage",
+            "strict",
+            "viz",
+        ),
     },
     "figures": {
         *("data", "data.pipeline", "data.pixels", "data.records", "data.shapes"),

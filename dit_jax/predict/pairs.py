@@ -25,14 +25,9 @@ from absl import logging
 
 from dit_jax import storage
 from dit_jax.data.annotations import Mistake, Mistakes, fields, geometry, strict_json
-from dit_jax.data.entries import CHOICES
+from dit_jax.data.entries import CHOICES, ENDINGS
 from dit_jax.data.pixels import header, near, pictures
 
-# Of a folder's files these are taken whatever is in them.
-ENDINGS = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
-    *(".jp2", ".avif"),
-)
 SHOWN = 5  # names that a message spells out
 ONE_EXPRESSION = ("sent_id", "index")  # keys that number a single expression
 ABOUT = ("id", "image_id", *ONE_EXPRESSION, "dataset", "split", "truth")

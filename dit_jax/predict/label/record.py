@@ -1,4 +1,4 @@
-"""What was found in each picture: overlaps resolved, and kept in `labels.jsonl` as it comes.
+"""What was found in each picture: overlaps resolved, and kept in `labels.ndjson` as it comes.
 
 The first line says what is asked and of which weights; then there is a line a picture:
 
@@ -23,7 +23,7 @@ from dit_jax.lease import Lease
 from dit_jax.predict.picture import Picture
 from dit_jax.predict.segmentation import Segmentation
 
-FILE = "labels.jsonl"
+FILE = "labels.ndjson"  # in a folder of own data, .jsonl would be a split
 DOUBLE = 0.5  # of a mask that is another one's of its class already: it is that object again
 
 
@@ -75,7 +75,7 @@ def resolved(found: Sequence[Thing]) -> list[Thing]:
 
 
 class Records:
-    """`labels.jsonl` of a folder, behind what an earlier call left; a context manager.
+    """`labels.ndjson` of a folder, behind what an earlier call left; a context manager.
 
     Entering raises FileExistsError where that was asked something else, unless `overwrite`, and
     OSError where another process writes there.
