@@ -53,6 +53,11 @@ TEXT = flags.DEFINE_multi_string("text", [], "What to look for in every picture;
 PAIRS = flags.DEFINE_string(
     "pairs", None, 'File of lines {"image": …, "text": …}, instead of --images and --text.'
 )
+POINT = flags.DEFINE_multi_string("point", [], "x,y or x,y,label in pixels; may be repeated.")
+BOX = flags.DEFINE_multi_string("box", [], "x0,y0,x1,y1 in pixels: a mask each; may be repeated.")
+MASK = flags.DEFINE_string("mask", None, "A mask picture that the answer starts from.")
+MULTIMASK = flags.DEFINE_bool("multimask", False, "Three masks for a prompt without text.")
+INSTANCES = flags.DEFINE_bool("instances", False, "A mask for each object that was found.")
 SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Leave out pictures that cannot be read, and say which."
 )
@@ -100,7 +105,18 @@ PROGRAMS = {
     "score": "dit_jax.eval.score",
 }
 # Flags that name files; `--flag=~/x` is not expanded by every shell.
-PATHS = ("config", "workdir", "model", "out", "images", "pairs", "ontology", "base", "scores")
+PATHS = (
+    "config",
+    "workdir",
+    "model",
+    "out",
+    "images",
+    "pairs",
+    "mask",
+    "ontology",
+    "base",
+    "scores",
+)
 # JAX_PLATFORMS → what brings that kind of device.
 PLATFORMS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
 
@@ -149,6 +165,11 @@ def predict() -> None:
             images=[str(storage.local(name)) for name in IMAGES.value],
             texts=TEXT.value,
             pairs_file=storage.local(PAIRS.value) if PAIRS.value else None,
+            points=POINT.value,
+            boxes=BOX.value,
+            mask=storage.local(MASK.value) if MASK.value else None,
+            multimask=MULTIMASK.value,
+            instances=INSTANCES.value,
             skip_broken=SKIP_BROKEN.value,
             overwrite=OVERWRITE.value,
         )
@@ -205,7 +226,10 @@ MODES = {
     "predict": Mode(
         predict,
         needs=("model", "out"),
-        takes=("images", "text", "pairs", "skip_broken", "overwrite"),
+        takes=(
+            *("images", "text", "pairs", "point", "box", "mask", "multimask", "instances"),
+            *("skip_broken", "overwrite"),
+        ),
     ),
     "label": Mode(
         label,

@@ -1,4 +1,4 @@
-"""`Segmenter`: words, points and boxes to masks, in one call.
+"""`Segmenter`: words, points, boxes and masks to masks, in one call.
 
 segmenter = Segmenter.from_pretrained("models/ldit")
 (result,) = segmenter("street.jpg", "the man in red")
@@ -106,7 +106,9 @@ class Segmenter:
         *,
         points: Any = None,
         box: Any = None,
+        mask: Any = None,
         multimask: bool = False,
+        instances: bool = False,
         progress: bool | None = None,
     ) -> list[Segmentation]:
         """One mask a text and picture, in the order of the question.
@@ -118,8 +120,12 @@ class Segmenter:
           points: `[(x, y, label), …]` in pixels of the upright picture, (0, 0) the top left one;
             label 1 (object, may be left out) or 0 (not the object). With a list of pictures, one
             such list, or None, a picture.
-          box: corners `(x0, y0, x1, y1)`; with a list of pictures, one box, or None, a picture.
-          multimask: three masks for an ambiguous point, without text; three a picture.
+          box: corners `(x0, y0, x1, y1)`, or a list of boxes, a mask each; with a list of pictures,
+            one box, or None, a picture.
+          mask: what the answer starts from: an earlier answer, a bool or uint8 array `[H, W]`, the
+            path of a mask picture, run lengths; with a list of pictures, one, or None, a picture.
+          multimask: three masks for an ambiguous prompt, without text; three a picture.
+          instances: a mask an object instead, see `Segmentation.instances`.
           progress: show a bar; by default for long lists on a terminal.
 
         A text that the model does not read whole is named in a warning, the first of a call.
@@ -130,7 +136,7 @@ class Segmenter:
         if isinstance(image, Iterator) and not isinstance(image, ONE_PICTURE):
             # It may hand out one buffer, or one file, again and again.
             image = [self.open(one, name=name_of(one, n)) for n, one in enumerate(image, start=1)]
-        asked = questions(image, texts, points, box)
+        asked = questions(image, texts, points, box, mask)
         for question in asked:
             self.check(question, multimask=multimask)
             if isinstance(question.image, (str, os.PathLike)):
@@ -139,7 +145,8 @@ class Segmenter:
         hidden = (None if long else True) if progress is None else not progress
         answers = self._answers(asked, _Opened(self, still=True), multimask=multimask)
         total = len(asked) * (3 if multimask else 1)
-        return list(tqdm(answers, total=total, unit="mask", disable=hidden, leave=False))
+        found = tqdm(answers, total=total, unit="mask", disable=hidden, leave=False)
+        return [one for answer in found for one in (answer.instances() if instances else [answer])]
 
     def stream(
         self, asked: Iterable[tuple | Question], *, multimask: bool = False
@@ -223,7 +230,6 @@ class Segmenter:
     def check(self, question: Question, *, multimask: bool = False) -> None:
         """Raise ValueError for a question that this kind of model cannot be asked."""
         name, text = question.name, question.text
-        pointed = question.box is not None or _any(question.points)
         if text is not None:
             check_text(text)
             if self._engine.text_cache is None:
@@ -233,7 +239,7 @@ class Segmenter:
                 )
             if multimask:
                 raise ValueError(
-                    "multimask is for points and boxes alone; a text model gives one mask an"
+                    "multimask is for points, boxes and masks alone; a text model gives one mask an"
                     " expression."
                 )
             self._engine.text_cache.check([text])
@@ -242,16 +248,18 @@ class Segmenter:
                 f"no text is given for {name}; this model reads words together with the picture,"
                 " and points or a box only refine them."
             )
-        elif not pointed:
+        elif not question.points_at_something:
             also = "" if self._engine.text_cache is None else "a text, "
-            raise ValueError(f"nothing is asked about {name}; expected {also}points or a box.")
+            raise ValueError(
+                f"nothing is asked about {name}; expected {also}points, a box or a mask."
+            )
 
     def _asked(self, question: tuple | Question, opened: "_Opened", *, multimask: bool) -> Request:
         question = of_pair(question)
         self.check(question, multimask=multimask)
         picture = opened(question)
         pointed = dict(points=question.points, box=question.box, units=question.units)
-        prompt = Prompt.of(**pointed, picture=picture)
+        prompt = Prompt.of(**pointed, mask=question.mask, picture=picture)
         text = question.text
         unread = Unread() if text is None else self._engine.text_cache.unread(text)
         return Request(picture, text, prompt, unread)
@@ -269,7 +277,7 @@ class Segmenter:
                 f"the model's logits for {asked.picture.name} are not finite; its weights are"
                 " damaged or do not belong to its architecture."
             )
-        for logits, iou in zip(answer.logits, answer.iou, strict=True):
+        for logits, iou, low in zip(answer.logits, answer.iou, answer.low_res, strict=True):
             yield Segmentation(
                 name=asked.picture.name,
                 text=asked.text,
@@ -280,6 +288,7 @@ class Segmenter:
                 presence=None if answer.presence is None else 0.5 + 0.5 * float(np.tanh(there / 2)),
                 nothing=None if answer.presence is None else there < logit(self.presence_threshold),
                 threshold=self.threshold,
+                low_res=low.copy(),
                 **vars(asked.unread),
             )
 
@@ -329,10 +338,6 @@ def _told(asked: Iterable[Request]) -> Iterator[Request]:
             )
             told = True
         yield one
-
-
-def _any(points: Any) -> bool:
-    return points is not None and (not hasattr(points, "__len__") or len(points) > 0)
 
 
 def _tokenizer(model_dir: str | os.PathLike, arch: Architecture) -> Tokenizer:

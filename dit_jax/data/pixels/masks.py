@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
 from dit_jax.data.entries import Box, Entry, Filled, MaskFile, NamedBox, Segmentation
 from dit_jax.data.pixels.mask_pictures import read_mask
-from dit_jax.data.pixels.run_lengths import runs
+from dit_jax.data.pixels.run_lengths import decode, runs
 
 FARTHEST = 100_000  # pixels; pycocotools walks along every edge, so time and memory grow with it
 MARGIN = 1.0  # pixels that a box may reach beyond its picture: COCO's are rounded
@@ -53,6 +54,12 @@ def read_entry(entry: Entry, *, height: int, width: int) -> tuple[bytes, tuple[s
     if not rle.area(union):
         raise ValueError(f"the mask is empty, but {len(objects)} object(s) are named.")
     return union["counts"], tuple(remarks)
+
+
+def drawn(segmentation: Segmentation, *, height: int, width: int) -> Bool[np.ndarray, "H W"]:
+    """What one object of a height x width picture covers; ValueError as of `entry_mask`."""
+    mask, _ = _object_mask(segmentation, height=height, width=width)
+    return decode(mask["counts"], height=height, width=width)
 
 
 def in_pixels(entry: Entry, *, height: int, width: int) -> Entry:
