@@ -5,6 +5,7 @@
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
     python launch.py --mode=label --model=DIR --images=… --ontology=FILE --format=… --out=DIR
+    python launch.py --mode=everything --model=DIR --images=… --out=DIR
     python launch.py --mode=demo [--model=DIR] [--port=8000]
     python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
@@ -15,7 +16,7 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
 `--mode=predict` writes masks of your own pictures, `--mode=label` the files of annotation tools,
-`--mode=demo` serves a page to try the model on,
+`--mode=everything` all that is in them, `--mode=demo` serves a page to try the model on,
 `--mode=export` hands it on. `python launch.py MODE …` is the same, and so is, installed, `dit-jax
 MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare`, `score` and
 `push` are `python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
@@ -71,6 +72,25 @@ FORMAT = flags.DEFINE_string(
     None,
     "export: stablehlo, onnx, safetensors (all of it) or pack; label: coco, yolo, labelme or voc.",
 )
+# As Meta's automatic mask generator calls them: the fields of `predict.everything.Everything`.
+SETTINGS = {
+    name: (flags.DEFINE_integer if kind is int else flags.DEFINE_float)(
+        name, None, "everything: as Meta's automatic mask generator has it."
+    )
+    for name, kind in {
+        "points_per_side": int,
+        "points_per_batch": int,
+        "pred_iou_thresh": float,
+        "stability_score_thresh": float,
+        "stability_score_offset": float,
+        "box_nms_thresh": float,
+        "crop_n_layers": int,
+        "crop_nms_thresh": float,
+        "crop_overlap_ratio": float,
+        "crop_n_points_downscale_factor": int,
+        "min_mask_region_area": int,
+    }.items()
+}
 ONTOLOGY = flags.DEFINE_string("ontology", None, 'File of {"expression": "class", …}.')
 REVIEW = flags.DEFINE_bool("review", False, "label: draw what was found, to look at.")
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
@@ -185,7 +205,23 @@ def label() -> None:
             images=[str(storage.local(name)) for name in IMAGES.value],
             ontology_file=storage.local(ONTOLOGY.value),
             form=FORMAT.value,
+            instances=INSTANCES.value,
             review=REVIEW.value,
+            skip_broken=SKIP_BROKEN.value,
+            overwrite=OVERWRITE.value,
+        )
+
+
+def everything() -> None:
+    from dit_jax.predict.label import command
+
+    settings = {name: flag.value for name, flag in SETTINGS.items() if flag.value is not None}
+    with storage.written(OUT.value) as out:
+        command.everything(
+            model_dir(),
+            out,
+            images=[str(storage.local(name)) for name in IMAGES.value],
+            settings=settings,
             skip_broken=SKIP_BROKEN.value,
             overwrite=OVERWRITE.value,
         )
@@ -234,7 +270,12 @@ MODES = {
     "label": Mode(
         label,
         needs=("model", "images", "ontology", "format", "out"),
-        takes=("review", "skip_broken", "overwrite"),
+        takes=("instances", "review", "skip_broken", "overwrite"),
+    ),
+    "everything": Mode(
+        everything,
+        needs=("model", "images", "out"),
+        takes=(*SETTINGS, "skip_broken", "overwrite"),
     ),
     "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
     "export": Mode(export, needs=("model", "format", "out"), takes=("base", "license", "scores")),

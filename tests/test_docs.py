@@ -104,7 +104,7 @@ def test_there_are_commands():
     found = [command for page in PAGES for command in commands(page)]
     assert len(found) > 50
     assert {"launch.py", *PARSERS, "examples.own_data", "docs.architecture"} <= dict(found).keys()
-    assert sum("launch.py" in line for page in PAGES for line in code(page)) < 45  # few left open
+    assert sum("launch.py" in line for page in PAGES for line in code(page)) < 60  # few left open
 
 
 @pytest.mark.parametrize("key", ["--config.optim.batchsize=4", "--mode=trian", "--modle=x"])

@@ -1,14 +1,16 @@
-"""`--mode=label`: pictures and an ontology; what is meant in each picture, in a tool's own files.
+"""`--mode=label` and `--mode=everything`: pictures in, annotation files out.
 
 An ontology says which words find the objects of which class:
 
     {"the red car": "car", "the blue car": "car", "a person on foot": "person"}
 """
 
+import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ from dit_jax.data.annotations import Mistakes, fields, strict_json
 from dit_jax.data.pixels import pictures
 from dit_jax.predict import outputs, pairs
 from dit_jax.predict.command import say_left_out, weights
+from dit_jax.predict.everything import Everything
 from dit_jax.predict.label import record
 from dit_jax.predict.label.formats import FORMATS, Files
 from dit_jax.predict.label.record import Labeled, Records, Thing
@@ -27,6 +30,8 @@ from dit_jax.predict.requests import Question
 from dit_jax.predict.segmenter import Segmenter
 from dit_jax.strict import counted, one_of
 
+Opened = TypeVar("Opened")
+Answered = tuple[str, tuple[int, int], list[Thing]]  # a picture's name and size, what is in it
 REVIEW = "review"
 LINES = 20  # below a picture, at most
 
@@ -38,6 +43,7 @@ def label(
     images: Sequence[str],
     ontology_file: Path,
     form: str,
+    instances: bool = False,
     review: bool = False,
     skip_broken: bool = False,
     overwrite: bool = False,
@@ -45,33 +51,85 @@ def label(
     """Annotation files of the form `form` (`formats.FORMATS`) for every picture of `images`.
 
     Words and names are checked before anything is written. What was answered stays in `out`
-    whatever happens, and the same call goes on behind it. `review` draws what was found;
-    `skip_broken` leaves pictures out that cannot be read, and says which.
+    whatever happens, and the same call goes on behind it. `instances` makes an object of each
+    piece of a mask; `review` draws what was found; `skip_broken` leaves pictures out that cannot
+    be read, and says which.
     """
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our sentence is enough
     one_of("--format", form, tuple(FORMATS))
     classes = ontology(ontology_file)
     tasks = by_name(images)
     segmenter = Segmenter.from_pretrained(model_dir)
     for text in classes:
         segmenter.check(Question(ontology_file, str(ontology_file), text))
-    asked = {"model": weights(model_dir), "classes": classes}
+    asked = {"model": weights(model_dir), "classes": classes, "instances": instances}
+    opener = _Opener(skip_broken)
+
+    def answered(paths: Sequence[Path]) -> Iterator[Answered]:
+        waiting: deque[Picture] = deque()
+
+        def questions() -> Iterator[Question]:
+            for picture in opener.opened(paths, segmenter.open):
+                waiting.append(picture)
+                for text in classes:
+                    yield Question(picture, picture.name, text)
+
+        answers = segmenter.stream(questions())
+        for first in answers:
+            several = [first, *itertools.islice(answers, len(classes) - 1)]
+            found = record.things(several, classes, instances=instances)
+            picture = waiting.popleft()
+            yield picture.name, (picture.height, picture.width), record.resolved(found)
+
     with Records(out, asked=asked, overwrite=overwrite) as found:
-        left = [tasks[name] for name in tasks if name not in found.done]
-        work = _Work(segmenter, left, skip_broken=skip_broken)
-        answers = segmenter.stream(work.questions(list(classes)))
-        start = dict(initial=len(tasks) - len(left), total=len(tasks), unit="picture")
-        with tqdm(**start, disable=None, leave=False) as bar:
-            for first in answers:
-                several = [first, *itertools.islice(answers, len(classes) - 1)]
-                found.write(
-                    work.pending.popleft(), record.resolved(record.things(several, classes))
-                )
-                bar.update()
+        _answer(found, tasks, answered)
         finish(found, tasks, Files(out, overwrite), form=form, labels=[*classes.values()])
         if review:
             draw(found, tasks, out)
-    say_left_out(work.broken)
+    say_left_out(opener.broken)
+
+
+def everything(
+    model_dir: Path,
+    out: Path,
+    *,
+    images: Sequence[str],
+    settings: dict[str, int | float],
+    skip_broken: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """All masks of every picture of `images`, by plain SAM, as COCO's file and as pictures.
+
+    `settings` are fields of `Everything`; for the rest see `label`.
+    """
+    rules = Everything(**settings)
+    tasks = by_name(images)
+    segmenter = Segmenter.from_pretrained(model_dir)
+    opener = _Opener(skip_broken)
+
+    def answered(paths: Sequence[Path]) -> Iterator[Answered]:
+        for name, pixels in opener.opened(paths, lambda path, name: (name, pictures.rgb(path))):
+            found = segmenter.everything(pixels, **settings)
+            yield name, pixels.shape[:2], [record.anything(one) for one in found]
+
+    asked = {"model": weights(model_dir), "everything": dataclasses.asdict(rules)}
+    with Records(out, asked=asked, overwrite=overwrite) as found:
+        _answer(found, tasks, answered)
+        finish(found, tasks, Files(out, overwrite), form="coco", labels=[record.ANYTHING])
+        draw(found, tasks, out)
+    say_left_out(opener.broken)
+
+
+def _answer(
+    found: Records,
+    tasks: dict[str, Path],
+    answered: Callable[[Sequence[Path]], Iterator[Answered]],
+) -> None:
+    """Ask about the pictures of which nothing is known yet."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our sentence is enough
+    left = [tasks[name] for name in tasks if name not in found.done]
+    start = dict(initial=len(tasks) - len(left), total=len(tasks), unit="picture")
+    for name, size, things in tqdm(answered(left), **start, disable=None, leave=False):
+        found.write(name, size, things)
 
 
 def ontology(file: Path) -> dict[str, str]:
@@ -133,35 +191,32 @@ def draw(found: Records, tasks: dict[str, Path], out: Path) -> None:
         colours = [viz.COLOURS[i % len(viz.COLOURS)] for i in range(len(one.things))]
         masks = [outputs.fitted(thing.mask, picture) for thing in one.things]
         lines = [
-            viz.caption(said, width=picture.shape[1], ink=colour, paper=viz.INK)
-            for said, colour in dict(zip(map(_said, one.things), colours, strict=True)).items()
+            viz.caption(_said(thing), width=picture.shape[1], ink=colour, paper=viz.INK)
+            for thing, colour in zip(one.things, colours, strict=True)
+            if thing.text is not None
         ]
         sheet = np.concatenate([viz.overlays(picture, masks, colours), *lines[:LINES]])
         outputs.save(out / REVIEW / f"{one.path.stem}.jpg", sheet)
 
 
 def _said(thing: Thing) -> str:
-    found = "" if thing.text is None else f", by {thing.text!r}"
-    return f"{thing.label}{found}, {thing.score:.2f}"
+    return f"{thing.label}, by {thing.text!r}, {thing.score:.2f}"
 
 
-class _Work:
-    """Questions one by one, and beside them the pictures whose answers are awaited."""
+class _Opener:
+    """Opens pictures one by one; those that cannot be read are left out, where that is asked."""
 
-    def __init__(self, segmenter: Segmenter, paths: Sequence[Path], *, skip_broken: bool):
-        self._segmenter, self._paths, self._skip = segmenter, paths, skip_broken
-        self.pending: deque[Picture] = deque()
+    def __init__(self, skip_broken: bool):
+        self._skip = skip_broken
         self.broken: dict[Path, str] = {}
 
-    def questions(self, texts: Sequence[str]) -> Iterator[Question]:
-        for path in self._paths:
+    def opened(self, paths: Sequence[Path], how: Callable[..., Opened]) -> Iterator[Opened]:
+        for path in paths:
             try:
-                picture = self._segmenter.open(path, name=path.name)
+                picture = how(path, name=path.name)
             except (ValueError, OSError) as error:
                 if not self._skip:
                     raise
                 self.broken[path] = str(error)
-                continue
-            self.pending.append(picture)
-            for text in texts:
-                yield Question(picture, picture.name, text)
+            else:
+                yield picture

@@ -20,10 +20,12 @@ from jaxtyping import Bool
 from dit_jax import storage
 from dit_jax.eval.prediction_files import Line, encoded, read
 from dit_jax.lease import Lease
-from dit_jax.predict.picture import Picture
+from dit_jax.predict.everything import Found
 from dit_jax.predict.segmentation import Segmentation
 
+ANYTHING = "object"  # the class of what no word says
 FILE = "labels.ndjson"  # in a folder of own data, .jsonl would be a split
+ALSO = ("predicted_iou", "point_coords", "stability_score", "crop_box")  # of an everything-mask
 DOUBLE = 0.5  # of a mask that is another one's of its class already: it is that object again
 
 
@@ -48,13 +50,19 @@ class Labeled:
     things: tuple[Thing, ...]
 
 
-def things(answers: Iterable[Segmentation], classes: dict[str, str]) -> list[Thing]:
+def things(
+    answers: Iterable[Segmentation], classes: dict[str, str], *, instances: bool
+) -> list[Thing]:
     """Of a model's answers those that mean something, each with its class."""
-    return [
-        Thing(classes[one.text], one.text, one.score, one.mask)
-        for one in answers
-        if not one.nothing and one.mask.any()
-    ]
+    said = [one for one in answers if not one.nothing and one.mask.any()]
+    found = [one for answer in said for one in (answer.instances() if instances else [answer])]
+    return [Thing(classes[one.text], one.text, one.score, one.mask) for one in found]
+
+
+def anything(found: Found) -> Thing:
+    """A mask of which no word says what it is."""
+    more = {key: found[key] for key in ALSO}
+    return Thing(ANYTHING, None, found["predicted_iou"], found["segmentation"], more)
 
 
 def resolved(found: Sequence[Thing]) -> list[Thing]:
@@ -110,21 +118,22 @@ class Records:
             self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *error) -> None:
-        self._open.__exit__(*error)
+    def __exit__(self, kind: type | None, *error) -> None:
+        if kind is not None and not self.done:
+            self.path.unlink()  # which would only be in the way
+        self._open.__exit__(kind, *error)
 
-    def write(self, picture: Picture, found: Sequence[Thing]) -> None:
-        """What is in a picture, in one line."""
+    def write(self, name: str, size: tuple[int, int], found: Sequence[Thing]) -> None:
+        """What is in a picture of that height and width, in one line."""
         self._lease.check()
         said = [
             {"label": one.label, "text": one.text, "score": one.score, **one.more}
             | {"mask": encoded(one.mask)}
             for one in found
         ]
-        size = [picture.height, picture.width]
-        line = {"image": picture.name, "size": size, "things": said}
+        line = {"image": name, "size": list(size), "things": said}
         self._write(json.dumps(line, ensure_ascii=False))
-        self.done.add(picture.name)
+        self.done.add(name)
         storage.push(self.path.parent, every=60.0)
 
     def _write(self, line: str) -> None:

@@ -1,5 +1,6 @@
 """`--mode=label`, as people call it."""
 
+import dataclasses
 import json
 import os
 
@@ -11,7 +12,9 @@ from pycocotools.coco import COCO
 from quickly import compiled_quickly
 from small_models import write_model
 
-from dit_jax import Segmenter
+from dit_jax import Segmenter, cli
+from dit_jax.data import shapes
+from dit_jax.predict.everything import Everything
 from dit_jax.predict.label import command, record
 from dit_jax.predict.label.record import Records
 
@@ -56,7 +59,7 @@ def test_labels_are_the_segmenters_answers(model, photos, tmp_path):
     assert done.stdout.splitlines()[-1] == f"{number} objects in 3 pictures are in {out}."
     for row in coco.loadImgs(coco.getImgIds()):
         answers = segmenter(photos / row["file_name"], list(ONTOLOGY))
-        expected = record.resolved(record.things(answers, ONTOLOGY))
+        expected = record.resolved(record.things(answers, ONTOLOGY, instances=False))
         found = coco.loadAnns(coco.getAnnIds(imgIds=row["id"]))
         assert [one["caption"] for one in found] == [thing.text for thing in expected]
         for one, thing in zip(found, expected, strict=True):
@@ -89,7 +92,7 @@ def test_a_stopped_call_goes_on(model, photos, tmp_path, monkeypatch, capsys):
         )
         label(model, photos, out)
         label(model, photos, out, form="voc")  # asks nothing
-    assert [picture.name for picture, _ in asked] == ["1.png", "2.png"]
+    assert [name for name, *_ in asked] == ["1.png", "2.png"]
     assert (out / record.FILE).read_bytes()[: len(kept)] == kept
     first, second = (json.loads((f / "annotations.json").read_text()) for f in (whole, out))
     assert first["images"] == second["images"]
@@ -118,6 +121,46 @@ def test_broken_pictures_stop_or_are_left_out(model, photos, tmp_path, capsys):
     assert (
         "in 3 pictures are in" in said and f"1 left out:\n  {photos}/3.jpg is not a picture" in said
     )
+
+
+def test_objects_one_by_one(model, photos, tmp_path, capsys):
+    label(model, photos, tmp_path / "out", instances=True)
+    coco = COCO(tmp_path / "out" / "annotations.json")
+    captions = [one["caption"] for one in coco.loadAnns(coco.getAnnIds(imgIds=1))]
+    assert len(captions) > len(set(captions))
+    with pytest.raises(FileExistsError, match="labels of another model or ontology"):
+        label(model, photos, tmp_path / "out")
+
+
+def test_everything(photos, tmp_path):
+    out, settings = tmp_path / "out", dict(points_per_side=4, pred_iou_thresh=0.5)
+    settings |= dict(stability_score_thresh=0.5, points_per_batch=16)
+    picture = shapes.scene("val", 3, size=64).image()
+    Image.fromarray(picture).save(photos / "0.png")
+    words = ("everything", "--model=mini_sam", f"--images={photos / '0.png'}", f"--out={out}")
+    done = launched(*words, *(f"--{name}={value}" for name, value in settings.items()))
+    assert done.stdout.endswith(f" in 1 picture are in {out}.\n"), done.stderr
+    expected = Segmenter.from_pretrained("mini_sam").everything(picture, **settings)
+    coco = COCO(out / "annotations.json")
+    found = coco.loadAnns(coco.getAnnIds(imgIds=1))
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(coco.annToMask(one).astype(bool), other["segmentation"])
+        assert one["score"] == one["predicted_iou"] == other["predicted_iou"]
+        assert one["point_coords"] == other["point_coords"] and one["area"] == other["area"]
+    with Image.open(out / "review" / "0.jpg") as drawn:
+        assert drawn.size == picture.shape[1::-1]
+
+
+def test_everything_is_for_plain_sam(model, photos, tmp_path):
+    with pytest.raises(ValueError, match="this model reads text; expected plain SAM"):
+        command.everything(model, tmp_path / "out", images=[str(photos)], settings={})
+    assert not (tmp_path / "out" / record.FILE).exists()
+
+
+def test_flags_are_the_settings():
+    kinds = {name: cli.flags.FLAGS[name].flag_type() for name in cli.SETTINGS}
+    assert kinds == {one.name: one.type.__name__ for one in dataclasses.fields(Everything)}
 
 
 @pytest.mark.parametrize(
