@@ -58,6 +58,8 @@ POINT = flags.DEFINE_multi_string("point", [], "x,y or x,y,label in pixels; may 
 BOX = flags.DEFINE_multi_string("box", [], "x0,y0,x1,y1 in pixels: a mask each; may be repeated.")
 MASK = flags.DEFINE_string("mask", None, "A mask picture that the answer starts from.")
 MULTIMASK = flags.DEFINE_bool("multimask", False, "Three masks for a prompt without text.")
+TILE = flags.DEFINE_integer("tile", None, "Of large pictures: pixels that are seen at once.")
+OVERLAP = flags.DEFINE_integer("overlap", None, "Pixels that tiles share; a quarter of a tile.")
 INSTANCES = flags.DEFINE_bool("instances", False, "A mask for each object that was found.")
 SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Leave out pictures that cannot be read, and say which."
@@ -190,6 +192,8 @@ def predict() -> None:
             mask=storage.local(MASK.value) if MASK.value else None,
             multimask=MULTIMASK.value,
             instances=INSTANCES.value,
+            tile=TILE.value,
+            overlap=OVERLAP.value,
             skip_broken=SKIP_BROKEN.value,
             overwrite=OVERWRITE.value,
         )
@@ -206,6 +210,8 @@ def label() -> None:
             ontology_file=storage.local(ONTOLOGY.value),
             form=FORMAT.value,
             instances=INSTANCES.value,
+            tile=TILE.value,
+            overlap=OVERLAP.value,
             review=REVIEW.value,
             skip_broken=SKIP_BROKEN.value,
             overwrite=OVERWRITE.value,
@@ -264,13 +270,13 @@ MODES = {
         needs=("model", "out"),
         takes=(
             *("images", "text", "pairs", "point", "box", "mask", "multimask", "instances"),
-            *("skip_broken", "overwrite"),
+            *("tile", "overlap", "skip_broken", "overwrite"),
         ),
     ),
     "label": Mode(
         label,
         needs=("model", "images", "ontology", "format", "out"),
-        takes=("instances", "review", "skip_broken", "overwrite"),
+        takes=("instances", "tile", "overlap", "review", "skip_broken", "overwrite"),
     ),
     "everything": Mode(
         everything,

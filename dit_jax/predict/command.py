@@ -21,6 +21,7 @@ from dit_jax.predict.pairs import Task
 from dit_jax.predict.requests import Question
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.segmenter import Segmenter
+from dit_jax.predict.tiles import Asker
 from dit_jax.strict import counted
 from dit_jax.weights import directory, manifest
 
@@ -39,13 +40,16 @@ def predict(
     mask: Path | None = None,
     multimask: bool = False,
     instances: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
     skip_broken: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Every text for every picture of `images`, or what `pairs_file` asks; see `pairs`.
 
     `points` ("x,y" or "x,y,label"), `boxes` ("x0,y0,x1,y1"), `mask` and `multimask` are for every
-    picture of `images`, as in `Segmenter.__call__`; `instances` writes a mask an object.
+    picture of `images`, as in `Segmenter.__call__`; `instances` writes a mask an object; `tile` and
+    `overlap` are for large pictures, as there.
     Names, texts and the model are checked before anything is written. `skip_broken` leaves pictures
     out that cannot be read, and says which. Answers stay in `out` whatever happens, and the same
     call goes on behind them.
@@ -61,14 +65,15 @@ def predict(
             segmenter.check(question, multimask=task.multimask)
     unread = 0
     decided = {"model": weights(model_dir)}
-    if instances:
-        decided["instances"] = True
+    decided |= {"instances": True} if instances else {}
+    decided |= {"tile": tile, "overlap": overlap} if tile else {}
+    tiles = segmenter.tiled(tile, overlap) if tile else None
     if segmenter.arch.presence:
         decided["presence_threshold"] = segmenter.presence_threshold
     asked = _asked(tasks, decided=decided)
     with Outputs(out, overwrite=overwrite) as written:
         left = _left(asked, written)
-        work = _Work(segmenter, left, skip_broken=skip_broken)
+        work = _Work(segmenter, left, tiles, skip_broken=skip_broken)
         start = dict(initial=len(written.found), total=len(asked))
         for answer in tqdm(work.answers(), **start, unit="question", disable=None, leave=False):
             pending, several = work.pending.popleft(), answer
@@ -167,13 +172,24 @@ class PendingMask:
 class _Work:
     """Questions one by one, and beside each what its answer will need."""
 
-    def __init__(self, segmenter: Segmenter, asked: Sequence[Asked], *, skip_broken: bool):
-        self._segmenter, self._asked, self._skip = segmenter, asked, skip_broken
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        asked: Sequence[Asked],
+        tiles: Asker | None,
+        *,
+        skip_broken: bool,
+    ):
+        self._segmenter, self._asked, self._tiles = segmenter, asked, tiles
+        self._skip = skip_broken
         self.pending: deque[PendingMask] = deque()
         self.broken: dict[Path, str] = {}
 
     def answers(self) -> Iterator[list[Segmentation]]:
         """The masks of each question, one or three."""
+        if self._tiles is not None:
+            yield from ([one] for one in self._tiles(self.questions(self._asked), hidden=None))
+            return
         for several, asked in itertools.groupby(self._asked, key=attrgetter("task.multimask")):
             found = self._segmenter.stream(self.questions(asked), multimask=several)
             for first in found:
@@ -183,7 +199,8 @@ class _Work:
         for task, several in itertools.groupby(asked, key=attrgetter("task")):
             try:
                 pixels = pictures.rgb(task.image)
-                picture = self._segmenter.open(pixels, name=pictures.shown(task.image))
+                name = pictures.shown(task.image)
+                opened = pixels if self._tiles else self._segmenter.open(pixels, name=name)
             except (ValueError, OSError) as error:
                 if not self._skip:
                     raise
@@ -192,7 +209,7 @@ class _Work:
             small = outputs.thumbnail(pixels)
             for one in several:
                 self.pending.append(PendingMask(small, one.about))
-                yield dataclasses.replace(one.question, image=picture, name=picture.name)
+                yield dataclasses.replace(one.question, image=opened, name=name)
 
 
 def _prompt(

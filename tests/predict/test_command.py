@@ -178,6 +178,15 @@ def test_objects_one_by_one(model, photos, tmp_path, monkeypatch):
     ]
 
 
+def test_tiles(model, photos, tmp_path):
+    how = dict(images=[str(photos / "Photo 1.png")], texts=TEXTS)
+    command.predict(model, tmp_path / "out", **how, tile=64, overlap=8)
+    found = Segmenter.from_pretrained(model)(photos / "Photo 1.png", TEXTS, tile=64, overlap=8)
+    for line, one in zip(lines_of(tmp_path / "out"), found, strict=True):
+        assert (rle.decode(line["mask"]) != one.mask).mean() < 1e-3
+        assert (line["tile"], line["overlap"], line["text"]) == (64, 8, one.text)
+
+
 def test_names_lead_nowhere(model, photos, tmp_path):
     """Whatever pictures and texts are called, everything is written inside the folder."""
     tricky = tmp_path / "a" / "b"

@@ -10,7 +10,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -25,12 +24,10 @@ from dit_jax.predict.everything import Everything
 from dit_jax.predict.label import record
 from dit_jax.predict.label.formats import FORMATS, Files
 from dit_jax.predict.label.record import Labeled, Records, Thing
-from dit_jax.predict.picture import Picture
 from dit_jax.predict.requests import Question
 from dit_jax.predict.segmenter import Segmenter
 from dit_jax.strict import counted, one_of
 
-Opened = TypeVar("Opened")
 Answered = tuple[str, tuple[int, int], list[Thing]]  # a picture's name and size, what is in it
 REVIEW = "review"
 LINES = 20  # below a picture, at most
@@ -44,6 +41,8 @@ def label(
     ontology_file: Path,
     form: str,
     instances: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
     review: bool = False,
     skip_broken: bool = False,
     overwrite: bool = False,
@@ -52,8 +51,9 @@ def label(
 
     Words and names are checked before anything is written. What was answered stays in `out`
     whatever happens, and the same call goes on behind it. `instances` makes an object of each
-    piece of a mask; `review` draws what was found; `skip_broken` leaves pictures out that cannot
-    be read, and says which.
+    piece of a mask; `tile` and `overlap` are for large pictures, as in `Segmenter.__call__`;
+    `review` draws what was found; `skip_broken` leaves pictures out that cannot be read, and says
+    which.
     """
     one_of("--format", form, tuple(FORMATS))
     classes = ontology(ontology_file)
@@ -62,23 +62,24 @@ def label(
     for text in classes:
         segmenter.check(Question(ontology_file, str(ontology_file), text))
     asked = {"model": weights(model_dir), "classes": classes, "instances": instances}
+    asked |= {"tile": tile, "overlap": overlap} if tile else {}
+    tiles = segmenter.tiled(tile, overlap) if tile else None
     opener = _Opener(skip_broken)
 
     def answered(paths: Sequence[Path]) -> Iterator[Answered]:
-        waiting: deque[Picture] = deque()
+        waiting: deque[tuple[str, tuple[int, int]]] = deque()
 
         def questions() -> Iterator[Question]:
-            for picture in opener.opened(paths, segmenter.open):
-                waiting.append(picture)
-                for text in classes:
-                    yield Question(picture, picture.name, text)
+            for name, pixels in opener.opened(paths):
+                waiting.append((name, pixels.shape[:2]))
+                opened = pixels if tiles else segmenter.open(pixels, name=name)
+                yield from (Question(opened, name, text) for text in classes)
 
-        answers = segmenter.stream(questions())
+        answers = tiles(questions(), hidden=None) if tiles else segmenter.stream(questions())
         for first in answers:
             several = [first, *itertools.islice(answers, len(classes) - 1)]
             found = record.things(several, classes, instances=instances)
-            picture = waiting.popleft()
-            yield picture.name, (picture.height, picture.width), record.resolved(found)
+            yield *waiting.popleft(), record.resolved(found)
 
     with Records(out, asked=asked, overwrite=overwrite) as found:
         _answer(found, tasks, answered)
@@ -107,7 +108,7 @@ def everything(
     opener = _Opener(skip_broken)
 
     def answered(paths: Sequence[Path]) -> Iterator[Answered]:
-        for name, pixels in opener.opened(paths, lambda path, name: (name, pictures.rgb(path))):
+        for name, pixels in opener.opened(paths):
             found = segmenter.everything(pixels, **settings)
             yield name, pixels.shape[:2], [record.anything(one) for one in found]
 
@@ -210,13 +211,13 @@ class _Opener:
         self._skip = skip_broken
         self.broken: dict[Path, str] = {}
 
-    def opened(self, paths: Sequence[Path], how: Callable[..., Opened]) -> Iterator[Opened]:
+    def opened(self, paths: Sequence[Path]) -> Iterator[tuple[str, pictures.Rgb]]:
         for path in paths:
             try:
-                picture = how(path, name=path.name)
+                pixels = pictures.rgb(path)
             except (ValueError, OSError) as error:
                 if not self._skip:
                     raise
                 self.broken[path] = str(error)
             else:
-                yield picture
+                yield path.name, pixels

@@ -132,6 +132,16 @@ def test_objects_one_by_one(model, photos, tmp_path, capsys):
         label(model, photos, tmp_path / "out")
 
 
+def test_tiles(model, photos, tmp_path, capsys):
+    (photos / "0.png").unlink()
+    label(model, photos, tmp_path / "out", tile=64, overlap=8)
+    found = Segmenter.from_pretrained(model)(photos / "1.png", list(ONTOLOGY), tile=64, overlap=8)
+    expected = record.resolved(record.things(found, ONTOLOGY, instances=False))
+    coco = COCO(tmp_path / "out" / "annotations.json")
+    for one, thing in zip(coco.loadAnns(coco.getAnnIds(imgIds=1)), expected, strict=True):
+        assert (coco.annToMask(one) != thing.mask).mean() < 1e-3
+
+
 def test_everything(photos, tmp_path):
     out, settings = tmp_path / "out", dict(points_per_side=4, pred_iou_thresh=0.5)
     settings |= dict(stability_score_thresh=0.5, points_per_batch=16)
