@@ -7,6 +7,7 @@
     python launch.py --mode=label --model=DIR --images=… --ontology=FILE --format=… --out=DIR
     python launch.py --mode=everything --model=DIR --images=… --out=DIR
     python launch.py --mode=demo [--model=DIR] [--port=8000]
+    python launch.py --mode=serve --model=DIR [--host=127.0.0.1] [--port=8000]
     python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
 
 The same command continues a run that was stopped. `--mode=eval` scores `--model=DIR`, or the
@@ -16,13 +17,15 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
 `--mode=predict` writes masks of your own pictures, `--mode=label` the files of annotation tools,
-`--mode=everything` all that is in them, `--mode=demo` serves a page to try the model on,
-`--mode=export` hands it on. `python launch.py MODE …` is the same, and so is, installed, `dit-jax
-MODE …`. Behind either, `convert …` is `python -m convert …`; `figures`, `prepare`, `score` and
-`push` are `python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
+`--mode=everything` all that is in them, `--mode=serve` answers programs and browsers,
+`--mode=demo` is that for one person, with a page to try the model on, `--mode=export` hands it on.
+`python launch.py MODE …` is the same, and so is, installed, `dit-jax MODE …`. Behind either,
+`convert …` is `python -m convert …`; `figures`, `prepare`, `score` and `push` are
+`python -m dit_jax.figures`, `dit_jax.data.prepare`, `.eval.score` and `.weights.push`.
 """
 
 import dataclasses
+import functools
 import importlib
 import os
 import re
@@ -35,7 +38,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from dit_jax import config_file, storage
+from dit_jax import config_file, on_pictures, storage
 from dit_jax.allocator import keep_freed_memory
 from dit_jax.config import Config
 from dit_jax.lease import FULL
@@ -50,51 +53,23 @@ OUT = flags.DEFINE_string("out", None, "Folder to write into.")
 IMAGES = flags.DEFINE_multi_string(
     "images", [], "A picture, a folder of pictures or a pattern like 'a/*.jpg'; may be repeated."
 )
-TEXT = flags.DEFINE_multi_string("text", [], "What to look for in every picture; may be repeated.")
-PAIRS = flags.DEFINE_string(
-    "pairs", None, 'File of lines {"image": …, "text": …}, instead of --images and --text.'
-)
-POINT = flags.DEFINE_multi_string("point", [], "x,y or x,y,label in pixels; may be repeated.")
-BOX = flags.DEFINE_multi_string("box", [], "x0,y0,x1,y1 in pixels: a mask each; may be repeated.")
-MASK = flags.DEFINE_string("mask", None, "A mask picture that the answer starts from.")
-MULTIMASK = flags.DEFINE_bool("multimask", False, "Three masks for a prompt without text.")
-TILE = flags.DEFINE_integer("tile", None, "Of large pictures: pixels that are seen at once.")
-OVERLAP = flags.DEFINE_integer("overlap", None, "Pixels that tiles share; a quarter of a tile.")
-INSTANCES = flags.DEFINE_bool("instances", False, "A mask for each object that was found.")
 SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Leave out pictures that cannot be read, and say which."
 )
 OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Continue a run under a config that changed; write into a full --out."
 )
-HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the demo listens.")
-PORT = flags.DEFINE_integer("port", 8000, "The demo's port; 0 is any free one.")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Where the server listens.")
+PORT = flags.DEFINE_integer("port", 8000, "The server's port; 0 is any free one.")
+BATCH = flags.DEFINE_integer("batch", 8, "serve: masks that are computed together at most.", 1)
+DEADLINE = flags.DEFINE_float("deadline", 60.0, "serve: seconds that a request may take.", 1.0)
+QUEUE = flags.DEFINE_integer("queue", 64, "serve: questions inside; the next is refused.", 1)
+ALLOW_SWAP = flags.DEFINE_bool("allow_swap", False, "serve: clients may load another model.")
 FORMAT = flags.DEFINE_string(
     "format",
     None,
     "export: stablehlo, onnx, safetensors (all of it) or pack; label: coco, yolo, labelme or voc.",
 )
-# As Meta's automatic mask generator calls them: the fields of `predict.everything.Everything`.
-SETTINGS = {
-    name: (flags.DEFINE_integer if kind is int else flags.DEFINE_float)(
-        name, None, "everything: as Meta's automatic mask generator has it."
-    )
-    for name, kind in {
-        "points_per_side": int,
-        "points_per_batch": int,
-        "pred_iou_thresh": float,
-        "stability_score_thresh": float,
-        "stability_score_offset": float,
-        "box_nms_thresh": float,
-        "crop_n_layers": int,
-        "crop_nms_thresh": float,
-        "crop_overlap_ratio": float,
-        "crop_n_points_downscale_factor": int,
-        "min_mask_region_area": int,
-    }.items()
-}
-ONTOLOGY = flags.DEFINE_string("ontology", None, 'File of {"expression": "class", …}.')
-REVIEW = flags.DEFINE_bool("review", False, "label: draw what was found, to look at.")
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
 LICENSE = flags.DEFINE_string("license", None, "Of the exported model, e.g. Apache-2.0.")
 SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
@@ -177,66 +152,20 @@ def asked(module: str, name: str) -> Callable[[], None]:
     return ask
 
 
-def predict() -> None:
-    from dit_jax.predict import command
-
+def _about_pictures(ask: Callable[..., None]) -> None:
     with storage.written(OUT.value) as out:
-        command.predict(
-            model_dir(),
-            out,
-            images=[str(storage.local(name)) for name in IMAGES.value],
-            texts=TEXT.value,
-            pairs_file=storage.local(PAIRS.value) if PAIRS.value else None,
-            points=POINT.value,
-            boxes=BOX.value,
-            mask=storage.local(MASK.value) if MASK.value else None,
-            multimask=MULTIMASK.value,
-            instances=INSTANCES.value,
-            tile=TILE.value,
-            overlap=OVERLAP.value,
-            skip_broken=SKIP_BROKEN.value,
-            overwrite=OVERWRITE.value,
-        )
+        images = [str(storage.local(name)) for name in IMAGES.value]
+        how = dict(skip_broken=SKIP_BROKEN.value, overwrite=OVERWRITE.value)
+        ask(model_dir(), out, images=images, form=FORMAT.value, **how)
 
 
-def label() -> None:
-    from dit_jax.predict.label import command
+def serve() -> None:
+    from dit_jax.serve import server
 
-    with storage.written(OUT.value) as out:
-        command.label(
-            model_dir(),
-            out,
-            images=[str(storage.local(name)) for name in IMAGES.value],
-            ontology_file=storage.local(ONTOLOGY.value),
-            form=FORMAT.value,
-            instances=INSTANCES.value,
-            tile=TILE.value,
-            overlap=OVERLAP.value,
-            review=REVIEW.value,
-            skip_broken=SKIP_BROKEN.value,
-            overwrite=OVERWRITE.value,
-        )
-
-
-def everything() -> None:
-    from dit_jax.predict.label import command
-
-    settings = {name: flag.value for name, flag in SETTINGS.items() if flag.value is not None}
-    with storage.written(OUT.value) as out:
-        command.everything(
-            model_dir(),
-            out,
-            images=[str(storage.local(name)) for name in IMAGES.value],
-            settings=settings,
-            skip_broken=SKIP_BROKEN.value,
-            overwrite=OVERWRITE.value,
-        )
-
-
-def demo() -> None:
-    from dit_jax.demo import server
-
-    server.serve(model_dir(), host=HOST.value, port=PORT.value)
+    batch = 1 if MODE.value == "demo" else BATCH.value  # one person: less to compile
+    limits = dict(batch=batch, deadline=DEADLINE.value, most=QUEUE.value)
+    where = dict(host=HOST.value, port=PORT.value)
+    server.serve(MODEL.value, **where, **limits, allow_swap=ALLOW_SWAP.value)
 
 
 def export() -> None:
@@ -265,25 +194,20 @@ MODES = {
     "eval": Mode(asked("scoring", "score"), **ON_SPLITS, joins=True),
     "probe": Mode(asked("probing", "probe"), **ON_SPLITS),
     "calibrate": Mode(asked("calibrating", "calibrate"), **ON_SPLITS),
-    "predict": Mode(
-        predict,
-        needs=("model", "out"),
-        takes=(
-            *("images", "text", "pairs", "point", "box", "mask", "multimask", "instances"),
-            *("tile", "overlap", "skip_broken", "overwrite"),
-        ),
+    **{
+        name: Mode(
+            functools.partial(_about_pictures, mode.run),
+            needs=("model", "out", *mode.needs),
+            takes=(*mode.takes, "skip_broken", "overwrite"),
+        )
+        for name, mode in on_pictures.MODES.items()
+    },
+    "demo": Mode(serve, needs=(), takes=("model", "host", "port")),
+    "serve": Mode(
+        serve,
+        needs=("model",),
+        takes=("host", "port", "batch", "deadline", "queue", "allow_swap"),
     ),
-    "label": Mode(
-        label,
-        needs=("model", "images", "ontology", "format", "out"),
-        takes=("instances", "tile", "overlap", "review", "skip_broken", "overwrite"),
-    ),
-    "everything": Mode(
-        everything,
-        needs=("model", "images", "out"),
-        takes=(*SETTINGS, "skip_broken", "overwrite"),
-    ),
-    "demo": Mode(demo, needs=(), takes=("model", "host", "port")),
     "export": Mode(export, needs=("model", "format", "out"), takes=("base", "license", "scores")),
     # Also takes what a training command says, which may be asked about as it is.
     "plan": Mode(
@@ -394,7 +318,8 @@ def run(argv: list[str]) -> int:
             return _sentences(lambda: one_of("the command", words[0], known) or 1)
         words[0] = "--help" if words[0] == "help" else f"--mode={words[0]}"
     if any(word in HELP for word in words):
-        print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
+        known = map(flags.FLAGS.module_help, (sys.modules[__name__], on_pictures))
+        print("\n".join([__doc__, *known]))
         return 0
     return _sentences(lambda: main(parse([name, *words])))
 

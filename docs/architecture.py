@@ -20,7 +20,7 @@ SVG = ROOT / "docs" / "architecture.svg"
 ROWS = (
     {"cli": "the command line"},
     {"plan": "what fits where", "": ""},
-    {"train": "step, loop, checkpoints", "demo": "the page", "figures": "pictures"},
+    {"train": "step, loop, checkpoints", "serve": "API and page", "figures": "pictures"},
     {"config": "a run as data", "predict": "Segmenter", "export": "handed on"},
     {"eval": "protocols, scores", "convert": "other people's files"},
     {"data": "from files to batches", "weights": "models on disk"},

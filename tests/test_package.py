@@ -21,8 +21,8 @@ import dit_jax
 from dit_jax import Segmenter
 from dit_jax.convert import checkpoint
 from dit_jax.data.shapes import dataset
-from dit_jax.demo import server
 from dit_jax.eval.prediction_files import read
+from dit_jax.serve import server
 from dit_jax.version import VERSION
 
 NAME = f"dit_jax-{VERSION}"
@@ -82,7 +82,7 @@ def test_the_wheel_holds_the_project_under_one_name(wheel):
             expected.add(f"{INSIDE[top]}/{rest}")
     found = {name for name in wheel.namelist() if not name.startswith(f"{NAME}.dist-info/")}
     assert found == expected
-    assert {"dit_jax/demo/page/index.html", "dit_jax/data/shapes/vocab.txt"} < found
+    assert {"dit_jax/serve/page/index.html", "dit_jax/data/shapes/vocab.txt"} < found
     assert {"dit_jax/weights/model_card.md", "dit_jax/configs/quickstart.py"} < found
     scripts = wheel.read(f"{NAME}.dist-info/entry_points.txt").decode()
     assert scripts == "[console_scripts]\ndit-jax = dit_jax.cli:console\n"
@@ -143,7 +143,11 @@ def test_the_metadata_asks_for_ranges_that_hold_the_pins(built):
     ("needed", "extra", "ask"),
     [
         ("torch", "convert", lambda: checkpoint.write("never.pth", {})),
-        ("waitress", "demo", lambda: server.make_server(UNUSED, name="", host="", port=0)),
+        (
+            "uvicorn",
+            "demo",
+            lambda: server.make_server(UNUSED, name="", host="", port=0, deadline=1),
+        ),
     ],
 )
 def test_what_is_missing_is_an_extra(monkeypatch, needed, extra, ask):

@@ -46,29 +46,24 @@ ARROWS = {
         *("storage", "strict", "viz", "weights"),
     },
     "predict.label": {
-        *(
-            "data.annotations",
-            "data.pixels",
-            "eval",
-            "lease",
-            "predict",
-            "storage",
-            "strict",
-            "viz",
-        ),
+        *("data.annotations", "data.pixels", "eval", "lease", "predict", "storage", "strict"),
+        *("version", "viz"),
     },
     "figures": {
         *("data", "data.pipeline", "data.pixels", "data.records", "data.shapes"),
         *("eval", "models", "predict", "storage", "viz"),
     },
-    "demo": {"data.annotations", "data.pixels", "data.shapes", "models", "predict", "viz"},
+    "serve": {
+        *("data.annotations", "data.pixels", "data.shapes", "eval", "models", "predict"),
+        *("version", "viz"),
+    },
     "export": {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
     },
+    "on_pictures": {"predict", "predict.label", "storage"},
     "config_file": {"configs", "storage"},
     "cli": {
-        *("allocator", "config", "config_file", "demo", "export", "lease", "plan", "predict"),
-        *("predict.label",),
+        *("allocator", "config", "config_file", "export", "lease", "on_pictures", "plan", "serve"),
         *("storage", "strict", "train", "train.logs", "train.placement", "version", "weights"),
     },
 }
@@ -81,7 +76,7 @@ FOREIGN = {
     "eval": ("jax", "flax", "optax"),
     "predict": ("optax",),
     "figures": ("optax",),
-    "demo": ("optax",),
+    "serve": ("optax",),
     "export": ("optax",),
 }
 # Modules that are entered beside their room's `__init__`, which would be slow or heavy with them.

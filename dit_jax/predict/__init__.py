@@ -8,8 +8,11 @@ together; `explain` makes word maps; `command` is `--mode=predict`, with `pairs`
 and `outputs` for what it writes.
 """
 
+from dit_jax.predict.engine import Request
+from dit_jax.predict.everything import Found
 from dit_jax.predict.picture import Picture
+from dit_jax.predict.requests import Question
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.segmenter import Segmenter
 
-__all__ = ["Picture", "Segmentation", "Segmenter"]
+__all__ = ["Found", "Picture", "Question", "Request", "Segmentation", "Segmenter"]

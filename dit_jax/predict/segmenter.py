@@ -9,7 +9,7 @@ import functools
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,9 +69,8 @@ class Segmenter:
             batch_size = max(1, CANVASES // arch.image_size**2)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
-        self._engine = Engine(
-            arch, params, tokenizer, letterbox=self._letterbox, batch_size=batch_size
-        )
+        how = dict(letterbox=self._letterbox, batch_size=batch_size)
+        self._engine, self.batch_size = Engine(arch, params, tokenizer, **how), batch_size
 
     @staticmethod
     def from_pretrained(
@@ -146,7 +145,7 @@ class Segmenter:
             self.check(question, multimask=multimask)
             if isinstance(question.image, (str, os.PathLike)):
                 pictures.check_file(question.image)
-        long = tile is not None or len(asked) > LONG * self._engine.batch_size
+        long = tile is not None or len(asked) > LONG * self.batch_size
         hidden = (None if long else True) if progress is None else not progress
         if tile is None:
             answers = self._answers(asked, Opened(self.open, still=True), multimask=multimask)
@@ -182,7 +181,7 @@ class Segmenter:
         while wrong is None:
             chunk = []
             try:
-                for request in itertools.islice(ready, self._engine.batch_size):
+                for request in itertools.islice(ready, self.batch_size):
                     chunk.append(request)
             except Exception as error:  # raised when what was asked before it is answered
                 wrong = error
@@ -269,7 +268,17 @@ class Segmenter:
                 f"nothing is asked about {name}; expected {also}points, a box or a mask."
             )
 
-    def _asked(self, question: tuple | Question, opened: "Opened", *, multimask: bool) -> Request:
+    def prepare(self, question: Question) -> Request:
+        """An opened picture's question, checked, for `answer`; raises ValueError as a call does."""
+        return self._asked(question, lambda asked: self.open(asked.image), multimask=False)
+
+    def answer(self, asked: Sequence[Request]) -> list[Segmentation]:
+        """One mask each of at most `batch_size` questions, of any askers, computed together."""
+        return list(self._finished(self._engine.start(asked, multimask=False)))
+
+    def _asked(
+        self, question: tuple | Question, opened: Callable[..., Picture], *, multimask: bool
+    ) -> Request:
         question = of_pair(question)
         self.check(question, multimask=multimask)
         picture = opened(question)

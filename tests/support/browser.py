@@ -1,4 +1,4 @@
-"""Chromium without a window, on the demo's page.
+"""Chromium without a window, on the server's page.
 
 Debian's `chromium` and `chromium-driver` are enough. With DIT_JAX_SCREENSHOTS=FOLDER the tests
 leave pictures to look at.

@@ -1,4 +1,4 @@
-"""Pictures as people give them: arrays, encoded, sent to the demo."""
+"""Pictures as people give them: arrays, encoded, sent to the server."""
 
 import io
 
@@ -19,12 +19,25 @@ def encoded(pixels, kind="PNG", **how):
     return file.getvalue()
 
 
+def asking(segmenter, *, name="m", ready=True, **how):
+    """A client of a server of its own, in this process."""
+    from starlette.testclient import TestClient
+
+    from dit_jax.serve.app import make_app
+    from dit_jax.serve.desk import Served
+
+    served = Served(name, segmenter)
+    if ready:
+        served.ready.set()
+    return TestClient(make_app(served, **how), base_url="http://127.0.0.1")
+
+
 def opened(client, pixels=None):
-    """What the demo says of a picture that is sent to it."""
+    """What the server says of a picture that is sent to it."""
     data = encoded(photo() if pixels is None else pixels)
-    said = client.post("/api/pictures", data=data)
-    assert said.status_code == 200, said.json
-    return said.json
+    said = client.post("/v1/pictures", content=data)
+    assert said.status_code == 200, said.text
+    return said.json()
 
 
 def read(data):

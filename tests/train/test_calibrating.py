@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 from command_line import launched
+from photos import asking
 from quickly import compiled_quickly
 from runs import config_of, small_runs
 from small_models import write_model
 
 from dit_jax import Segmenter
 from dit_jax.data import shapes
-from dit_jax.demo.app import make_app
 from dit_jax.export import formats, source
 from dit_jax.train import trained
 from dit_jax.weights import directory, manifest, packs
@@ -144,10 +144,11 @@ def test_everything_uses_what_is_stored(torn, tmp_path):
     assert [line["nothing"] for line in lines] == expected
     assert {line["presence_threshold"] for line in lines} == {segmenter.presence_threshold}
 
-    client = make_app(segmenter, name="m").test_client()
-    picture = client.post("/api/pictures", data=path.read_bytes()).json["id"]
-    asked = [{"picture": picture, "text": text} for text in TEXTS]
-    assert [client.post("/api/segment", json=one).json["nothing"] for one in asked] == expected
+    client = asking(segmenter)
+    picture = client.post("/v1/pictures", content=path.read_bytes()).json()["id"]
+    asked = {"picture": picture, "prompts": [{"text": text} for text in TEXTS]}
+    answers = client.post("/v1/segment", json=asked).json()["answers"]
+    assert [one["nothing"] for one in answers] == expected
 
     (first, second), stored = segmenter(image, TEXTS), manifest.read(folder).calibration.threshold
     assert source.read(folder).presence_threshold == stored == segmenter.presence_threshold

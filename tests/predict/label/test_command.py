@@ -6,13 +6,14 @@ import os
 
 import numpy as np
 import pytest
+from absl import flags
 from command_line import launched
 from PIL import Image
 from pycocotools.coco import COCO
 from quickly import compiled_quickly
 from small_models import write_model
 
-from dit_jax import Segmenter, cli
+from dit_jax import Segmenter, on_pictures
 from dit_jax.data import shapes
 from dit_jax.predict.everything import Everything
 from dit_jax.predict.label import command, record
@@ -169,7 +170,7 @@ def test_everything_is_for_plain_sam(model, photos, tmp_path):
 
 
 def test_flags_are_the_settings():
-    kinds = {name: cli.flags.FLAGS[name].flag_type() for name in cli.SETTINGS}
+    kinds = {name: flags.FLAGS[name].flag_type() for name in on_pictures.SETTINGS}
     assert kinds == {one.name: one.type.__name__ for one in dataclasses.fields(Everything)}
 
 

@@ -117,11 +117,10 @@ export class View {
   }
 }
 
-// A mask picture as two canvases: all of it, and tinted with an outline.
-export function tinted(mask, [red, green, blue]) {
-  const { naturalWidth: width, naturalHeight: height } = mask;
+// A mask picture as two canvases of the size that is shown: all of it, and tinted with an outline.
+export function tinted(mask, [red, green, blue], [width, height]) {
   const pen = layer(width, height);
-  pen.drawImage(mask, 0, 0);
+  pen.drawImage(mask, 0, 0, width, height);
   const pixels = pen.getImageData(0, 0, width, height);
   const inside = Uint8Array.from({ length: width * height }, (_, i) => pixels.data[4 * i] > 127);
   const solid = pen.createImageData(width, height);

@@ -1,6 +1,6 @@
-"""What the demo keeps open between requests: the latest pictures and answers, and no more.
+"""What the server keeps open between requests: the latest pictures, and no more.
 
-A browser gets to know them by ids that cannot be guessed.
+Who opened one gets to know it by an id that cannot be guessed.
 """
 
 import secrets
@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dit_jax.data.pixels import header, pictures
-from dit_jax.predict import Picture, Segmentation, Segmenter
+from dit_jax.predict import Picture, Segmenter
+from dit_jax.serve.schema import LARGEST_PICTURE
 
 LARGEST = 50_000_000  # pixels of a picture: 150 MB as RGB while it is opened
 SMALLEST_VIEW, LARGEST_VIEW = 512, 1280  # pixels of the longer side, as the page shows it
@@ -49,6 +50,10 @@ class LruCache:
             self._kept.move_to_end(key)
             return self._kept[key]
 
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
     def __len__(self) -> int:
         return len(self._kept)
 
@@ -63,26 +68,23 @@ class OpenPicture:
     drawn: bytes | None = field(default=None, repr=False)  # as a PNG, where nobody has a file of it
 
 
-@dataclass(frozen=True, eq=False)
-class OpenAnswer:
-    """An answer and what was asked."""
-
-    shown: OpenPicture
-    points: list[Any]
-    segmentation: Segmentation
-
-
-def open_upload(data: bytes, segmenter: Segmenter) -> OpenPicture:
-    """Raises ValueError, in a sentence, for what is no picture or too large a one."""
+def pixels_of(data: bytes, *, most: int = LARGEST) -> pictures.Rgb:
+    """Raises ValueError, in a sentence, for what is no picture or has more than `most` pixels."""
+    if not data:
+        raise ValueError("nothing arrived; expected the bytes of a picture.")
+    if len(data) > LARGEST_PICTURE:
+        raise ValueError(
+            f"the picture has more than {LARGEST_PICTURE // 2**20} MB; expected a smaller file."
+        )
     found = header(data)
     if found is not None:
         height, width = found[1]
-        if height * width > LARGEST:
+        if height * width > most:
             raise ValueError(
                 f"the picture has {width} × {height} pixels; expected at most"
-                f" {LARGEST // 1_000_000} megapixels here."
+                f" {most // 1_000_000} megapixels here."
             )
-    return show(pictures.rgb(data, name="this file"), segmenter)
+    return pictures.rgb(data, name="this file")
 
 
 def show(pixels: pictures.Rgb, segmenter: Segmenter, *, drawn: bool = False) -> OpenPicture:

@@ -1,22 +1,29 @@
-"""One model, one client and one browser for the demo's tests."""
+"""One model, one client and one browser for the server's tests."""
 
 import pytest
 from browser import BROWSER, DRIVER, browsing, serving
+from photos import asking
+from quickly import compiled_quickly
 from small_models import write_model
 
 from dit_jax import Segmenter
-from dit_jax.demo.app import make_app
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package", autouse=True)
+def quickly(programs):
+    with compiled_quickly(programs):
+        yield
+
+
+@pytest.fixture(scope="package")
 def segmenter(tmp_path_factory):
     folder = write_model(tmp_path_factory.mktemp("model") / "ldit")
     return Segmenter.from_pretrained(folder, batch_size=1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(segmenter):
-    return make_app(segmenter, name="runs/my model").test_client()
+    return asking(segmenter, name="runs/my model")
 
 
 @pytest.fixture(scope="session")

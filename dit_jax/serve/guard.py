@@ -1,4 +1,4 @@
-"""Who may talk to the page: only itself.
+"""Who may ask: programs, and of pages only the server's own.
 
 A page of another site can make a browser send requests to 127.0.0.1, and a name that an attacker
 owns can be made to point there (DNS rebinding). The first carries a foreign `Origin` or a
@@ -27,9 +27,14 @@ HEADERS = {
 
 
 class Guard:
-    """What is right for a server that listens on `host`."""
+    """What is right for a server that listens on `host`.
 
-    def __init__(self, host: str):
+    `any_name`: also under names that are not known here, where a token is asked for, which a
+    stranger's page does not have.
+    """
+
+    def __init__(self, host: str, *, any_name: bool = False):
+        self._any_name = any_name
         self._any_address = host in ("", "0.0.0.0", "::")
         own = {host, socket.gethostname()} if not is_loopback(host) else set()
         self._names = LOOPBACK | {name.lower() for name in own if name}
@@ -42,19 +47,19 @@ class Guard:
         """
         host = headers.get("Host", "")
         if not self._is_ours(host):
-            return f"the host {host[:80]!r} is not this page's; open it by the address it printed."
+            return f"the host {host[:80]!r} is not this server's; ask it by the address it printed."
         origin = headers.get("Origin")
         if origin is not None and _netloc(origin) != host.lower():
-            return f"a page of {origin[:80]!r} asked; only the demo's own page may."
+            return f"a page of {origin[:80]!r} asked; only the server's own page may."
         if headers.get("Sec-Fetch-Site", "none") not in WITHIN:
-            return "a page of another site asked; only the demo's own page may."
+            return "a page of another site asked; only the server's own page may."
         return None
 
     def _is_ours(self, host: str) -> bool:
         name = _name(host)
         if name is None:
             return False
-        return name in self._names or (self._any_address and _is_address(name))
+        return self._any_name or name in self._names or (self._any_address and _is_address(name))
 
 
 def is_loopback(host: str) -> bool:

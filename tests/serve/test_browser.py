@@ -101,7 +101,19 @@ def test_a_visit(page, tmp_path):
     origin = page.driver.current_url.rstrip("/")
     assert all(name.startswith((origin, "data:")) for name in page.driver.execute_script(script))
     severe = [line["message"] for line in page.driver.get_log("browser")]
-    assert all("400 (BAD REQUEST)" in line for line in severe), severe
+    assert all("400 (Bad Request)" in line for line in severe), severe
+
+
+def test_the_api_has_a_page_of_its_own(page):
+    """Without a network, and within the page's rules of what may run."""
+    home = page.driver.current_url
+    page.driver.get(f"{home}docs")
+    page.until(
+        lambda: "/v1/segment" in page.texts(".opblock-summary-path")[0].replace("\u200b", "")
+    )
+    page.shoot("5-api")
+    assert [line["message"] for line in page.driver.get_log("browser")] == []
+    page.driver.get(home)
 
 
 def test_everything_has_a_name(page):

@@ -93,7 +93,7 @@ async function look(item) {
     else item.points = item.answered;
     return draw();
   }
-  const mask = tinted(await api.image(answer.mask), item.colour);
+  const mask = tinted(await api.image(answer.mask), item.colour, state.picture.view);
   const first = !item.answer;
   Object.assign(item, { answer, mask, maps: null, asking: null, answered: [...item.points] });
   tell(answer.share ? `Found ${item.text ?? "it"}.` : `No pixel for ${item.text ?? "this"}.`);
@@ -108,25 +108,14 @@ function question(item) {
 }
 
 async function compiling() {
-  if (state.model.compiling) state.model.compiling = (await api.model()).compiling;
-  return state.model.compiling;
+  if (!state.model.ready) state.model.ready = (await api.model()).ready;
+  return !state.model.ready;
 }
 
-// The server keeps the latest answers alone; what an older one is needed for asks for it again.
-async function withAnswer(item, use) {
-  const { answer } = item;
-  try {
-    return await use(answer.id);
-  } catch (error) {
-    if (!error.gone) throw error;
-    answer.id = (await api.segment({ ...question(item), points: item.answered })).id;
-    return use(answer.id);
-  }
-}
-
-async function download(item) {
-  const saved = await attempt("Saving …", () => withAnswer(item, (id) => api.save(api.maskUrl(id))).then(() => true));
-  if (saved) tell("Saved.");
+function download(item) {
+  const words = (item.text ?? "").toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 40).replace(/^-|-$/g, "");
+  api.saveUrl(item.answer.mask, `mask-${words || "points"}.png`);
+  tell("Saved.");
 }
 
 function drop(item) {
@@ -182,7 +171,7 @@ async function showMaps(item) {
   draw({ list: false });
   const { answer } = item;
   if (item.maps || !answer) return;
-  item.asking ??= attempt("Looking at the words …", () => withAnswer(item, api.words), { stays: true });
+  item.asking ??= attempt("Looking at the words …", () => api.words({ ...question(item), points: item.answered }), { stays: true });
   const said = await item.asking;
   if (item.answer !== answer) return;
   item.asking = null;
@@ -288,7 +277,7 @@ at("ask").addEventListener("submit", (event) => {
 at("layer").addEventListener("input", () => draw({ list: false }));
 at("save").addEventListener("click", async () => {
   const { id } = state.picture;
-  await attempt("Saving …", () => api.save(api.drawingUrl(id)));
+  await attempt("Saving …", () => api.save(api.drawingUrl(id), "drawing.png"));
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
