@@ -137,7 +137,7 @@ def refcoco(*, scales: bool, blur_p: float) -> dict:
         eval_splits=REFCOCO_SPLITS,
         eval_limit=0,
         augmentation=dict(scales=scales, jitter=0.4, jitter_p=0.8, blur_p=blur_p, flip_p=0.5),
-        workers=0,
+        workers=-1,
         ahead_gb=4.0,
         cache_features="",
         shapes=dict(length=20_000, eval_length=256, absent=0.0, seed=0),

@@ -40,7 +40,7 @@ RANGES: tuple[Range, ...] = (
         "0 or more",
         lambda x: x >= 0,
         (
-            *("data.train_limit", "data.eval_limit", "data.workers", "data.augmentation.jitter"),
+            *("data.train_limit", "data.eval_limit", "data.augmentation.jitter"),
             *("optim.warmup_epochs", "optim.epochs", "optim.max_steps", "optim.clip"),
             *("optim.warmup_lr", "optim.min_lr", "optim.decay", "optim.rounds"),
             *("optim.presence_weight", "optim.iou_weight"),
@@ -48,6 +48,7 @@ RANGES: tuple[Range, ...] = (
             *("train.minutes", "train.pictures", "eval.bootstrap", "probe.limit"),
         ),
     ),
+    ("-1 or more", lambda x: x >= -1, ("data.workers",)),
     (
         "numbers from 0 on",
         lambda xs: all(x >= 0 for x in xs),
@@ -149,7 +150,7 @@ class Data:
     ]  # "val" or, in a mix, "refcoco(unc)/val"; training scores the first
     eval_limit: int  # expressions of a split that are scored; 0 = all
     augmentation: Augment
-    workers: int  # processes that prepare batches; 0 = threads
+    workers: int  # processes that prepare batches; 0 = threads; -1 = by the host's cores
     ahead_gb: float  # memory of a host for batches that are made ahead, in 10^9 bytes
     cache_features: str  # folder for what a frozen encoder makes of pictures before text; "" none
     shapes: ShapesData

@@ -126,7 +126,7 @@ def without(section, key):
         (plain("eval", every_steps=-1), "eval.every_steps is -1; expected 0 or more."),
         (plain("data", eval_limit=-1), "data.eval_limit is -1; expected 0 or more."),
         (plain("data", train_limit=-1), "data.train_limit is -1; expected 0 or more."),
-        (plain("data", workers=-1), "data.workers is -1; expected 0 or more."),
+        (plain("data", workers=-2), "data.workers is -2; expected -1 or more."),
         (plain("train", pictures=-1), "train.pictures is -1; expected 0 or more."),
         (plain("train", minutes=-0.5), "train.minutes is -0.5; expected 0 or more."),
         (plain("optim", clip=float("nan")), "optim.clip is nan; expected 0 or more."),

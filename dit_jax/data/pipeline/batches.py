@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from dit_jax.data.pipeline.items import NONE, Batch, Collate, EvaluationRow, Reader
 
+MOST_FOR_THREADS = 64  # cores of a host; those of TPUs have 100 and more
 HELD_BY_WORKER = 3  # batches: in the making, on the way, and taken before its turn
 
 
@@ -140,13 +141,15 @@ def _stop_where_all_failed(failed: Int[np.ndarray, "b tries"], reader: Reader) -
 def _prefetch(batches: grain.MapDataset, *, workers: int, ahead: int) -> grain.IterDataset:
     """Prepare batches ahead of time. Batching comes first, so that each worker process makes
     whole batches and their order does not depend on how many there are."""
+    most = max(1, ahead // HELD_BY_WORKER)
+    if workers < 0:
+        workers = min(fitting(cores()), most)
     if workers:
-        fitting = max(1, ahead // HELD_BY_WORKER)
-        if fitting < workers:
+        if most < workers:
             logging.warning(
-                "Of %d worker processes, %d start: memory is for as many.", workers, fitting
+                "Of %d worker processes, %d start: memory is for as many.", workers, most
             )
-        workers = min(workers, fitting)
+        workers = min(workers, most)
         # Grain 0.2.18 reads this flag of its own even where no app parsed any.
         flags.FLAGS["grain_enable_multiprocess_worker_profiling"].present = 1
         in_worker = batches.to_iter_dataset(grain.ReadOptions(0, 0))
@@ -154,6 +157,19 @@ def _prefetch(batches: grain.MapDataset, *, workers: int, ahead: int) -> grain.I
         return in_worker.mp_prefetch(options, worker_init_fn=_one_core).map(_own_memory)
     waiting = min(17, (os.cpu_count() or 1) + 1, ahead)
     return batches.to_iter_dataset(grain.ReadOptions(min(16, waiting), waiting))
+
+
+def cores() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def fitting(cores: int) -> int:
+    """Worker processes for so many cores; 0, threads, is faster a core, as long as Python's lock
+    does not stop them. Of more processes, a TPU's chips could not take what they make."""
+    return 0 if cores <= MOST_FOR_THREADS else min(32, cores // 4)
 
 
 def _one_core(*_: int) -> None:

@@ -49,8 +49,8 @@ def train_batches(
 
     Every epoch is a new permutation of all referents. The stream is cut into batches across the
     ends of epochs: no batch is short and no referent is dropped. `index` is the referent's.
-    `workers` = 0 prepares batches in threads, otherwise in that many processes; at least one batch
-    is made ahead, and no more than `ahead_bytes` hold.
+    `workers` = 0 prepares batches in threads, -1 as `batches.fitting` says of this host, otherwise
+    in that many processes; at least one batch is made ahead, and no more than `ahead_bytes` hold.
 
     Args:
       own: the rows of each batch that this host makes, the same ones that a host alone would make

@@ -22,7 +22,9 @@ def _tpu(env: Environment) -> bool:
     wanted = env.get("JAX_PLATFORMS", "")
     chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     installed = importlib.util.find_spec("libtpu") is not None
-    return bool(installed and chips and wanted in ("", "tpu") and "TPU_SKIP_MDS_QUERY" not in env)
+    # Where a machine has no metadata to ask, as in a container of GKE, this names the hosts.
+    told = "TPU_SKIP_MDS_QUERY" not in env or "TPU_WORKER_HOSTNAMES" in env
+    return bool(installed and chips and wanted in ("", "tpu") and told)
 
 
 # Names of clusters, and what tells that this process was started by one, in several processes.

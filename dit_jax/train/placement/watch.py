@@ -36,7 +36,7 @@ _watch: "Watch | None" = None
 
 def seconds(name: str) -> int:
     """START or LOST; raises ValueError where the environment says no whole number above 0."""
-    text = os.environ.get(name, {START: "300", LOST: "60"}[name])
+    text = os.environ.get(name, {START: "300", LOST: "120"}[name])
     if not text.isdigit() or not int(text):
         raise ValueError(f"{name} is {text!r}; expected whole seconds above 0.")
     return int(text)
@@ -75,7 +75,9 @@ class Watch:
             there=killed,
             gone=gone if self.rank else killed,
         )
-        threading.Thread(target=self._look, name="watch", daemon=True).start()
+        self._looked = time.monotonic()
+        for work in (self._look, self._time):
+            threading.Thread(target=work, name="watch", daemon=True).start()
 
     def name(self, rank: int) -> str:
         return f"{self.hosts[rank]} (process {rank} of {self.count})"
@@ -124,7 +126,7 @@ class Watch:
             for rank in now.keys() - said.keys():
                 if beats.get(rank) != now[rank]:
                     heard[rank] = time.monotonic()
-            beats = now
+            beats, self._looked = now, time.monotonic()
             for rank, sentence in said.items():
                 if sentence != LEFT and rank != self.rank:
                     named = sentence.startswith(self.hosts[rank])
@@ -132,6 +134,12 @@ class Watch:
             for rank in heard.keys() - said.keys() - {self.rank}:
                 if time.monotonic() - heard[rank] > seconds(LOST):
                     self._end(f"{self.name(rank)} has not answered for {seconds(LOST)} s; {AGAIN}.")
+
+    def _time(self) -> None:
+        """Where the coordinator hangs, so does who asks it."""
+        while not self._over.wait(BEAT):
+            if time.monotonic() - self._looked > seconds(LOST) + BEAT:
+                self._end(f"{self.name(0)} has not answered for {seconds(LOST)} s; {AGAIN}.")
 
     def _end(self, sentence: str) -> None:
         if self._over.is_set():  # this process speaks for itself, or is done

@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 from noise import SIZE, Noise, assert_same, small_tokenizer, take, training
 
+from dit_jax.data.pipeline import batches
 from dit_jax.data.pipeline.streams import eval_batches, expression_table
 from dit_jax.data.pixels.transforms import UNCHANGED, letterbox
 from dit_jax.data.tokenizer import Tokenizer
@@ -127,6 +128,20 @@ def test_no_more_workers_start_than_memory_is_for(tokenizer, monkeypatch, caplog
     with caplog.at_level("WARNING"), pytest.raises(RuntimeError, match="2 would start"):
         next(stream)
     assert "Of 9 worker processes, 2 start" in caplog.text
+    caplog.clear()
+    # Where nobody says how many, it is the host that does: threads, unless it is that of a TPU.
+    stream = training(Noise(), tokenizer, workers=-1, ahead_bytes=7 * 4 * SIZE * SIZE * 4)
+    monkeypatch.setattr(batches, "cores", lambda: 112)
+    with caplog.at_level("WARNING"), pytest.raises(RuntimeError, match="2 would start"):
+        next(stream)
+    monkeypatch.setattr(batches, "cores", lambda: 64)
+    next(stream)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 0), (64, 0), (65, 16), (112, 28), (224, 32)])
+def test_workers_by_a_hosts_cores(cores, workers):
+    assert batches.fitting(cores) == workers
 
 
 def test_resuming_equals_never_stopping(tokenizer):

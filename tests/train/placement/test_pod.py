@@ -124,12 +124,27 @@ def test_code_is_known_by_its_files(monkeypatch, tmp_path):
 
 
 def test_limits_are_seconds(monkeypatch):
-    assert (watch.seconds(watch.START), watch.seconds(watch.LOST)) == (300, 60)
+    assert (watch.seconds(watch.START), watch.seconds(watch.LOST)) == (300, 120)
     monkeypatch.setenv("DIT_JAX_LOST_SECONDS", "5")
     assert watch.seconds(watch.LOST) == 5
     monkeypatch.setenv("DIT_JAX_LOST_SECONDS", "1m")
     with pytest.raises(ValueError, match="DIT_JAX_LOST_SECONDS is '1m'; expected whole seconds"):
         watch.seconds(watch.LOST)
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ({}, "TPU"),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, None),
+        ({"TPU_SKIP_MDS_QUERY": "true", "TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),  # as GKE says it
+        ({"JAX_PLATFORMS": "cpu"}, None),
+    ],
+)
+def test_hosts_of_tpus_find_each_other(monkeypatch, env, name):
+    monkeypatch.setattr(cluster.glob, "glob", lambda pattern: ["/dev/vfio/0"])
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: name)
+    assert cluster.detected(env) == name
 
 
 def test_a_port_that_is_taken():
