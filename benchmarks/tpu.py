@@ -124,7 +124,7 @@ def lowered(case: Case, config: Config, mesh: jax.sharding.Mesh) -> jax.stages.L
     programs = programs_of(arch, mesh.devices.flat[0])
     of_words = (1, arch.text_tokens, arch.bert.width)
     features = jax.ShapeDtypeStruct(of_words, jnp.bfloat16, sharding=NamedSharding(mesh, P()))
-    nothing = dict.fromkeys(("points", "labels", "point_mask", "boxes"))
+    nothing = dict.fromkeys(("points", "labels", "point_mask", "boxes", "masks"))
 
     def answer(params, rows, features):
         words = dict(features=features, attention_mask=rows["attention_mask"])

@@ -4,6 +4,8 @@
     python launch.py --config=FILE[:ARGS] --workdir=DIR [--mode=train|eval|probe|calibrate|plan] \\
         [--config.key=value …]
     python launch.py --mode=predict --model=DIR --images=… --text=… --out=DIR
+    python launch.py --mode=label --model=DIR --images=… --ontology=FILE --format=… --out=DIR
+    python launch.py --mode=everything --model=DIR --images=… --out=DIR
     python launch.py --mode=demo [--model=DIR] [--port=8000]
     python launch.py --mode=serve --model=DIR [--host=127.0.0.1] [--port=8000]
     python launch.py --mode=export --model=DIR --format=stablehlo|onnx|safetensors|pack --out=DIR
@@ -14,7 +16,8 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 `--mode=calibrate` chooses when the model in `--model=DIR`, or the run's, says "nothing like that";
 `--mode=plan` says whether training fits into `--devices` devices (of kind `--target`) of
 `--hbm_gb` each, and what to change if not, and needs no data, weights or workdir;
-`--mode=predict` writes masks of your own pictures, `--mode=serve` answers programs and browsers,
+`--mode=predict` writes masks of your own pictures, `--mode=label` the files of annotation tools,
+`--mode=everything` all that is in them, `--mode=serve` answers programs and browsers,
 `--mode=demo` is that for one person, with a page to try the model on, `--mode=export` hands it on.
 `python launch.py MODE …` is the same, and so is, installed, `dit-jax MODE …`. Behind either,
 `convert …` is `python -m convert …`; `figures`, `prepare`, `score` and `push` are
@@ -22,6 +25,7 @@ run's best checkpoint, on the config's evaluation splits, and writes `WORKDIR/ev
 """
 
 import dataclasses
+import functools
 import importlib
 import os
 import re
@@ -34,7 +38,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from dit_jax import config_file, storage
+from dit_jax import config_file, on_pictures, storage
 from dit_jax.allocator import keep_freed_memory
 from dit_jax.config import Config
 from dit_jax.lease import FULL
@@ -49,10 +53,6 @@ OUT = flags.DEFINE_string("out", None, "Folder to write into.")
 IMAGES = flags.DEFINE_multi_string(
     "images", [], "A picture, a folder of pictures or a pattern like 'a/*.jpg'; may be repeated."
 )
-TEXT = flags.DEFINE_multi_string("text", [], "What to look for in every picture; may be repeated.")
-PAIRS = flags.DEFINE_string(
-    "pairs", None, 'File of lines {"image": …, "text": …}, instead of --images and --text.'
-)
 SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Leave out pictures that cannot be read, and say which."
 )
@@ -65,7 +65,11 @@ BATCH = flags.DEFINE_integer("batch", 8, "serve: masks that are computed togethe
 DEADLINE = flags.DEFINE_float("deadline", 60.0, "serve: seconds that a request may take.", 1.0)
 QUEUE = flags.DEFINE_integer("queue", 64, "serve: questions inside; the next is refused.", 1)
 ALLOW_SWAP = flags.DEFINE_bool("allow_swap", False, "serve: clients may load another model.")
-FORMAT = flags.DEFINE_string("format", None, "stablehlo, onnx, safetensors (all of it) or pack.")
+FORMAT = flags.DEFINE_string(
+    "format",
+    None,
+    "export: stablehlo, onnx, safetensors (all of it) or pack; label: coco, yolo, labelme or voc.",
+)
 BASE = flags.DEFINE_string("base", None, "Model directory that a pack is made from, or made for.")
 LICENSE = flags.DEFINE_string("license", None, "Of the exported model, e.g. Apache-2.0.")
 SCORES = flags.DEFINE_string("scores", None, "Workdir with eval/*.json of the exported model.")
@@ -98,7 +102,18 @@ PROGRAMS = {
     "score": "dit_jax.eval.score",
 }
 # Flags that name files; `--flag=~/x` is not expanded by every shell.
-PATHS = ("config", "workdir", "model", "out", "images", "pairs", "base", "scores")
+PATHS = (
+    "config",
+    "workdir",
+    "model",
+    "out",
+    "images",
+    "pairs",
+    "mask",
+    "ontology",
+    "base",
+    "scores",
+)
 # JAX_PLATFORMS → what brings that kind of device.
 PLATFORMS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
 
@@ -137,19 +152,11 @@ def asked(module: str, name: str) -> Callable[[], None]:
     return ask
 
 
-def predict() -> None:
-    from dit_jax.predict import command
-
+def _about_pictures(ask: Callable[..., None]) -> None:
     with storage.written(OUT.value) as out:
-        command.predict(
-            model_dir(),
-            out,
-            images=[str(storage.local(name)) for name in IMAGES.value],
-            texts=TEXT.value,
-            pairs_file=storage.local(PAIRS.value) if PAIRS.value else None,
-            skip_broken=SKIP_BROKEN.value,
-            overwrite=OVERWRITE.value,
-        )
+        images = [str(storage.local(name)) for name in IMAGES.value]
+        how = dict(skip_broken=SKIP_BROKEN.value, overwrite=OVERWRITE.value)
+        ask(model_dir(), out, images=images, form=FORMAT.value, **how)
 
 
 def serve() -> None:
@@ -187,11 +194,14 @@ MODES = {
     "eval": Mode(asked("scoring", "score"), **ON_SPLITS, joins=True),
     "probe": Mode(asked("probing", "probe"), **ON_SPLITS),
     "calibrate": Mode(asked("calibrating", "calibrate"), **ON_SPLITS),
-    "predict": Mode(
-        predict,
-        needs=("model", "out"),
-        takes=("images", "text", "pairs", "skip_broken", "overwrite"),
-    ),
+    **{
+        name: Mode(
+            functools.partial(_about_pictures, mode.run),
+            needs=("model", "out", *mode.needs),
+            takes=(*mode.takes, "skip_broken", "overwrite"),
+        )
+        for name, mode in on_pictures.MODES.items()
+    },
     "demo": Mode(serve, needs=(), takes=("model", "host", "port")),
     "serve": Mode(
         serve,
@@ -321,7 +331,8 @@ def run(argv: list[str]) -> int:
             return _sentences(lambda: one_of("the command", words[0], known) or 1)
         words[0] = "--help" if words[0] == "help" else f"--mode={words[0]}"
     if any(word in HELP for word in words):
-        print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
+        known = map(flags.FLAGS.module_help, (sys.modules[__name__], on_pictures))
+        print("\n".join([__doc__, *known]))
         return 0
     return _sentences(lambda: main(parse([name, *words])))
 

@@ -45,6 +45,10 @@ ARROWS = {
         *("data", "data.annotations", "data.pixels", "eval", "lease", "models", "ops"),
         *("storage", "strict", "viz", "weights"),
     },
+    "predict.label": {
+        *("data.annotations", "data.pixels", "eval", "lease", "predict", "storage", "strict"),
+        *("version", "viz"),
+    },
     "figures": {
         *("data", "data.pipeline", "data.pixels", "data.records", "data.shapes"),
         *("eval", "models", "predict", "storage", "viz"),
@@ -56,9 +60,10 @@ ARROWS = {
     "export": {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
     },
+    "on_pictures": {"predict", "predict.label", "storage"},
     "config_file": {"configs", "storage"},
     "cli": {
-        *("allocator", "config", "config_file", "export", "lease", "plan", "predict", "serve"),
+        *("allocator", "config", "config_file", "export", "lease", "on_pictures", "plan", "serve"),
         *("storage", "strict", "train", "train.logs", "train.placement", "version", "weights"),
     },
 }
@@ -77,6 +82,7 @@ FOREIGN = {
 # Modules that are entered beside their room's `__init__`, which would be slow or heavy with them.
 SIDE_DOORS = {
     "dit_jax.predict.command": "reads files: --mode=predict",
+    "dit_jax.predict.label.command": "the same: --mode=label",
     "dit_jax.predict.explain": "word maps, as docs/see.md imports them",
 }
 FILES = sorted(ROOT.glob("dit_jax/**/*.py"))

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Of a folder's files these are taken for pictures, whatever is in them.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".jp2", ".avif"),
+)
 Box = tuple[float, float, float, float]  # x, y, width, height, as COCO writes them
 
 
 class NamedBox(tuple):
     """A Box whose key says what its numbers are: nobody need wonder whether they are corners."""
+
+
+class Filled(list):
+    """Polygon parts filled by the even-odd rule, edges included, as labelme and YOLO's readers do
+    it; COCO's parts run around pixels instead of through them."""
 
 
 Label = int | str | tuple[int | str, ...]  # a value of a mask picture, or its colour: "#ff0000"

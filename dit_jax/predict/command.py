@@ -1,8 +1,9 @@
 """`--mode=predict`: a model directory, pictures and words; masks, overlays and run lengths."""
 
+import dataclasses
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -12,12 +13,15 @@ import cv2
 from tqdm import tqdm
 
 from dit_jax import storage
+from dit_jax.data.entries import MaskFile
 from dit_jax.data.pixels import pictures
 from dit_jax.predict import outputs, pairs
 from dit_jax.predict.outputs import Outputs, Thumbnail
 from dit_jax.predict.pairs import Task
 from dit_jax.predict.requests import Question
+from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.segmenter import Segmenter
+from dit_jax.predict.tiles import Asker
 from dit_jax.strict import counted
 from dit_jax.weights import directory, manifest
 
@@ -31,55 +35,75 @@ def predict(
     images: Sequence[str] = (),
     texts: Sequence[str] = (),
     pairs_file: Path | None = None,
+    points: Sequence[str] = (),
+    boxes: Sequence[str] = (),
+    mask: Path | None = None,
+    multimask: bool = False,
+    instances: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
     skip_broken: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Every text for every picture of `images`, or what `pairs_file` asks; see `pairs`.
 
+    `points` ("x,y" or "x,y,label"), `boxes` ("x0,y0,x1,y1"), `mask` and `multimask` are for every
+    picture of `images`, as in `Segmenter.__call__`; `instances` writes a mask an object; `tile` and
+    `overlap` are for large pictures, as there.
     Names, texts and the model are checked before anything is written. `skip_broken` leaves pictures
     out that cannot be read, and says which. Answers stay in `out` whatever happens, and the same
     call goes on behind them.
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our sentence is enough
-    tasks = _tasks(images, texts, pairs_file)
+    prompt = _prompt(points, boxes, mask, multimask=multimask)
+    tasks = _tasks(images, texts, pairs_file, prompt)
     segmenter = Segmenter.from_pretrained(model_dir)
     for task in tasks:
         if not skip_broken:
             pictures.check_file(task.image)
-        for text in task.texts:
-            segmenter.check(Question(task.image, task.given, text, task.points, task.box))
+        for question in _questions(task, task.image, task.given):
+            segmenter.check(question, multimask=task.multimask)
     unread = 0
-    decided = {"model": _weights(model_dir)}
+    decided = {"model": weights(model_dir)}
+    decided |= {"instances": True} if instances else {}
+    decided |= {"tile": tile, "overlap": overlap} if tile else {}
+    tiles = segmenter.tiled(tile, overlap) if tile else None
     if segmenter.arch.presence:
         decided["presence_threshold"] = segmenter.presence_threshold
     asked = _asked(tasks, decided=decided)
     with Outputs(out, overwrite=overwrite) as written:
         left = _left(asked, written)
-        work = _Work(segmenter, left, skip_broken=skip_broken)
-        answers = segmenter.stream(work.questions())
-        start = dict(initial=written.count, total=len(asked))
-        for answer in tqdm(answers, **start, unit="mask", disable=None, leave=False):
-            pending = work.pending.popleft()
-            written.write(answer, pending.picture, about=pending.about)
-            unread += bool(answer.cut or answer.unknown)
+        work = _Work(segmenter, left, tiles, skip_broken=skip_broken)
+        start = dict(initial=len(written.found), total=len(asked))
+        for answer in tqdm(work.answers(), **start, unit="question", disable=None, leave=False):
+            pending, several = work.pending.popleft(), answer
+            if instances:
+                several = [one for found in answer for one in found.instances()]
+            written.write(several, pending.picture, about=pending.about)
+            unread += bool(answer[0].cut or answer[0].unknown)
     read = {one.task.image for one in asked} - work.broken.keys()
     masks, given = counted(written.count, "mask"), counted(len(read), "picture")
     print(f"{masks} of {given} {'is' if written.count == 1 else 'are'} in {storage.named(out)}.")
     if unread:
         texts = "1 text is" if unread == 1 else f"{unread} texts are"
         print(f"{texts} not read whole: see cut and unknown in {outputs.PREDICTIONS}.")
-    if work.broken:
-        named = [*work.broken.values()]
+    say_left_out(work.broken)
+
+
+def say_left_out(broken: dict[Path, str]) -> None:
+    """Which pictures could not be read, where there are any."""
+    if broken:
+        named = [*broken.values()]
         more = f"\n  and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         print(f"{len(named)} left out:\n  " + "\n  ".join(named[:SHOWN]) + more)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One mask that is wanted, and what the line of its answer says first."""
+    """One question, and what the line of its answer says first."""
 
     task: Task
-    text: str | None
+    question: Question  # of the picture's path
     about: dict[str, Any]
 
 
@@ -90,13 +114,27 @@ def _asked(tasks: Sequence[Task], *, decided: dict[str, Any]) -> list[Asked]:
     for task in tasks:
         number = numbers.setdefault(task.image, len(numbers))
         about = {"image": task.given, "id": task.given, "image_id": number} | task.about
-        pointed = {"points": task.points, "box": task.box, "units": task.units}
-        if task.points is not None or task.box is not None:
-            about["prompt"] = pointed
-        for text in task.texts:
-            said = {} if text is None else {"text": text}
-            found.append(Asked(task, text, {**about, **said, **decided}))
+        for question in _questions(task, task.image, task.given):
+            said = {"prompt": _told(question, task)} if question.points_at_something else {}
+            if question.text is not None:
+                said["text"] = question.text
+            found.append(Asked(task, question, {**about, **said, **decided}))
     return found
+
+
+def _questions(task: Task, image: Any, name: str) -> list[Question]:
+    pointed = dict(points=task.points, units=task.units, mask=task.mask)
+    pairs = itertools.product(task.texts, task.boxes)
+    return [Question(image, name, text, box=box, **pointed) for text, box in pairs]
+
+
+def _told(question: Question, task: Task) -> dict[str, Any]:
+    """A prompt as its answers' lines show it."""
+    shown = {"points": question.points, "box": question.box, "units": question.units}
+    if question.mask is not None:
+        drawn = question.mask
+        shown["mask"] = storage.named(drawn.path) if isinstance(drawn, MaskFile) else drawn
+    return shown | ({"multimask": True} if task.multimask else {})
 
 
 def _left(asked: Sequence[Asked], written: Outputs) -> list[Asked]:
@@ -115,7 +153,7 @@ def _left(asked: Sequence[Asked], written: Outputs) -> list[Asked]:
     return left
 
 
-def _weights(model_dir: Path) -> str:
+def weights(model_dir: Path) -> str:
     """Which weights answer: the first digits of their SHA-256, as the manifest has it."""
     noted = manifest.read(model_dir)
     if noted is not None and directory.WEIGHTS in noted.files:
@@ -134,16 +172,35 @@ class PendingMask:
 class _Work:
     """Questions one by one, and beside each what its answer will need."""
 
-    def __init__(self, segmenter: Segmenter, asked: Sequence[Asked], *, skip_broken: bool):
-        self._segmenter, self._asked, self._skip = segmenter, asked, skip_broken
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        asked: Sequence[Asked],
+        tiles: Asker | None,
+        *,
+        skip_broken: bool,
+    ):
+        self._segmenter, self._asked, self._tiles = segmenter, asked, tiles
+        self._skip = skip_broken
         self.pending: deque[PendingMask] = deque()
         self.broken: dict[Path, str] = {}
 
-    def questions(self) -> Iterator[Question]:
-        for task, several in itertools.groupby(self._asked, key=attrgetter("task")):
+    def answers(self) -> Iterator[list[Segmentation]]:
+        """The masks of each question, one or three."""
+        if self._tiles is not None:
+            yield from ([one] for one in self._tiles(self.questions(self._asked), hidden=None))
+            return
+        for several, asked in itertools.groupby(self._asked, key=attrgetter("task.multimask")):
+            found = self._segmenter.stream(self.questions(asked), multimask=several)
+            for first in found:
+                yield [first, *itertools.islice(found, 2 if several else 0)]
+
+    def questions(self, asked: Iterable[Asked]) -> Iterator[Question]:
+        for task, several in itertools.groupby(asked, key=attrgetter("task")):
             try:
                 pixels = pictures.rgb(task.image)
-                picture = self._segmenter.open(pixels, name=pictures.shown(task.image))
+                name = pictures.shown(task.image)
+                opened = pixels if self._tiles else self._segmenter.open(pixels, name=name)
             except (ValueError, OSError) as error:
                 if not self._skip:
                     raise
@@ -152,15 +209,33 @@ class _Work:
             small = outputs.thumbnail(pixels)
             for one in several:
                 self.pending.append(PendingMask(small, one.about))
-                pointed = dict(points=task.points, box=task.box, units=task.units)
-                yield Question(picture, picture.name, one.text, **pointed)
+                yield dataclasses.replace(one.question, image=opened, name=name)
 
 
-def _tasks(images: Sequence[str], texts: Sequence[str], pairs_file: Path | None) -> list[Task]:
+def _prompt(
+    points: Sequence[str], boxes: Sequence[str], mask: Path | None, *, multimask: bool
+) -> dict[str, Any]:
+    """As a `Task` has it, without what is not given."""
+    shown: dict[str, Any] = {}
+    if points:
+        said = [pairs.numbers(text, "--point", counts=(2, 3)) for text in points]
+        shown["points"] = [[*given, 1][:3] for given in said]
+    if boxes:
+        shown["boxes"] = tuple(pairs.numbers(text, "--box", counts=(4,)) for text in boxes)
+    if mask is not None:
+        shown["mask"] = MaskFile(mask)
+    return shown | ({"multimask": True} if multimask else {})
+
+
+def _tasks(
+    images: Sequence[str], texts: Sequence[str], pairs_file: Path | None, prompt: dict[str, Any]
+) -> list[Task]:
     if pairs_file is None:
         if not images:
             raise ValueError("--mode=predict expected --images and --text, or --pairs.")
-        return pairs.named(images, texts)
-    if images or texts:
-        raise ValueError("--pairs says which pictures and texts; --images and --text do not fit.")
+        return pairs.named(images, texts, **prompt)
+    if images or texts or prompt:
+        raise ValueError(
+            "--pairs says which pictures, texts and prompts; flags of these do not fit."
+        )
     return pairs.read(pairs_file)

@@ -48,6 +48,7 @@ class Answer:
     logits: Float32[np.ndarray, "m S S"]
     iou: Float32[np.ndarray, " m"]
     presence: float | None  # logit
+    low_res: Float32[np.ndarray, "m S4 S4"]  # the logits at a quarter of the side
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class Engine:
             places = self._places(asked, words)
             groups: dict[tuple, list[int]] = {}
             for row, one in enumerate(asked):
-                alike = one.text is None, bool(one.prompt.points), one.prompt.box is not None
+                of = one.prompt
+                alike = one.text is None, bool(of.points), of.box is None, of.mask is None
                 groups.setdefault(alike, []).append(row)
             parts = []
             for rows in groups.values():
@@ -117,11 +119,11 @@ class Engine:
         """The answers, in the order of the questions; waits for the device."""
         answers: dict[int, Answer] = {}
         for rows, said in started.parts:
-            read = jax.device_get((said.logits, said.iou, said.presence))
-            logits, iou, presence = jax.tree.map(np.float32, read)
+            read = jax.device_get((said.logits, said.iou, said.presence, said.low_res_logits))
+            logits, iou, presence, low_res = jax.tree.map(np.float32, read)
             for i, row in enumerate(rows):
                 there = None if presence is None else float(presence[i])
-                answers[row] = Answer(logits[i], iou[i], there)
+                answers[row] = Answer(logits[i], iou[i], there, low_res[i])
         return [answers[row] for row in range(len(started.asked))]
 
     def at_points(

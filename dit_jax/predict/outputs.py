@@ -10,9 +10,11 @@ Names are made here, of a number and the letters and digits of what the user cal
 path that a user's file holds leads anywhere.
 """
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,9 +31,10 @@ from dit_jax.predict.segmentation import Segmentation
 
 PREDICTIONS, MASKS, OVERLAYS = "predictions.jsonl", "masks", "overlays"
 PARTIAL = f"{PREDICTIONS}.partial"
-# The rest of a line is the question.
+# The rest of a line is the question. Of several masks that answer it, `part` is a mask's number and
+# `parts` how many there are.
 ANSWER = (
-    *("size", "cut", "unknown", "nothing", "presence", "score", "score_kind"),
+    *("part", "parts", "size", "cut", "unknown", "nothing", "presence", "score", "score_kind"),
     *("mask", "mask_file"),
 )
 SIDE = 1280  # pixels of an overlay's longer side, at most
@@ -70,7 +73,6 @@ class Outputs:
             self._lines = stack.enter_context(self.partial.open("ab+"))
             _cut(self._lines)
             self.found = self._answered()
-            self.count = len(self.found)
             for name in (MASKS, OVERLAYS):
                 (self._out / name).mkdir(exist_ok=True)
             self._open = stack.pop_all()
@@ -89,7 +91,9 @@ class Outputs:
 
     def _answered(self) -> list[str]:
         try:
-            return [question(line.values) for line in read(self.partial)]
+            lines = [line.values for line in read(self.partial)]
+            self.count = len(lines)
+            return [question(values) for values in lines if values.get("part", 1) == 1]
         except ValueError as error:
             if not self._overwrite:
                 raise ValueError(
@@ -109,9 +113,24 @@ class Outputs:
         self._lines.truncate(0)
         self.found, self.count = [], 0
 
-    def write(self, answer: Segmentation, picture: Thumbnail, *, about: dict[str, Any]) -> None:
-        """`about` is what the line says first: `image`, and what else the question is."""
+    def write(
+        self, answers: Sequence[Segmentation], picture: Thumbnail, *, about: dict[str, Any]
+    ) -> None:
+        """All masks that answer a question. `about` is what a line says first: `image`, and what
+        else the question is."""
         self._lease.check()
+        lines = []
+        for number, answer in enumerate(answers, start=1):
+            part = {"part": number, "parts": len(answers)} if len(answers) > 1 else {}
+            lines.append(self._answered_by(answer, picture, about | part))
+        self._lines.write(b"".join(lines))
+        self._lines.flush()  # a kill loses nothing that was answered
+        storage.push(self._out, every=60.0)
+
+    def _answered_by(
+        self, answer: Segmentation, picture: Thumbnail, about: dict[str, Any]
+    ) -> bytes:
+        """A mask's line; its pictures are written."""
         name = file_name(self.count + 1, about["image"], answer.text)
         mask = f"{MASKS}/{name}.png"
         save(self._out / mask, answer.mask.view(np.uint8) * np.uint8(255))
@@ -128,10 +147,8 @@ class Outputs:
             "mask": encoded(answer.mask),
             "mask_file": mask,
         }
-        self._lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._lines.flush()  # a kill loses nothing that was answered
-        storage.push(self._out, every=60.0)
         self.count += 1
+        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
 def question(line: dict[str, Any]) -> str:
@@ -140,9 +157,16 @@ def question(line: dict[str, Any]) -> str:
 
 
 def _cut(file: BinaryIO) -> None:
-    """Down to whole lines: the last one may not have been finished."""
+    """Down to whole answers: the last one may not have been finished."""
     file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
+    lines = file.read().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    with contextlib.suppress(ValueError, AttributeError):  # no line of ours: reading it says so
+        last = json.loads(lines[-1]) if lines else {}
+        if last.get("part", 1) < last.get("parts", 1):
+            del lines[-last["part"] :]
+    file.truncate(sum(map(len, lines)))
 
 
 def file_name(number: int, image: str, text: str | None) -> str:
@@ -162,9 +186,13 @@ def thumbnail(picture: pictures.Rgb) -> Thumbnail:
 
 
 def overlay(picture: Thumbnail, mask: Bool[np.ndarray, "H W"]) -> Thumbnail:
+    return viz.overlay(picture, fitted(mask, picture), viz.PREDICTED)
+
+
+def fitted(mask: Bool[np.ndarray, "H W"], picture: Thumbnail) -> Bool[np.ndarray, "h w"]:
+    """A mask at the thumbnail's size."""
     size = picture.shape[1::-1]
-    small = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return viz.overlay(picture, small.astype(bool), viz.PREDICTED)
+    return cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
 
 
 def save(path: Path, pixels: UInt8[np.ndarray, "h w *c"]) -> None:

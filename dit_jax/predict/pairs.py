@@ -6,7 +6,10 @@ One line a picture, with one text or several, and what is pointed at in pixels o
     {"image": "1.jpg", "text": ["the cup", "the plate"], "prompt": {"points": [[30, 40, 1]]}}
     {"image": "2.jpg", "prompt": {"box": [10, 20, 200, 180]}}
     {"image": "2.jpg", "prompt": {"box_xywh": [10, 20, 190, 160]}}
+    {"image": "2.jpg", "prompt": {"mask": "2-drawn.png", "multimask": true}}
 
+A list of boxes asks for a mask of each. `mask` is what an answer starts from: the path of a mask
+picture, or run lengths. `multimask` asks for three masks of a prompt without text.
 `box` names corners, like `box_xyxy`; with `"units": "fraction"`, all numbers of a prompt are
 fractions of the picture.
 Pictures are found from the file's folder. `id`, `image_id`, `sent_id`, `index`, `dataset`, `split`
@@ -25,19 +28,15 @@ from absl import logging
 
 from dit_jax import storage
 from dit_jax.data.annotations import Mistake, Mistakes, fields, geometry, strict_json
-from dit_jax.data.entries import CHOICES
+from dit_jax.data.entries import CHOICES, ENDINGS
 from dit_jax.data.pixels import header, near, pictures
+from dit_jax.predict import requests
 
-# Of a folder's files these are taken whatever is in them.
-ENDINGS = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
-    *(".jp2", ".avif"),
-)
 SHOWN = 5  # names that a message spells out
 ONE_EXPRESSION = ("sent_id", "index")  # keys that number a single expression
 ABOUT = ("id", "image_id", *ONE_EXPRESSION, "dataset", "split", "truth")
 BOXES = ("box", *geometry.BOXES)
-PROMPT = ("points", *BOXES, "units")
+PROMPT = ("points", *BOXES, "units", "mask", "multimask")
 KEYS = ("image", "text", "prompt", *ABOUT)
 
 
@@ -49,19 +48,36 @@ class Task:
     given: str  # the picture's name as it was given
     texts: tuple[str | None, ...]
     points: Any = None
-    box: Any = None  # corners
+    boxes: tuple[Any, ...] = (None,)  # corners; a mask is wanted of each
     units: str = "pixel"
+    mask: Any = None  # run lengths, or a mask picture
+    multimask: bool = False
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def named(images: Sequence[str], texts: Sequence[str]) -> list[Task]:
-    """Every text for every picture.
+def named(images: Sequence[str], texts: Sequence[str], **prompt: Any) -> list[Task]:
+    """Every text, and the same prompt, for every picture.
 
     Raises FileNotFoundError for a name that leads to no picture.
+
+    Args:
+      prompt: fields of a `Task`.
     """
     asked = tuple(texts) or (None,)
     found = [path for name in images for path in _found(name)]
-    return [Task(Path(path), storage.named(path), asked) for path in found]
+    return [Task(Path(path), storage.named(path), asked, **prompt) for path in found]
+
+
+def numbers(text: str, flag: str, *, counts: tuple[int, ...]) -> tuple[float, ...]:
+    """What a flag says: "30,40,1"; raises ValueError."""
+    try:
+        found = tuple(map(float, text.split(",")))
+    except ValueError:
+        found = ()
+    if len(found) not in counts:
+        expected = " or ".join(map(str, counts))
+        raise ValueError(f"{flag} is {text!r}; expected {expected} numbers with commas.")
+    return found
 
 
 def read(file: Path) -> list[Task]:
@@ -136,21 +152,28 @@ def _task(values: dict[str, Any], *, folder: Path) -> Task:
         raise Mistake(f"{numbered[0]!r} numbers one expression, but 'text' has {len(texts)}.")
     bucket = storage.parse(given) or storage.origin(folder / given)
     image = storage.local(str(bucket)) if bucket else folder / given
-    return Task(image, given, texts, **_pointed(prompt), about=about)
+    return Task(image, given, texts, **_pointed(prompt, folder=folder), about=about)
 
 
-def _pointed(prompt: dict[str, Any]) -> dict[str, Any]:
+def _pointed(prompt: dict[str, Any], *, folder: Path) -> dict[str, Any]:
     """What is pointed at; whether it lies in the picture is for whoever opens that."""
     units = prompt.get("units", "pixel")
     if units not in CHOICES["units"]:
         found = strict_json.shown(units)
         raise Mistake(f"'units' is {found}; expected {' or '.join(CHOICES['units'])}.")
     key = fields.sole(prompt, BOXES) if any(key in prompt for key in BOXES) else None
-    box = prompt.get(key)
+    boxes = requests.boxes(prompt.get(key))
     if key in geometry.BOXES:
-        x, y, width, height = geometry.box(box, key, units=units)
-        box = (x, y, x + width, y + height)
-    return dict(points=prompt.get("points"), box=box, units=units)
+        sides = [geometry.box(box, key, units=units) for box in boxes]
+        boxes = [(x, y, x + width, y + height) for x, y, width, height in sides]
+    mask = prompt.get("mask")
+    if mask is not None:
+        mask = fields.mask(mask, "mask", folder=folder)
+    multimask = prompt.get("multimask", False)
+    if not isinstance(multimask, bool):
+        raise Mistake(f"'multimask' is {strict_json.shown(multimask)}; expected true or false.")
+    shown = dict(points=prompt.get("points"), boxes=tuple(boxes), units=units)
+    return shown | dict(mask=mask, multimask=multimask)
 
 
 def _about(key: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
@@ -18,6 +19,7 @@ from PIL import Image
 from dit_jax.data.pixels import Content, letterbox, pictures, place
 from dit_jax.eval.protocols import THRESHOLD
 
+Resized = UInt8[np.ndarray, "h w 3"]
 Coordinates = Float32[np.ndarray, "p 2"]
 
 
@@ -47,6 +49,7 @@ class Letterbox:
     """How a kind of model wants its pictures: onto a canvas, and coordinates along with them."""
 
     put: Callable[[pictures.Rgb, int], tuple[UInt8[np.ndarray, "S S 3"], Content]]
+    resize: Callable[[pictures.Rgb, int, int], Resized]  # to a height and a width
     move: Callable[[Coordinates, Picture], Coordinates]
     threshold: float  # on the probability of a pixel
 
@@ -62,9 +65,16 @@ def in_the_corner(image: pictures.Rgb, size: int) -> tuple[UInt8[np.ndarray, "S 
     """As Meta's SAM: long side `size`, rounded half up, the padding at the right and the bottom."""
     ratio = size / max(image.shape[:2])
     height, width = (max(1, int(side * ratio + 0.5)) for side in image.shape[:2])
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     content = (0, 0, height, width)
-    return place(np.asarray(small), content, size=size), content
+    return place(antialiased(image, height, width), content, size=size), content
+
+
+def antialiased(image: pictures.Rgb, height: int, width: int) -> Resized:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def bilinear(image: pictures.Rgb, height: int, width: int) -> Resized:
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def by_centres(points: Coordinates, picture: Picture) -> Coordinates:
@@ -82,5 +92,5 @@ def by_corners(points: Coordinates, picture: Picture) -> Coordinates:
     return (points * scale[None]).astype(np.float32)
 
 
-DIT = Letterbox(put=letterbox, move=by_centres, threshold=THRESHOLD)
-SAM = Letterbox(put=in_the_corner, move=by_corners, threshold=0.5)
+DIT = Letterbox(put=letterbox, resize=bilinear, move=by_centres, threshold=THRESHOLD)
+SAM = Letterbox(put=in_the_corner, resize=antialiased, move=by_corners, threshold=0.5)

@@ -83,6 +83,7 @@ class Programs:
             points=points,
             point_mask=rows["point_mask"],
             boxes=rows["boxes"],
+            masks=rows["masks"],
             text=text,
             text_mask=text_mask,
             multimask=multimask,

@@ -1,15 +1,20 @@
-"""Points and boxes, in pixels of the picture: checked, and moved onto the model's canvas."""
+"""Points, boxes and masks, in pixels of the picture: checked, and moved onto the model's canvas."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from dit_jax.data.entries import CHOICES
+from dit_jax.data.entries import CHOICES, MaskFile
+from dit_jax.data.pixels import drawn, inside
 from dit_jax.predict.picture import Letterbox, Picture
+from dit_jax.predict.segmentation import Segmentation
 from dit_jax.strict import one_of
 
 # Points of one mask are filled up to one of these, so that a click more compiles nothing: 16 take
@@ -17,8 +22,13 @@ from dit_jax.strict import one_of
 POINT_COUNTS = (16, 64, 256, 1024)
 MOST_POINTS = POINT_COUNTS[-1]
 LABELS = (0, 1)  # background, object
+QUARTER = 4  # a mask prompt has a quarter of the canvas's side
+SURE = 0.999  # probability of a pixel inside a drawn mask
 
 Point = tuple[float, float, int]
+
+
+MaskLogits = Float32[np.ndarray, "_ _"]  # a quarter of the canvas, as the decoder gives them
 
 
 @dataclass(frozen=True)
@@ -27,15 +37,20 @@ class Prompt:
 
     points: tuple[Point, ...] = ()
     box: tuple[float, float, float, float] | None = None
+    mask: MaskLogits | None = None
 
     @staticmethod
-    def of(points: Any, box: Any, *, picture: Picture, units: str = "pixel") -> "Prompt":
+    def of(
+        points: Any, box: Any, *, picture: Picture, units: str = "pixel", mask: Any = None
+    ) -> "Prompt":
         """From sequences of numbers; raises ValueError for what does not lie in the picture.
 
         What reaches less than a pixel beyond the border is cut.
 
         Args:
           units: "pixel", or "fraction" of the picture's width and height.
+          mask: an earlier answer about the picture, a bool or uint8 array `[H, W]` (not 0 is
+            inside), the path of a mask picture, or COCO's run lengths.
         """
         one_of("units", units, CHOICES["units"])
         listed = [] if points is None else _sequence(points, "points", "[(x, y, label), …]")
@@ -47,10 +62,11 @@ class Prompt:
             _check_pixels(named, corners, picture)
         scale = (picture.width, picture.height) if units == "fraction" else (1, 1)
         found = tuple(_point(x * scale[0], y * scale[1], k, picture) for x, y, k in named)
+        logits = None if mask is None else _mask(mask, picture)
         if corners is None:
-            return Prompt(found)
+            return Prompt(found, None, logits)
         pixels = (n * side for n, side in zip(corners, (*scale, *scale), strict=True))
-        return Prompt(found, _box(*pixels, picture))
+        return Prompt(found, _box(*pixels, picture), logits)
 
 
 @dataclass(frozen=True)
@@ -61,12 +77,13 @@ class Placed:
     labels: Int32[np.ndarray, "b p"] | None
     point_mask: Bool[np.ndarray, "b p"] | None  # False where a row only was filled up
     boxes: Float32[np.ndarray, "b 4"] | None
+    masks: Float32[np.ndarray, "b H4 W4 1"] | None
 
 
 def on_canvas(
     prompts: Sequence[Prompt], pictures: Sequence[Picture], *, letterbox: Letterbox, count: int
 ) -> Placed:
-    """`count` points a row (0: none); all rows have a box, or none has."""
+    """`count` points a row (0: none); all rows have a box, or none has, and so of masks."""
     boxes = None
     if prompts[0].box is not None:
         corners = [
@@ -74,8 +91,11 @@ def on_canvas(
             for prompt, picture in zip(prompts, pictures, strict=True)
         ]
         boxes = np.stack(corners).reshape(-1, 4)
+    masks = None
+    if prompts[0].mask is not None:
+        masks = np.stack([prompt.mask for prompt in prompts])[..., None]
     if not count:
-        return Placed(None, None, None, boxes)
+        return Placed(None, None, None, boxes, masks)
     points = np.zeros((len(prompts), count, 2), np.float32)
     labels, there = np.zeros((len(prompts), count), np.int32), np.zeros((len(prompts), count), bool)
     for row, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
@@ -83,7 +103,7 @@ def on_canvas(
         given = np.array(prompt.points, np.float32).reshape(n, 3)
         points[row, :n] = letterbox.move(given[:, :2], picture)
         labels[row, :n], there[row, :n] = given[:, 2], True
-    return Placed(points, labels, there, boxes)
+    return Placed(points, labels, there, boxes, masks)
 
 
 def _named(point: Any) -> Point:
@@ -128,6 +148,40 @@ def _box(
             f" {picture.name}, which is {width} pixels wide and {height} high.{hint}"
         )
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+
+
+def _mask(given: Any, picture: Picture) -> MaskLogits:
+    side = picture.canvas.shape[0]
+    small = (side // QUARTER, side // QUARTER)
+    if isinstance(given, Segmentation):
+        same = (given.height, given.width) == (picture.height, picture.width)
+        if same and given.seed is None and np.shape(given.low_res) == small:
+            return given.low_res
+        given = given.mask
+    elif isinstance(given, (str, os.PathLike)):
+        given = MaskFile(Path(given))
+    if isinstance(given, (MaskFile, dict)):
+        given = drawn(given, height=picture.height, width=picture.width)
+    if not isinstance(given, np.ndarray) or given.dtype not in (np.bool_, np.uint8):
+        kind = getattr(given, "dtype", type(given).__name__)
+        raise ValueError(
+            f"a mask is of type {kind}; expected an earlier answer, a bool or uint8 array [H, W],"
+            " the path of a mask picture, or run lengths."
+        )
+    if given.shape != (picture.height, picture.width):
+        raise ValueError(
+            f"the mask has the shape {given.shape}; expected that of {picture.name},"
+            f" {(picture.height, picture.width)}."
+        )
+    height, width = picture.content[2:]
+    canvas = np.zeros((side, side), np.float32)
+    how = cv2.INTER_AREA if height < picture.height else cv2.INTER_LINEAR
+    inside(canvas, picture.content)[...] = cv2.resize(
+        (given != 0).astype(np.float32), (width, height), interpolation=how
+    )
+    share = cv2.resize(canvas, small, interpolation=cv2.INTER_AREA)
+    share = np.clip(share, 1 - SURE, SURE)
+    return np.log(share / (1 - share)).astype(np.float32)
 
 
 def _numbers(values: Any, what: str, counts: tuple[int, ...], expected: str) -> tuple[float, ...]:

@@ -1,12 +1,14 @@
-"""What one call asks: pictures, texts, points and boxes, spelled out one mask at a time.
+"""What one call asks: pictures, texts, points, boxes and masks, spelled out one mask at a time.
 
 one picture, one text              a question
-one picture, texts                 a question a text; points and box go with each
+one picture, texts                 a question a text; points, box and mask go with each
+one picture, boxes                 a question a box, of each text; points and mask go with each
 pictures, one text or none         a question a picture
 pictures, as many texts            pairs, in order
 """
 
 import io
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,20 +39,21 @@ class Question:
     points: Any = None
     box: Any = None
     units: str = "pixel"  # of points and box; see `Prompt.of`
+    mask: Any = None
 
     @property
     def points_at_something(self) -> bool:
         points = self.points
         some = points is not None and (not hasattr(points, "__len__") or len(points) > 0)
-        return some or self.box is not None
+        return some or self.box is not None or self.mask is not None
 
 
-def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:
+def questions(image: Any, texts: Any, points: Any, box: Any, mask: Any = None) -> list[Question]:
     """Raises ValueError where the lists do not fit each other."""
     if isinstance(image, ONE_PICTURE):
         about, several = (image, name_of(image)), isinstance(texts, (list, tuple))
-        asked = [Question(*about, t, points, box) for t in (texts if several else [texts])]
-        return asked
+        pairs = itertools.product(texts if several else [texts], boxes(box))
+        return [Question(*about, t, points, one, mask=mask) for t, one in pairs]
     if not isinstance(image, Iterable):
         raise ValueError(
             f"the picture is of type {type(image).__name__}; expected {pictures.EXPECTED}, or a"
@@ -59,18 +62,26 @@ def questions(image: Any, texts: Any, points: Any, box: Any) -> list[Question]:
     images = list(image)
     count = len(images)
     return [
-        Question(one, name_of(one, number), text, *pointed)
-        for number, (one, text, *pointed) in enumerate(
+        Question(one, name_of(one, number), text, *pointed, mask=drawn)
+        for number, (one, text, *pointed, drawn) in enumerate(
             zip(
                 images,
                 _each(texts, count, "texts", shared=(str, type(None))),
                 _each(points, count, "points", shared=(type(None),)),
                 _each(box, count, "box", shared=(type(None),)),
+                _each(mask, count, "mask", shared=(type(None),)),
                 strict=True,
             ),
             start=1,
         )
     ]
+
+
+def boxes(given: Any) -> list[Any]:
+    """A box, or a list of boxes, as a list."""
+    listed = given is not None and hasattr(given, "__len__") and len(given) > 0
+    nested = listed and not isinstance(given, (str, dict)) and hasattr(given[0], "__len__")
+    return list(given) if nested else [given]
 
 
 def of_pair(asked: Any) -> Question:

@@ -1,15 +1,14 @@
-"""`Segmenter`: words, points and boxes to masks, in one call.
+"""`Segmenter`: words, points, boxes and masks to masks, in one call.
 
 segmenter = Segmenter.from_pretrained("models/ldit")
 (result,) = segmenter("street.jpg", "the man in red")
 result.mask  # bool [H, W], at the picture's own size
 """
 
-import dataclasses
 import functools
 import itertools
 import os
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.engine import Answer, Engine, PendingBatch, Request
 from dit_jax.predict.everything import Everything, Found
+from dit_jax.predict.opened import Opened
 from dit_jax.predict.picture import DIT, SAM, Picture
 from dit_jax.predict.prompts import Prompt
 from dit_jax.predict.requests import (
@@ -38,10 +38,11 @@ from dit_jax.predict.requests import (
 )
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.text_features import shortened
+from dit_jax.predict.tiles import Asker, Tiling
 from dit_jax.weights import directory, hub, manifest
 
 CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
-OPEN = 8  # pictures that stay open while others about them may follow
+ABSENT = 4.0  # of a logit below the threshold's: where a tile says that nothing is meant there
 LONG = 4  # batches, from which on a call shows its progress
 
 
@@ -105,7 +106,11 @@ class Segmenter:
         *,
         points: Any = None,
         box: Any = None,
+        mask: Any = None,
         multimask: bool = False,
+        instances: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
         progress: bool | None = None,
     ) -> list[Segmentation]:
         """One mask a text and picture, in the order of the question.
@@ -117,8 +122,14 @@ class Segmenter:
           points: `[(x, y, label), …]` in pixels of the upright picture, (0, 0) the top left one;
             label 1 (object, may be left out) or 0 (not the object). With a list of pictures, one
             such list, or None, a picture.
-          box: corners `(x0, y0, x1, y1)`; with a list of pictures, one box, or None, a picture.
-          multimask: three masks for an ambiguous point, without text; three a picture.
+          box: corners `(x0, y0, x1, y1)`, or a list of boxes, a mask each; with a list of pictures,
+            one box, or None, a picture.
+          mask: what the answer starts from: an earlier answer, a bool or uint8 array `[H, W]`, the
+            path of a mask picture, run lengths; with a list of pictures, one, or None, a picture.
+          multimask: three masks for an ambiguous prompt, without text; three a picture.
+          instances: a mask an object instead, see `Segmentation.instances`.
+          tile: of a large picture the pixels of a side that are asked about at once, by words, see
+            `tiles`; `overlap` is what tiles have in common, by default a quarter of that.
           progress: show a bar; by default for long lists on a terminal.
 
         A text that the model does not read whole is named in a warning, the first of a call.
@@ -126,19 +137,30 @@ class Segmenter:
         Raises FileNotFoundError or ValueError, in a sentence, for what cannot be answered; texts
         and the files' existence are checked before anything is computed.
         """
-        if isinstance(image, Iterator) and not isinstance(image, ONE_PICTURE):
+        if tile is None and isinstance(image, Iterator) and not isinstance(image, ONE_PICTURE):
             # It may hand out one buffer, or one file, again and again.
             image = [self.open(one, name=name_of(one, n)) for n, one in enumerate(image, start=1)]
-        asked = questions(image, texts, points, box)
+        asked = questions(image, texts, points, box, mask)
         for question in asked:
             self.check(question, multimask=multimask)
             if isinstance(question.image, (str, os.PathLike)):
                 pictures.check_file(question.image)
-        long = len(asked) > LONG * self.batch_size
+        long = tile is not None or len(asked) > LONG * self.batch_size
         hidden = (None if long else True) if progress is None else not progress
-        answers = self._answers(asked, _Opened(self, still=True), multimask=multimask)
-        total = len(asked) * (3 if multimask else 1)
-        return list(tqdm(answers, total=total, unit="mask", disable=hidden, leave=False))
+        if tile is None:
+            answers = self._answers(asked, Opened(self.open, still=True), multimask=multimask)
+            total = len(asked) * (3 if multimask else 1)
+            found = tqdm(answers, total=total, unit="mask", disable=hidden, leave=False)
+        else:
+            found = self.tiled(tile, overlap)(asked, hidden=hidden)
+        return [one for answer in found for one in (answer.instances() if instances else [answer])]
+
+    def tiled(self, tile: int, overlap: int | None = None) -> Asker:
+        """What asks questions about large pictures in tiles; see `__call__`."""
+        how = dict(opened=self.open, stream=self.stream, resized=self._letterbox.resize)
+        overlap = tile // 4 if overlap is None else overlap
+        tiling = Tiling(tile, overlap, canvas=self.arch.image_size)
+        return Asker(tiling, **how, low=logit(self.threshold) - ABSENT)
 
     def stream(
         self, asked: Iterable[tuple | Question], *, multimask: bool = False
@@ -148,10 +170,10 @@ class Segmenter:
         An array or PIL picture may be another one each time it comes, as a camera's buffer is.
         What was asked before a mistake is answered before that is raised.
         """
-        yield from self._answers(asked, _Opened(self, still=False), multimask=multimask)
+        yield from self._answers(asked, Opened(self.open, still=False), multimask=multimask)
 
     def _answers(
-        self, asked: Iterable[tuple | Question], opened: "_Opened", *, multimask: bool
+        self, asked: Iterable[tuple | Question], opened: "Opened", *, multimask: bool
     ) -> Iterator[Segmentation]:
         ready = _told(self._asked(question, opened, multimask=multimask) for question in asked)
         started: deque[PendingBatch] = deque()
@@ -231,7 +253,7 @@ class Segmenter:
                 )
             if multimask:
                 raise ValueError(
-                    "multimask is for points and boxes alone; a text model gives one mask an"
+                    "multimask is for points, boxes and masks alone; a text model gives one mask an"
                     " expression."
                 )
             self._engine.text_cache.check([text])
@@ -242,7 +264,9 @@ class Segmenter:
             )
         elif not question.points_at_something:
             also = "" if self._engine.text_cache is None else "a text, "
-            raise ValueError(f"nothing is asked about {name}; expected {also}points or a box.")
+            raise ValueError(
+                f"nothing is asked about {name}; expected {also}points, a box or a mask."
+            )
 
     def prepare(self, question: Question) -> Request:
         """An opened picture's question, checked, for `answer`; raises ValueError as a call does."""
@@ -259,7 +283,7 @@ class Segmenter:
         self.check(question, multimask=multimask)
         picture = opened(question)
         pointed = dict(points=question.points, box=question.box, units=question.units)
-        prompt = Prompt.of(**pointed, picture=picture)
+        prompt = Prompt.of(**pointed, mask=question.mask, picture=picture)
         text = question.text
         unread = Unread() if text is None else self._engine.text_cache.unread(text)
         return Request(picture, text, prompt, unread)
@@ -277,7 +301,7 @@ class Segmenter:
                 f"the model's logits for {asked.picture.name} are not finite; its weights are"
                 " damaged or do not belong to its architecture."
             )
-        for logits, iou in zip(answer.logits, answer.iou, strict=True):
+        for logits, iou, low in zip(answer.logits, answer.iou, answer.low_res, strict=True):
             yield Segmentation(
                 name=asked.picture.name,
                 text=asked.text,
@@ -288,42 +312,9 @@ class Segmenter:
                 presence=None if answer.presence is None else 0.5 + 0.5 * float(np.tanh(there / 2)),
                 nothing=None if answer.presence is None else there < logit(self.presence_threshold),
                 threshold=self.threshold,
+                low_res=low.copy(),
                 **vars(asked.unread),
             )
-
-
-class _Opened:
-    """Opens the pictures of one call; the latest stay open, for other questions about them.
-
-    Only what cannot have changed is remembered: a file by path, size and time; an object in memory
-    where its caller waits for the answers (`still`), or can never change it.
-    """
-
-    def __init__(self, segmenter: Segmenter, *, still: bool):
-        self._segmenter, self._still = segmenter, still
-        # Beside a picture lies what it was opened from: while that lives, nothing else has its id.
-        self._recent: OrderedDict[Any, tuple[Any, Picture]] = OrderedDict()
-
-    def __call__(self, question: Question) -> Picture:
-        image = question.image
-        key = self._key(image)
-        if key is None:
-            return self._segmenter.open(image, name=question.name)
-        if key not in self._recent:
-            self._recent[key] = image, self._segmenter.open(image, name=question.name)
-        self._recent.move_to_end(key)
-        if len(self._recent) > OPEN:
-            self._recent.popitem(last=False)
-        return dataclasses.replace(self._recent[key][1], name=question.name)
-
-    def _key(self, image: Any) -> Any:
-        if isinstance(image, (str, os.PathLike)):
-            try:
-                found = os.stat(image)
-            except OSError:  # opening it says what is wrong
-                return None
-            return os.fspath(image), found.st_size, found.st_mtime_ns
-        return id(image) if self._still or isinstance(image, (Picture, bytes)) else None
 
 
 def _told(asked: Iterable[Request]) -> Iterator[Request]:

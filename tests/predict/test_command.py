@@ -123,6 +123,70 @@ def test_points_and_boxes_of_pairs(photos, tmp_path):
     assert "text" not in first and second["id"] == "mine"
 
 
+def test_prompts_without_text(photos, tmp_path):
+    """Two boxes, a drawn mask, three answers: by flags, and by lines that name each their own."""
+    model, image = write_model(tmp_path / "sam", **PLAIN), photos / "Photo 0.png"
+    drawn = np.zeros((60, 40), np.uint8)
+    drawn[10:40, 5:25] = 255
+    cv2.imwrite(str(tmp_path / "drawn.png"), drawn)
+    boxes = ["2,3,30,40", "5,5,20,50"]
+    command.predict(
+        model,
+        tmp_path / "flags",
+        **dict(images=[str(image)], points=["3,4", "30,50,0"], boxes=boxes),
+        **dict(mask=tmp_path / "drawn.png", multimask=True),
+    )
+    lines = lines_of(tmp_path / "flags")
+    assert [(line["part"], line["parts"]) for line in lines] == [(1, 3), (2, 3), (3, 3)] * 2
+    points, corners = [(3, 4, 1), (30, 50, 0)], [(2, 3, 30, 40), (5, 5, 20, 50)]
+    segmenter = Segmenter.from_pretrained(model)
+    found = segmenter(image, points=points, box=corners, mask=drawn, multimask=True)
+    for line, one in zip(lines, found, strict=True):
+        assert (rle.decode(line["mask"]) != one.mask).mean() < 1e-3
+    prompt = {"points": points, "mask": "drawn.png"}
+    file = write_lines(
+        tmp_path / "pairs.jsonl",
+        {"image": str(image), "prompt": prompt | {"box": corners, "multimask": True}},
+        {"image": str(image), "prompt": prompt | {"box_xywh": [[2, 3, 28, 37], [5, 5, 15, 45]]}},
+    )
+    command.predict(model, tmp_path / "pairs", pairs_file=file)
+    named = lines_of(tmp_path / "pairs")
+    assert [line["mask"] for line in named[:6]] == [line["mask"] for line in lines]
+    single = segmenter(image, points=points, box=corners, mask=drawn)
+    for line, one in zip(named[6:], single, strict=True):
+        assert (rle.decode(line["mask"]) != one.mask).mean() < 1e-3
+    assert [line["prompt"]["box"] for line in named[::3]] == [*map(list, corners), [2, 3, 30, 40]]
+
+
+def test_objects_one_by_one(model, photos, tmp_path, monkeypatch):
+    """A kill between the lines of a question costs that question alone."""
+    images = [str(photos / f"Photo {number}.png") for number in (0, 1)]
+    how = dict(images=images, texts=TEXTS[:1], instances=True)
+    command.predict(model, tmp_path / "whole", **how)
+    lines = lines_of(tmp_path / "whole")
+    parts = [line.get("parts", 1) for line in lines if line.get("part", 1) == 1]
+    assert len(parts) == 2 and max(parts) > 1 and sum(parts) == len(lines)
+    masks = [rle.decode(line["mask"]).astype(bool) for line in lines[-parts[-1] :]]
+    assert not np.sum(masks, axis=0, dtype=int).max() > 1
+    interrupted(len(lines) - parts[-1], monkeypatch, model, tmp_path / "out", **how)
+    data = (tmp_path / "whole" / outputs.PREDICTIONS).read_bytes().splitlines(keepends=True)
+    kept = b"".join(data[: 1 - parts[-1] or None])
+    (tmp_path / "out" / outputs.PARTIAL).write_bytes(kept)
+    command.predict(model, tmp_path / "out", **how)
+    assert [line["mask_file"] for line in lines_of(tmp_path / "out")] == [
+        line["mask_file"] for line in lines
+    ]
+
+
+def test_tiles(model, photos, tmp_path):
+    how = dict(images=[str(photos / "Photo 1.png")], texts=TEXTS)
+    command.predict(model, tmp_path / "out", **how, tile=64, overlap=8)
+    found = Segmenter.from_pretrained(model)(photos / "Photo 1.png", TEXTS, tile=64, overlap=8)
+    for line, one in zip(lines_of(tmp_path / "out"), found, strict=True):
+        assert (rle.decode(line["mask"]) != one.mask).mean() < 1e-3
+        assert (line["tile"], line["overlap"], line["text"]) == (64, 8, one.text)
+
+
 def test_names_lead_nowhere(model, photos, tmp_path):
     """Whatever pictures and texts are called, everything is written inside the folder."""
     tricky = tmp_path / "a" / "b"
@@ -285,7 +349,12 @@ def test_nothing_is_written_over(model, photos, tmp_path):
         (dict(images=["empty"]), "the folder holds no picture: empty"),
         (dict(images=["photos"]), "no text is given for photos/Photo 0.png"),
         (dict(images=["photos"], texts=[" "]), "the expression ' ' is empty"),
-        (dict(images=["photos"], pairs_file=Path("p.jsonl")), "--images and --text do not fit"),
+        (dict(images=["photos"], points=["3;4"]), "--point is '3;4'; expected 2 or 3 numbers"),
+        (dict(images=["photos"], boxes=["1,2,3"]), "--box is '1,2,3'; expected 4 numbers with com"),
+        (
+            dict(images=["photos"], pairs_file=Path("p.jsonl")),
+            "--pairs says which pictures, texts and prompts",
+        ),
         (dict(pairs_file=Path("gone.jsonl")), "no such file of pairs: gone.jsonl"),
         (dict(pairs_file=Path("nothing.jsonl")), "nothing.jsonl is empty; expected lines"),
     ],

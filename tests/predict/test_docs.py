@@ -71,7 +71,11 @@ def test_python(place, monkeypatch):
 def test_commands(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     commands = [part for block in blocks() for part in block.split("\n\n") if "python " in part]
+    everything, *commands = commands
+    prompted = commands.pop(1)
     assert len(commands) == 3
+    assert " objects in 2 pictures are in out/everything.\n" in command(everything)
+    assert command(prompted) == "6 masks of 1 picture are in out/points.\n"
     (place / "photos/pairs.jsonl").write_text(next(b for b in blocks() if b.startswith("{")))
     pairs = (place / "photos/pairs.jsonl").read_text().split("\n\n")[0]
     (place / "photos/pairs.jsonl").write_text(pairs + "\n")

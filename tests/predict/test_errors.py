@@ -74,7 +74,7 @@ def test_texts(segmenter):
     refused("a text is of type int; expected words", segmenter, PHOTO, [STAR, 3])
     refused("no text is given for the picture; this model reads words", segmenter, PHOTO)
     refused("no text is given", segmenter, PHOTO, points=[(1, 1, 1)])
-    refused("multimask is for points and boxes alone", segmenter, PHOTO, STAR, multimask=True)
+    refused("multimask is for points, boxes and masks", segmenter, PHOTO, STAR, multimask=True)
     refused("the list has 1 picture and texts has 2", segmenter, [PHOTO], [STAR] * 2)
     refused(
         "the list has 2 pictures and texts has 3; expected one",

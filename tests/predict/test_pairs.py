@@ -38,6 +38,18 @@ def read(folder, line):
             "'box' and 'box_xywh' are given; expected exactly one of 'box', 'box_xywh', 'box_xyxy'",
         ),
         (
+            {"image": "a.png", "prompt": {"multimask": 1}},
+            "'multimask' is 1; expected true or false",
+        ),
+        (
+            {"image": "a.png", "prompt": {"mask": 3}},
+            "'mask' is 3; expected the path of a PNG, COCO",
+        ),
+        (
+            {"image": "a.png", "prompt": {"mask": "../b.png"}},
+            "'mask' is .*, which leaves the folder",
+        ),
+        (
             {"image": "a.png", "prompt": {"box_xyxy": [9, 9, 3, 20]}},
             r"'box_xyxy' is \[9, 9, 3, 20\]; expected corners \[x0, y0, x1, y1\] in pixels, x0 b",
         ),
@@ -70,4 +82,4 @@ def test_mistakes_of_pairs(tmp_path, line, sentence):
 def test_a_key_says_what_the_numbers_of_a_box_are(tmp_path, prompt, box, units):
     line = {"image": "a.png", "text": "x", "prompt": prompt}
     (task,) = read(tmp_path, line)
-    assert (task.box, task.units) == (box, units)
+    assert (task.boxes, task.units) == ((box,), units)

@@ -7,6 +7,7 @@ from photos import photo
 
 from dit_jax.predict.picture import DIT
 from dit_jax.predict.prompts import Prompt
+from dit_jax.predict.requests import questions
 
 STAR, SQUARE = "the red star", "the large square"
 
@@ -53,3 +54,14 @@ def test_points_alone_where_the_picture_is_read_without_text(default):
     three = default(photo(), points=[(10, 12, 1)], multimask=True)
     assert one.text is None and len(three) == 3
     assert len({found.score for found in (one, *three)}) == 4
+
+
+def test_several_boxes_of_one_picture_are_a_question_each():
+    boxes = [(5, 5, 30, 40), (1, 2, 3, 4)]
+    for given in (boxes, [list(box) for box in boxes], np.array(boxes)):
+        asked = questions(photo(), [STAR, SQUARE], [(1, 1)], given)
+        assert [(one.text, tuple(one.box)) for one in asked] == [
+            (text, box) for text in (STAR, SQUARE) for box in boxes
+        ]
+    (one,) = questions(photo(), STAR, None, np.array(boxes[0]))
+    assert tuple(one.box) == boxes[0]

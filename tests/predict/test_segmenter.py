@@ -176,6 +176,29 @@ def test_a_confidence_is_of_the_mask_alone(height):
     assert (none.score, none.mask.sum()) == (0.0, 0)
 
 
+def test_objects_of_a_mask():
+    """Pieces that touch nowhere; specks are none. Each has the confidence of its own pixels."""
+    logits = np.full((40, 60), -9, np.float32)
+    logits[2:12, 3:23], logits[12, 23] = 1.0, 1.0  # touches at a corner
+    logits[20:30, 30:50], logits[38, 2] = 4.0, 4.0
+    about = dict(name="x", text="y", height=40, width=60, presence=None, nothing=None)
+    found = Segmentation(logits=logits, predicted_iou=0.9, threshold=0.35, **about)
+    best, other = found.instances()
+    assert (best.mask.sum(), other.mask.sum()) == (200, 201)
+    assert best.mask[25, 40] and other.mask[12, 23] and not (best.mask & other.mask).any()
+    assert best.score == pytest.approx(1 / (1 + np.exp(-4)), rel=1e-6)
+    assert (best.score_kind, found.score) == ("confidence", 0.9)
+    none = Segmentation(logits=logits - 9, predicted_iou=0.1, threshold=0.35, **about)
+    assert none.instances() == [none]
+
+
+def test_objects_one_by_one(segmenter):
+    (whole,) = segmenter(photo(), STAR)
+    objects = segmenter(photo(), STAR, instances=True)
+    assert len(objects) == len(whole.instances()) > 1
+    assert not (np.any([one.mask for one in objects], axis=0) & ~whole.mask).any()
+
+
 def test_a_threshold_and_a_bar(folder, capsys):
     strict = Segmenter.from_pretrained(folder, threshold=0.9, batch_size=2)
     loose = Segmenter.from_pretrained(folder, threshold=0.1, batch_size=2)

@@ -36,6 +36,7 @@ class Item:
     expressions: tuple[str, ...]
     ann_ids: tuple[int, ...]
     crowd: bool = False
+    units: str | None = None  # of its polygons and boxes, where the format says it
 
 
 def check_keys(values: dict[str, Any], *, known: Collection[str]) -> None:

@@ -2,15 +2,19 @@
 
 A folder holds `annotations.jsonl`, whose lines may name their split, or a file for each split
 (`train.jsonl`, `val.jsonl`, `test….jsonl`); or the same names with `.json`, in COCO's form. The
-format, line by line, is in docs/own-data.md.
+format, line by line, is in docs/own-data.md. Where there are none of these: YOLO's `data.yaml`, or
+labelme's files, one a picture.
 """
 
+import dataclasses
+import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from dit_jax.data.annotations import folder_coco, folder_lines
+from dit_jax.data.annotations import fields, folder_coco, folder_labelme, folder_lines, folder_yolo
 from dit_jax.data.annotations.coco import without_crowds
 from dit_jax.data.annotations.fields import ALL, SPLIT, Item
 from dit_jax.data.annotations.strict_json import Mistakes
@@ -43,29 +47,32 @@ def read(
     if not Path(source).is_dir():
         raise ValueError(f"{source} is no folder; expected one of pictures and annotations.")
     folder = Path(os.path.abspath(source))  # not resolved: a link's name is the name it was given
-    files = find_files(folder)
     items: list[tuple[str, Item]] = []
     remarks: list[Note] = []
     left_out: list[Note] = []
-    for file in files:
-        mistakes = Mistakes(file)
-        how = dict(folder=folder, reading=reading)
-        found = READERS[file.suffix](file, **how, mistakes=mistakes)
-        if not found or not skip:
-            mistakes.stop()
+    parts = find_parts(folder)
+    for part in parts:
+        found: list[Item] = []
+        every = [Mistakes(file) for file in part.readers]
+        for mistakes, (file, reader) in zip(every, part.readers.items(), strict=True):
+            found += reader(file, folder=folder, reading=reading, mistakes=mistakes)
+            if not skip:
+                mistakes.stop()
         if not found:
-            raise ValueError(f"{file} is empty; expected at least one referring example.")
-        divided = _divided(found, file, val_share=val_share)
+            for mistakes in every:
+                mistakes.stop()
+            raise ValueError(f"{part.named} is empty; expected at least one referring example.")
+        divided = _divided(found, part, val_share=val_share)
         drop = reading.crowds == "drop"
         items += [(split, item) for split, item in divided if not (drop and item.crowd)]
         crowds = [item.name for _, item in divided if drop and item.crowd]
-        remarks += mistakes.remarks
+        remarks += [remark for mistakes in every for remark in mistakes.remarks]
         remarks += [without_crowds(name, kept=0, count=1) for name in crowds]
-        left_out += mistakes.found
+        left_out += [one for mistakes in every for one in mistakes.found]
     return Annotations(
         dataset=f"folder({folder.name})",
         splits=_entries(items, reading),
-        sources={file.stem: file for file in files},
+        sources={key: file for part in parts for key, file in part.sources.items()},
         images=folder,
         reading=reading,
         remarks=tuple(remarks),
@@ -73,8 +80,57 @@ def read(
     )
 
 
+@dataclass(frozen=True)
+class Part:
+    """Files that are read and divided together."""
+
+    split: str  # or ALL
+    named: Path  # in messages
+    readers: dict[Path, Callable[..., tuple[Item, ...]]]  # of the files
+    sources: dict[str, Path]
+
+
+def find_parts(folder: Path) -> list[Part]:
+    """Of all kinds of annotations the first that is there."""
+    if files := find_files(folder):
+        return [
+            Part(file.stem, file, {file: READERS[file.suffix]}, {file.stem: file}) for file in files
+        ]
+    if data := folder_yolo.find(folder):
+        splits, names = folder_yolo.labels(data)
+        parts = [
+            Part(
+                split,
+                data,
+                {
+                    text: functools.partial(folder_yolo.read, picture=picture, names=names)
+                    for text, picture in texts.items()
+                },
+                {data.name: data} | _by_path(texts, folder),
+            )
+            for split, texts in splits.items()
+            if texts
+        ]
+        # Pictures that are named for training alone are divided as everywhere.
+        return [dataclasses.replace(parts[0], split=ALL)] if len(parts) == 1 else parts
+    found = folder_labelme.find(folder)
+    if not found:
+        raise ValueError(
+            f"{folder} holds no annotations; expected {_expected('.jsonl')}, or {ALL}.json and so"
+            f" on in COCO's form, or YOLO's {folder_yolo.FILES[0]}, or labelme's files."
+        )
+    return [
+        Part(split, folder, dict.fromkeys(files, folder_labelme.read), _by_path(files, folder))
+        for split, files in sorted(found.items(), key=lambda one: _order(one[0]))
+    ]
+
+
+def _by_path(files: Iterable[Path], folder: Path) -> dict[str, Path]:
+    return {fields.path(str(file), "file", folder=folder): file for file in files}
+
+
 def find_files(folder: Path) -> tuple[Path, ...]:
-    """The annotation files: `annotations`, or train, val and the tests, all of one kind."""
+    """`annotations`, or train, val and the tests, of lines or COCO's; () where there are none."""
     kinds = {}
     for suffix in READERS:
         present = sorted(path for path in folder.glob(f"*{suffix}") if path.is_file())
@@ -85,11 +141,6 @@ def find_files(folder: Path) -> tuple[Path, ...]:
         if named:
             kinds[suffix] = named
     files = [file for named in kinds.values() for file in named]
-    if not files:
-        raise ValueError(
-            f"{folder} holds no annotations; expected {_expected('.jsonl')}, or {ALL}.json and so"
-            " on in COCO's form."
-        )
     if len(kinds) > 1 or (len(files) > 1 and any(file.stem == ALL for file in files)):
         raise ValueError(
             f"{folder} holds {', '.join(file.name for file in files)}; expected either {ALL}, or a"
@@ -108,10 +159,10 @@ def _order(split: str) -> tuple[int, str]:
     return next(i for i, part in enumerate(("train", "val", "")) if split.startswith(part)), split
 
 
-def _divided(items: tuple[Item, ...], file: Path, *, val_share: float) -> list[tuple[str, Item]]:
+def _divided(items: list[Item], part: Part, *, val_share: float) -> list[tuple[str, Item]]:
     """Every item with its split: the file's, or what it says itself, or by its picture."""
-    if file.stem != ALL:
-        return [(file.stem, item) for item in items]
+    if part.split != ALL:
+        return [(part.split, item) for item in items]
     named = [item for item in items if item.split is not None]
     if len(named) not in (0, len(items)):
         silent = next(item for item in items if item.split is None)
@@ -121,7 +172,7 @@ def _divided(items: tuple[Item, ...], file: Path, *, val_share: float) -> list[t
         )
     if named:
         return [(item.split or "", item) for item in items]
-    val = _validation({item.picture for item in items}, file, share=val_share)
+    val = _validation({item.picture for item in items}, part.named, share=val_share)
     return [("val" if item.picture in val else "train", item) for item in items]
 
 
@@ -161,7 +212,7 @@ def _entries(items: list[tuple[str, Item]], reading: Reading) -> dict[str, tuple
             ann_ids=item.ann_ids,
             sent_ids=tuple(range(sentences, sentences + count)),
             crowds=(True,) if item.crowd else (),
-            units=reading.units,
+            units=item.units or reading.units,
             orientation=reading.orientation,
         )
         splits.setdefault(split, []).append(entry)

@@ -13,6 +13,7 @@ from dit_jax.data.pixels.frames import Frame, far_ends, frame
 from dit_jax.data.pixels.masks import (
     MARGIN,
     broken_parts,
+    drawn,
     entry_mask,
     in_pixels,
     looks_like_corners,
@@ -59,6 +60,7 @@ __all__ = [
     "content_box",
     "decode_image",
     "depth",
+    "drawn",
     "entry_mask",
     "far_ends",
     "frame",

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
+from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
-from dit_jax.data.entries import Box, Entry, MaskFile, NamedBox, Segmentation
+from dit_jax.data.entries import Box, Entry, Filled, MaskFile, NamedBox, Segmentation
 from dit_jax.data.pixels.mask_pictures import read_mask
-from dit_jax.data.pixels.run_lengths import runs
+from dit_jax.data.pixels.run_lengths import decode, runs
 
 FARTHEST = 100_000  # pixels; pycocotools walks along every edge, so time and memory grow with it
 MARGIN = 1.0  # pixels that a box may reach beyond its picture: COCO's are rounded
@@ -54,6 +56,12 @@ def read_entry(entry: Entry, *, height: int, width: int) -> tuple[bytes, tuple[s
     return union["counts"], tuple(remarks)
 
 
+def drawn(segmentation: Segmentation, *, height: int, width: int) -> Bool[np.ndarray, "H W"]:
+    """What one object of a height x width picture covers; ValueError as of `entry_mask`."""
+    mask, _ = _object_mask(segmentation, height=height, width=width)
+    return decode(mask["counts"], height=height, width=width)
+
+
 def in_pixels(entry: Entry, *, height: int, width: int) -> Entry:
     """An entry whose polygons and boxes count pixels of a height x width picture."""
     if entry.units == "pixel" or entry.segmentations is None:
@@ -64,7 +72,7 @@ def in_pixels(entry: Entry, *, height: int, width: int) -> Entry:
 
     def moved(segmentation: Segmentation) -> Segmentation:
         if isinstance(segmentation, list):
-            return [scaled(part) for part in segmentation]
+            return type(segmentation)(scaled(part) for part in segmentation)
         is_box = isinstance(segmentation, tuple)
         return type(segmentation)(scaled(segmentation)) if is_box else segmentation
 
@@ -115,8 +123,21 @@ def _from_polygons(
             f"the mask is empty: none of its {len(parts)} polygon parts is left{reason}"
         )
     _check_pixels([number for part in sound for number in part], "the polygon")
+    if isinstance(parts, Filled):
+        return _filled(sound, height=height, width=width), ()
     drawn = rle.frPyObjects(sound, height, width)
     return rle.merge(drawn), list(_useless(drawn)) if len(drawn) > 1 else ()
+
+
+def _filled(parts: list[list[float]], *, height: int, width: int) -> RunLengths:
+    """`entries.Filled`; each part by itself, so that parts that overlap are merged."""
+    mask = np.zeros((height, width), np.uint8, order="F")
+    for part in parts:
+        image = Image.new("L", (width, height))
+        points = list(zip(part[::2], part[1::2], strict=True))
+        ImageDraw.Draw(image).polygon(points, outline=1, fill=1)
+        mask |= np.asarray(image)
+    return rle.encode(mask)
 
 
 def _useless(drawn: list[RunLengths]) -> Iterator[str]:

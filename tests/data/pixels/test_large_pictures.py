@@ -127,7 +127,7 @@ answer = Segmentation("x", "y", picture.height, picture.width, logits, 0.5, None
 assert answer.mask.shape == (picture.height, picture.width)
 assert answer.probability.max() <= 1
 with outputs.Outputs(Path(sys.argv[2]), overwrite=False) as written:
-    written.write(answer, thumbnail, about={{"image": "x"}})
+    written.write([answer], thumbnail, about={{"image": "x"}})
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle))
 """
 
