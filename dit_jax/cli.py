@@ -236,7 +236,7 @@ def main(argv: list[str]) -> int:
         where = dict(coordinator=COORDINATOR.value, num_processes=NUM_PROCESSES.value)
         cluster.join(**where, process_id=PROCESS_ID.value)
         with watch.together(sentence):
-            watch.same(lambda: said() | provenance.code())
+            watch.same(lambda: command_says() | provenance.code())
             check_devices()
             return mode.run() or 0
     if MODE.value != "plan":  # which may be for devices that are elsewhere
@@ -262,7 +262,7 @@ def check_devices() -> None:
         ) from error
 
 
-def said() -> dict[str, str]:
+def command_says() -> dict[str, str]:
     """What the command says, which has to be the same on every host."""
     flat = {f"--config.{key}": str(value) for key, value in flatten(config()).items()}
     return flat | {
