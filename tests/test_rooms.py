@@ -55,7 +55,7 @@ ARROWS = {
     },
     "serve": {
         *("data.annotations", "data.pixels", "data.shapes", "eval", "models", "predict"),
-        *("version", "viz"),
+        *("predict.label", "version", "viz"),
     },
     "export": {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
@@ -84,6 +84,7 @@ SIDE_DOORS = {
     "dit_jax.predict.command": "reads files: --mode=predict",
     "dit_jax.predict.label.command": "the same: --mode=label",
     "dit_jax.predict.explain": "word maps, as docs/see.md imports them",
+    "dit_jax.predict.label.outlines": "masks as polygons, also over HTTP",
 }
 FILES = sorted(ROOT.glob("dit_jax/**/*.py"))
 

@@ -1,4 +1,7 @@
-"""Questions of many clients, answered together: what waits when the model is free is one batch."""
+"""Questions of many clients, answered together: what waits when the model is free is one batch.
+
+What is rare is answered alone, so that no program for several such rows has to be compiled.
+"""
 
 import itertools
 import queue
@@ -9,11 +12,18 @@ from typing import NamedTuple
 
 from dit_jax.predict import Request, Segmentation, Segmenter
 
+MOST_POINTS = 16  # of a row that others join; more of them are another program (`POINT_COUNTS`)
+
 
 class Waiting(NamedTuple):
     segmenter: Segmenter
     row: Request
     future: "Future[Segmentation]"
+
+    @property
+    def joins(self) -> bool:
+        prompt = self.row.prompt
+        return prompt.mask is None and len(prompt.points) <= MOST_POINTS
 
 
 class Batcher:
@@ -38,10 +48,10 @@ class Batcher:
                 batch.append(self._waiting.get())
             wanted = [one for one in batch if one.future.set_running_or_notify_cancel()]
             # The model may have been swapped while they waited.
-            for segmenter, alike in itertools.groupby(wanted, key=lambda one: one.segmenter):
-                rows = list(alike)
-                for start in range(0, len(rows), segmenter.batch_size):
-                    self._answer(rows[start : start + segmenter.batch_size])
+            for (segmenter, joins), alike in itertools.groupby(wanted, key=_kind):
+                rows, most = list(alike), segmenter.batch_size if joins else 1
+                for start in range(0, len(rows), most):
+                    self._answer(rows[start : start + most])
 
     def _answer(self, batch: Sequence[Waiting]) -> None:
         """Where a batch fails, its rows are asked one by one: only those fail that fail alone."""
@@ -57,3 +67,7 @@ class Batcher:
         self._count(len(batch))
         for one, segmentation in zip(batch, found, strict=True):
             one.future.set_result(segmentation)
+
+
+def _kind(waiting: Waiting) -> tuple[Segmenter, bool]:
+    return waiting.segmenter, waiting.joins

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from dit_jax.eval.prediction_files import encoded
 from dit_jax.predict import Found, Segmentation
 from dit_jax.predict.explain import Explanation
+from dit_jax.predict.label.outlines import outlines
 from dit_jax.serve import schema
 
 Mask = Bool[np.ndarray, "H W"]
@@ -68,10 +69,8 @@ def box(mask: Mask) -> list[int] | None:
 
 
 def polygons(mask: Mask) -> list[list[float]]:
-    """Outer borders along pixels' middles, the largest first; holes are filled."""
-    rings, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    rings = sorted((ring for ring in rings if len(ring) > 2), key=cv2.contourArea, reverse=True)
-    return [ring.reshape(-1).astype(float).tolist() for ring in rings]
+    """Rings [x, y, x, y, …] that fill to the same pixels; a hole is joined by a cut."""
+    return [ring.reshape(-1).astype(float).tolist() for ring in outlines(mask)]
 
 
 def png(mask: Mask) -> str:

@@ -39,16 +39,17 @@ class RunLengths(Strict):
     """COCO's compressed run lengths of a mask of the picture's own size."""
 
     size: Annotated[list[int], Field(min_length=2, max_length=2, description="[height, width]")]
-    counts: str
+    counts: Annotated[str, Field(max_length=2**20)]
 
 
 class Prompt(Strict):
-    """What one mask is asked for: a text, or what is pointed at, or both; what a model takes says
-    GET /v1/model."""
+    """What one mask is asked for: a text, or what is pointed at or drawn, or both; what a model
+    takes says GET /v1/model."""
 
     text: Text | None = None
     points: Points = []
     box: Box | None = None
+    mask: RunLengths | None = Field(None, description="where to start from: an earlier answer's")
 
 
 class Sent(Strict):

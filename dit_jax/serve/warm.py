@@ -35,7 +35,7 @@ def _ask(segmenter: Segmenter) -> None:
     for count in _counts(segmenter.batch_size):
         new = list(itertools.islice(numbers, count))  # what is known is not encoded again
         pictures = [_black(segmenter, number) for number in new]
-        for kind in _kinds(segmenter):
+        for kind in _kinds(segmenter, rare=count == 1):
             asked = (_question(*one, **kind) for one in zip(pictures, new, strict=True))
             segmenter.answer([segmenter.prepare(question) for question in asked])
         if count == 1:
@@ -49,14 +49,17 @@ def _ask_for_more(segmenter: Segmenter, picture: Picture) -> None:
         explain(segmenter, picture, WORD)
 
 
-def _kinds(segmenter: Segmenter) -> list[dict[str, Any]]:
-    """What the rows of a batch may have; see `Engine.start`."""
+def _kinds(segmenter: Segmenter, *, rare: bool) -> list[dict[str, Any]]:
+    """What the rows of a batch may have; `rare` ones are answered alone, see `batcher`."""
     arch = segmenter.arch
-    texts = [WORD] * (arch.bert is not None) + [None] * (arch.injection == Injection.NONE)
-    points = [], [(0, 0)], [(0, 0)] * MOST_POINTS
-    found = itertools.product((None, BOX), points, texts)
-    keys = ("box", "points", "text")
-    return [dict(zip(keys, one, strict=True)) for one in found if any(one)]
+    choices = {
+        "text": [WORD] * (arch.bert is not None) + [None] * (arch.injection == Injection.NONE),
+        "mask": [None, *([np.ones((arch.image_size, arch.image_size), bool)] if rare else [])],
+        "box": [None, BOX],
+        "points": [[], [(0, 0)], *([[(0, 0)] * MOST_POINTS] if rare else [])],
+    }
+    found = (dict(zip(choices, one, strict=True)) for one in itertools.product(*choices.values()))
+    return [one for one in found if any(value is not None and len(value) for value in one.values())]
 
 
 def _question(picture: Picture, number: int, *, text: str | None, **pointed: Any) -> Question:

@@ -18,7 +18,7 @@ def test_everything_is_described(client):
     assert kinds.keys() == {"application/json", "multipart/form-data"}
     assert "422" in found["paths"]["/v1/segment"]["post"]["responses"]
     prompt = found["components"]["schemas"]["Prompt"]["properties"]
-    assert prompt.keys() == {"text", "points", "box"}
+    assert prompt.keys() == {"text", "points", "box", "mask"}
 
 
 @pytest.mark.proof

@@ -103,6 +103,15 @@ def test_a_threshold_of_ones_own(client, segmenter):
     np.testing.assert_array_equal(rle.decode(said["mask"]), expected.probability > 0.9)
 
 
+def test_an_earlier_mask_is_gone_on_with(client, segmenter):
+    (earlier,) = segment(client, PROMPTS[:1])
+    (said,) = segment(client, [PROMPTS[1] | {"mask": earlier["mask"]}])
+    how = dict(points=PROMPTS[1]["points"], mask=rle.decode(earlier["mask"]).astype(bool))
+    (expected,) = segmenter(photo(), TEXT, **how)
+    np.testing.assert_array_equal(rle.decode(said["mask"]), expected.mask)
+    assert said["mask"] not in (earlier["mask"], segment(client, PROMPTS[1:2])[0]["mask"])
+
+
 def test_words_that_are_not_read(client):
     long = "the \u661f of the large square near the small red circle with blue stripes"
     (said,) = segment(client, [{"text": long}])

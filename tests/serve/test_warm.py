@@ -13,12 +13,14 @@ from photos import asking, encoded, opened, photo
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter
+from dit_jax.eval.prediction_files import encoded as encoded_mask
 from dit_jax.models.architecture import Injection
 from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.word_attention import WordAttention
 from dit_jax.serve.warm import MOST_POINTS, warm
 
 KINDS = {"default": {"injection": Injection.NONE}, "sam": PLAIN}
+HALF = np.arange(70) < np.full((48, 1), 35)
 ONE = np.zeros((1, 1), np.float32)
 
 
@@ -35,12 +37,14 @@ def test_nothing_is_compiled_by_who_asks(kind, tmp_path, monkeypatch):
     assert client.get("/v1/model").json()["ready"] is True
     assert client.get("/readyz").json() == {"ready": True}
     before = len(compiled)
-    pictures = [opened(client, photo(seed))["id"] for seed in range(3)]
+    pictures = [opened(client, photo(seed))["id"] for seed in range(2)]
     texts = ["the red star"] * model["reads"] + [None] * (not model["needs_text"])
     for text in texts:
-        for count, box in itertools.product(range(0, MOST_POINTS + 1, 9), (None, [1, 2, 9, 9])):
-            if text or count or box:
-                prompt = {"text": text, "points": [[9, 9, 1]] * count, "box": box}
+        about = (0, 1, 16, 17, MOST_POINTS), (None, [1, 2, 9, 9]), (None, encoded_mask(HALF))
+        for count, box, mask in itertools.product(*about):
+            if text or count or box or mask:
+                points = [[9, 9, 1]] * count
+                prompt = {"text": text, "points": points, "box": box, "mask": mask}
                 for picture in pictures:
                     asked = {"picture": picture, "prompts": [prompt] * (1 + count % 5)}
                     assert client.post("/v1/segment", json=asked).status_code == 200
@@ -81,7 +85,7 @@ def test_a_model_that_cannot_answer_is_ready_too(segmenter, monkeypatch, caplog)
         raise ValueError("its weights are damaged.")
 
     ready = threading.Event()
-    monkeypatch.setattr(Segmenter, "__call__", fail)
+    monkeypatch.setattr(Segmenter, "answer", fail)
     with caplog.at_level(logging.WARNING, "dit_jax.serve"):
         warm(segmenter, ready)
     assert ready.is_set() and "nothing was compiled ahead: its weights" in caplog.text
