@@ -55,7 +55,7 @@ ARROWS = {
     },
     "serve": {
         *("data.annotations", "data.pixels", "data.shapes", "eval", "models", "predict"),
-        *("version", "viz"),
+        *("predict.label", "version", "viz"),
     },
     "export": {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
@@ -83,6 +83,7 @@ FOREIGN = {
 SIDE_DOORS = {
     "dit_jax.predict.command": "reads files: --mode=predict",
     "dit_jax.predict.label.command": "the same: --mode=label",
+    "dit_jax.predict.label.studio": "Label Studio's protocol, which the server speaks",
     "dit_jax.predict.explain": "word maps, as docs/see.md imports them",
 }
 FILES = sorted(ROOT.glob("dit_jax/**/*.py"))
