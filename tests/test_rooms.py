@@ -83,6 +83,7 @@ FOREIGN = {
 SIDE_DOORS = {
     "dit_jax.predict.command": "reads files: --mode=predict",
     "dit_jax.predict.label.command": "the same: --mode=label",
+    "dit_jax.predict.label.studio": "Label Studio's protocol, which the server speaks",
     "dit_jax.predict.explain": "word maps, as docs/see.md imports them",
     "dit_jax.predict.label.outlines": "masks as polygons, also over HTTP",
 }

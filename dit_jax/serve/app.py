@@ -13,6 +13,8 @@ GET  /v1/model               what the model is and takes
 POST /v1/model               another model, where that is allowed
 GET  /healthz, /readyz       whether it lives; whether everything is compiled
 GET  /metrics                Prometheus' text
+
+Label Studio's own are in `label_studio`.
 """
 
 import importlib.resources
@@ -29,7 +31,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from dit_jax.data.annotations import Mistake
-from dit_jax.serve import schema
+from dit_jax.serve import label_studio, schema
 from dit_jax.serve.desk import Desk, Served
 from dit_jax.serve.door import Door, Metrics, Refused
 from dit_jax.serve.guard import Guard
@@ -82,6 +84,7 @@ def make_app(
     _add_pictures(app, desk)
     _add_model(app, desk, allow_swap=allow_swap)
     _add_pages(app, metrics)
+    label_studio.add(app, desk)
     app.openapi = lambda: _described(app)
     return app
 

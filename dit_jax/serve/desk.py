@@ -181,6 +181,22 @@ class Desk:
             lambda: json_of(masks.of_words(explain(segmenter, opened, asked.text, **how))),
         )
 
+    async def with_model(self, work: Callable[[Callable], Any]) -> Any:
+        """What `work` makes of a function that answers questions, a mask each."""
+        segmenter = self.served.segmenter
+
+        def ask(questions: Sequence[Question]) -> list[predict.Segmentation]:
+            opened: dict[int, Picture] = {}
+            rows = []
+            for one in questions:
+                key = id(one.image)
+                if key not in opened:
+                    opened[key] = segmenter.open(one.image, name=one.name)
+                rows.append(segmenter.prepare(dataclasses.replace(one, image=opened[key])))
+            return [one.result() for one in self._batcher.ask(segmenter, rows)]
+
+        return await self._by(self._hands, lambda: work(ask))
+
     async def _picture(
         self, segmenter: Segmenter, asked: schema.About, data: bytes | None
     ) -> Picture:
