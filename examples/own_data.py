@@ -6,7 +6,8 @@ Drawn shapes at dusk: `mini`, the model in the package, finds them badly until i
 
 Look at `OUT/train.jsonl` and `OUT/val.jsonl` beside the pictures, then fine-tune on them:
 
-    python launch.py --config=configs/own_data.py --workdir=runs/own --config.data.source=OUT
+    python launch.py --config=configs/own_data.py --workdir=runs/own --config.data.source=OUT \
+        --config.model.init.model=mini
 """
 
 import argparse

@@ -216,7 +216,9 @@ def _say_records(path: Path, options: argparse.Namespace) -> None:
 
 def _next_command(options: argparse.Namespace) -> str:
     own = options.dataset == "folder"
-    weights = [] if own else ["sam=sam_vit_b_01ec64.pth", "bert=bert-base-uncased"]
+    weights = ["model=mini"]
+    if not own:
+        weights = ["sam=sam_vit_b_01ec64.pth", "bert=bert-base-uncased"]
     settings = {
         "dataset": options.dataset,
         "split_by": options.split_by,
