@@ -1,5 +1,5 @@
 # make quickstart   set up, train on the embedded data set, score, and say where the pictures are
-# make demo         serve a page to try a model on: the quickstart's, else mini_sam, or MODEL=DIR
+# make demo         serve a page to try a model on: the quickstart's, else `mini`, or MODEL=DIR
 # make test         set up, run every test; JOBS=4 runs four files at once
 # make test-newest  the same on the newest Python here with the newest packages and no PyTorch
 # make proof        the longer proofs: real photos, ViT-B at full size, every method on every mesh,

@@ -1,12 +1,13 @@
 """Fine-tune on your own folder of pictures and annotations; the format is in docs/own-data.md.
 
     python launch.py --config=configs/own_data.py --workdir=runs/own \\
-        --config.data.source=FOLDER --config.model.init.model=runs/quickstart/model
+        --config.data.source=FOLDER --config.model.init.model=mini
 
-`configs/own_data.py` fits the quickstart's model. `configs/own_data.py:ROW` (ldit_vit_b, …) fits
-one that was converted from the released code's, or trained in the `official` recipe: they read
-BERT's layer 1; for a model of the `paper` recipe, add `--config.model.text_layer=12`. The rates are
-a fraction of the recipes', because weights are improved here and not found.
+`configs/own_data.py` fits `mini`, which comes with the package, and the quickstart's model.
+`configs/own_data.py:ROW` (ldit_vit_b, …) fits one that was converted from the released code's, or
+trained in the `official` recipe: they read BERT's layer 1; for a model of the `paper` recipe, add
+`--config.model.text_layer=12`. The rates are a fraction of the recipes', because weights are
+improved here and not found.
 
 From scratch, with data for thousands of steps: `--config.optim.lr=7e-4` and
 `--config.model.vocab=dit_jax/data/shapes/vocab.txt`.
@@ -25,6 +26,7 @@ def get_config(variant: str = "tiny") -> ConfigDict:
     config = quickstart.get_config() if tiny else base.recipe(variant, "official")
     config.data = ConfigDict(base.refcoco(scales=True, blur_p=0.0))
     config.data.update(dataset="folder", split_by="", source="", eval_splits=("val",))
+    config.model.presence = tiny  # as `mini` has it
     config.optim.update(
         lr=3e-4 if tiny else 5e-5,
         warmup_lr=1e-6,

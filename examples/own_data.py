@@ -1,13 +1,13 @@
 """Draw a folder as docs/own-data.md describes it: 60 pictures, and every way to give a mask.
 
-The quickstart's shapes at dusk: its model finds them badly, until it is fine-tuned.
+Drawn shapes at dusk: `mini`, the model in the package, finds them badly until it is fine-tuned.
 
     python -m examples.own_data OUT
 
 Look at `OUT/train.jsonl` and `OUT/val.jsonl` beside the pictures, then fine-tune on them:
 
     python launch.py --config=configs/own_data.py --workdir=runs/own --config.data.source=OUT \
-        --config.model.init.model=runs/quickstart/model
+        --config.model.init.model=mini
 """
 
 import argparse
@@ -24,10 +24,10 @@ from pycocotools import mask as rle
 from dit_jax.data.shapes import COLOURS, SHAPES, Scene, scene
 
 COUNTS = {"train": 48, "val": 12}  # pictures
-SIZE, SEED = 256, 1  # another seed than the quickstart's: pictures that its model has not seen
+SIZE, SEED = 256, 1  # another seed than `mini`'s: pictures that it has not seen
 FULL = 0.94  # share of its box that an object fills where the box is given as the mask
 NOTHING_EVERY = 4  # pictures
-DUSK = np.array([0.3, 0.35, 0.55])  # of red, green, blue: what the quickstart's model never saw
+DUSK = np.array([0.3, 0.35, 0.55])  # of red, green, blue: what `mini` never saw
 
 
 def main() -> None:

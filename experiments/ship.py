@@ -18,6 +18,7 @@ LIMITS = """\
 It was made from drawn scenes alone (`dit_jax.data.shapes`): six shapes in eight colours, three
 textures and two sizes on plain grounds. It knows nothing of photographs."""
 ABOUT = {
+    "mini": 'A small L-DIT for words, points and boxes at 128 × 128 pixels; it can say "not here".',
     "mini_sam": "A small SAM for points and boxes at 128 × 128 pixels, trained as SAM was.",
     "mini_bert": "A small BERT, trained on masked words of the drawn scenes' expressions.",
 }

@@ -166,7 +166,7 @@ def test_the_version_is_said_once():
 
 
 def test_the_readmes_program_runs(tmp_path, monkeypatch, programs):
-    write_model(tmp_path / "runs/quickstart/model")
+    write_model(tmp_path / "mini")
     monkeypatch.chdir(tmp_path)
     (program,) = [one for one in blocks(ROOT / "README.md") if one.startswith("import ")]
     names = {}

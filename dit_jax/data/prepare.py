@@ -211,12 +211,12 @@ def _say_records(path: Path, options: argparse.Namespace) -> None:
     left_out = built["left_out"]
     if left_out:
         print(f"  left out: {len(left_out):,} (listed in {storage.named(path / 'manifest.json')})")
-    print(f"\nTrain on it, from weights that you have:\n  {_next_command(options)}")
+    print(f"\nTrain on it:\n  {_next_command(options)}")
 
 
 def _next_command(options: argparse.Namespace) -> str:
     own = options.dataset == "folder"
-    weights = ["model=runs/quickstart/model"]
+    weights = ["model=mini"]
     if not own:
         weights = ["sam=sam_vit_b_01ec64.pth", "bert=bert-base-uncased"]
     settings = {

@@ -10,7 +10,7 @@ from typing import Any
 from dit_jax.predict import Segmenter
 from dit_jax.serve.guard import is_loopback
 
-QUICKSTART, SHIPPED = "runs/quickstart/model", "mini_sam"
+QUICKSTART, SHIPPED = "runs/quickstart/model", "mini"
 HOST, PORT = "127.0.0.1", 8000
 BATCH, DEADLINE, MOST = 8, 60.0, 64
 CONNECTIONS = 512  # beyond these, 503 at once

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dit_jax.config import Config
-from dit_jax.configs import own_data, quickstart
+from dit_jax.configs import mini, own_data, quickstart
 from dit_jax.data.annotations import folder
 from dit_jax.data.pipeline.streams import eval_batches, train_batches
 from dit_jax.data.pixels.transforms import Augmentation
@@ -124,12 +124,14 @@ def test_what_only_pictures_tell_can_be_skipped(tmp_path, change, sentence):
     assert left_out["record"] == name
 
 
-def test_config_fits_the_quickstart(own):
+def test_config_fits_mini_and_the_quickstart(own):
     photos, _ = own
     values = own_data.get_config()
     values.data.source = str(photos)
     config = Config.from_dict(values)
-    assert config.architecture() == Config.from_dict(quickstart.get_config()).architecture()
+    for made in (mini, quickstart):  # a presence head that a model lacks starts fresh
+        theirs = Config.from_dict(made.get_config()).architecture()
+        assert config.architecture() == dataclasses.replace(theirs, presence=True)
     assert (config.data.dataset, config.data.eval_splits) == ("folder", ("val",))
     assert config.data.augmentation.flip_p == 0.5
 

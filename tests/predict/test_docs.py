@@ -34,7 +34,7 @@ def blocks():
 def place(tmp_path_factory):
     """Where a reader would stand: models, pictures, and the file of pairs that the page shows."""
     folder = tmp_path_factory.mktemp("reader")
-    write_model(folder / "runs/quickstart/model")
+    write_model(folder / "mini")
     write_model(folder / "models/sam_vit_b", **PLAIN)
     (folder / "photos").mkdir()
     for number in (1, 2):
