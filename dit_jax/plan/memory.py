@@ -31,10 +31,10 @@ PROMPTS = 5  # IoU and mask tokens in front of the text
 KEPT_BY_DECODER_LAYER = 8
 
 
-# Of a loop over blocks whose pieces `fsdp` keeps, TPU's compiler (libtpu 0.0.42.1) gathers a part
-# of what XLA does for a GPU, and has more copies of the pieces: the loop's, and Adam's. Fitted to
-# benchmarks/results/tpu.md: ViT-B and ViT-H on 8 and 16 chips of v5e, ViT-B on v5p.
-TPU_AHEAD, TPU_COPIES = 4, 7
+# Of a loop over blocks whose pieces `fsdp` keeps, TPU's compiler (libtpu 0.0.42.1) pads activations
+# to its tiles, gathers a part of what XLA does for a GPU, and has more copies of the pieces: the
+# loop's, and Adam's. Fitted to benchmarks/results/tpu.md: ViT-B and ViT-H on 8 and 16 chips.
+TPU_PADDED, TPU_AHEAD, TPU_COPIES = 1.25, 0.3, 5
 
 QKV, HIDDEN = "queries, keys, values", "MLP before GELU"
 FUSED = "attention's output and log-sum-exp"
@@ -87,9 +87,9 @@ def estimate(
     of_block, every = kept(arch, config.model.remat, terms), sum(terms.values())
     work = workspace(arch, attention=attention, tensor=tensor)
     work += every - of_block  # computed again, of one block at a time
-    whole, copies = gathered(config, mesh), stacked(config, state)
+    padded, whole, copies = 1.0, gathered(config, mesh), stacked(config, state)
     if tpu and config.model.remat == SCAN and mesh.shape["fsdp"] > 1:
-        whole, copies = whole // TPU_AHEAD, TPU_COPIES * gradients
+        padded, whole, copies = TPU_PADDED, TPU_AHEAD * whole, TPU_COPIES * gradients
     return Memory(
         trainable=trainable,
         frozen=abstract.bytes_per_device(state.frozen),
@@ -97,9 +97,9 @@ def estimate(
         ema=abstract.bytes_per_device(state.ema),
         gradients=gradients + (trainable if sums else 0),
         batch=abstract.bytes_per_device(abstract.batch(arch, mesh, rows=config.optim.batch_size)),
-        activations=round(rows * (arch.vit.depth * of_block + others(arch)))
+        activations=round(padded * rows * (arch.vit.depth * of_block + others(arch)))
         + (trainable if sums else 0),
-        workspace=round(rows * work) + whole + copies,
+        workspace=round(padded * rows * work + whole + copies),
     )
 
 
