@@ -183,7 +183,7 @@ def counted(case: Case) -> int:
     """Bytes a chip, as `--mode=plan` counts them today."""
     config = case.config()
     mesh = command.mesh_of(config, case.chips)
-    return memory.estimate(config, mesh, attention=memory.expected(config)).total
+    return memory.estimate(config, mesh, attention=memory.expected(config), tpu=True).total
 
 
 def hours(case: Case, speed: float) -> str:

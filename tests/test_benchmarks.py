@@ -69,9 +69,11 @@ def test_what_a_program_moves():
     assert found.hbm == 5 * (64 + 64 + 64 + 64) + 2 * 320 + 64
 
 
-def test_the_count_is_near_what_tpus_compiler_takes():
-    """Of ViT-B on v5e-8, whose text encoder's gradients are all whole at once."""
-    case = tpu.Case("ldit_vit_b", "train", "v5e-8", "fsdp")
+TRAINED = [case for case in tpu.cases() if case.what == "train" and case.name in tpu.answers()]
+
+
+@pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
+def test_the_count_is_near_what_tpus_compiler_takes(case):
     found = tpu.answers()[case.name]
     compiled = found["arguments"] + found["temporary"]
     assert tpu.counted(case) == pytest.approx(compiled, rel=0.15)

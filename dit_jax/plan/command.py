@@ -93,7 +93,8 @@ def examine(config: configs.Config, where: Devices, *, compiled: bool) -> Plan:
     """Count, and compile where the devices' own compiler is to be asked."""
     mesh = mesh_of(config, len(where.devices))
     kinds: tuple[Attention, ...] = ("plain", "fused")
-    counted = {kind: memory.estimate(config, mesh, attention=kind) for kind in kinds}
+    about = dict(tpu=where.platform == "tpu")
+    counted = {kind: memory.estimate(config, mesh, attention=kind, **about) for kind in kinds}
     found = compile.compile_step(config, where) if compiled else None
     return Plan(config, mesh, counted, memory.expected(config), found, not where.simulated)
 

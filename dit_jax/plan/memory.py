@@ -31,6 +31,11 @@ PROMPTS = 5  # IoU and mask tokens in front of the text
 KEPT_BY_DECODER_LAYER = 8
 
 
+# Of a loop over blocks whose pieces `fsdp` keeps, TPU's compiler (libtpu 0.0.42.1) pads activations
+# to its tiles, gathers a part of what XLA does for a GPU, and has more copies of the pieces: the
+# loop's, and Adam's. Fitted to benchmarks/results/tpu.md: ViT-B and ViT-H on 8 and 16 chips.
+TPU_PADDED, TPU_AHEAD, TPU_COPIES = 1.25, 0.3, 5
+
 QKV, HIDDEN = "queries, keys, values", "MLP before GELU"
 FUSED = "attention's output and log-sum-exp"
 # What the policy "dots" keeps besides a block's input; a plain attention is computed again.
@@ -64,8 +69,14 @@ class Memory:
         return self.state + self.batch + self.temporary
 
 
-def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: Attention) -> Memory:
-    """The memory of one step of this config on this mesh."""
+def estimate(
+    config: configs.Config,
+    mesh: Mesh | AbstractMesh,
+    *,
+    attention: Attention,
+    tpu: bool = False,
+) -> Memory:
+    """The memory of one step of this config on this mesh; `tpu`: as TPU's compiler takes it."""
     arch, tensor = config.architecture(), mesh.shape["tensor"]
     state = abstract.state(arch, mesh, freeze=config.freeze(), rules=config.optim)
     rows = config.optim.batch_size // config.optim.accumulate
@@ -76,6 +87,9 @@ def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: At
     of_block, every = kept(arch, config.model.remat, terms), sum(terms.values())
     work = workspace(arch, attention=attention, tensor=tensor)
     work += every - of_block  # computed again, of one block at a time
+    padded, whole, copies = 1.0, gathered(config, mesh), stacked(config, state)
+    if tpu and config.model.remat == SCAN and mesh.shape["fsdp"] > 1:
+        padded, whole, copies = TPU_PADDED, TPU_AHEAD * whole, TPU_COPIES * gradients
     return Memory(
         trainable=trainable,
         frozen=abstract.bytes_per_device(state.frozen),
@@ -83,9 +97,9 @@ def estimate(config: configs.Config, mesh: Mesh | AbstractMesh, *, attention: At
         ema=abstract.bytes_per_device(state.ema),
         gradients=gradients + (trainable if sums else 0),
         batch=abstract.bytes_per_device(abstract.batch(arch, mesh, rows=config.optim.batch_size)),
-        activations=round(rows * (arch.vit.depth * of_block + others(arch)))
+        activations=round(padded * rows * (arch.vit.depth * of_block + others(arch)))
         + (trainable if sums else 0),
-        workspace=round(rows * work) + gathered(config, mesh) + stacked(config, state),
+        workspace=round(padded * rows * work + whole + copies),
     )
 
 
