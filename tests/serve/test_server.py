@@ -248,7 +248,7 @@ def test_the_pages_need_nothing_from_elsewhere(client):
 def test_which_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert server.chosen("a") == "a"
-    assert server.chosen(None) == "mini_sam"  # by its name
+    assert server.chosen(None) == "mini"  # by its name
     assert hub.local(server.chosen(None)) == hub.SHIPPED / "mini"
     (tmp_path / server.QUICKSTART).mkdir(parents=True)
     assert server.chosen(None) == server.QUICKSTART

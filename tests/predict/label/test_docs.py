@@ -22,7 +22,7 @@ def test_the_page(tmp_path, monkeypatch, programs):
     (tmp_path / "photos").mkdir()
     Image.fromarray(shapes.scene("val", 1, size=64).image()).save("photos/1.png")
     (tmp_path / "ontology.json").write_text(ontology)
-    write_model(tmp_path / "runs/quickstart/model")
+    write_model(tmp_path / "mini")
     with compiled_quickly(programs):
         done = launched(*shlex.split(command.replace("\\\n", " "))[2:])
     assert done.stdout.endswith("in 1 picture are in out/labels.\n"), done.stderr
