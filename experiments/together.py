@@ -11,8 +11,10 @@ union of every picture of each split. It takes minutes, saves nothing in between
 loss is no number.
 """
 
+import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -89,17 +91,40 @@ def trained(runs: list[Run], streams: Path | None) -> tuple[TrainState, list[Lin
         return jax.tree.map(lambda x: x[None], one)
 
     several = jax.jit(lambda state, batches: jax.lax.scan(each, state, batches), donate_argnums=0)
-    lines, waiting, clock = [[] for _ in runs], [], time.monotonic()
-    starts = range(0, first.total, every)
-    for start, *chunks in zip(starts, *(stream(run, every, streams) for run in runs), strict=True):
-        batches = {key: np.stack([chunk[key] for chunk in chunks], axis=1) for key in USED}
-        state, metrics = several(state, batches)
-        # The device works on these steps while the host makes the next ones.
-        waiting.append((start + len(batches["mask"]), metrics))
-        if len(waiting) > 1:
-            clock = note(lines, *waiting.pop(0), since=clock)
-    note(lines, *waiting.pop(), since=clock)
+    chunks = stacked(runs, every, streams)
+    chunk = next(chunks)
+    whole, count = several.lower(state, chunk).compile(), len(chunk["mask"])
+    lines, waiting, done = [[] for _ in runs], [], 0
+    with turn(streams):
+        clock = time.monotonic()
+        for batches in itertools.chain([chunk], chunks):
+            program = whole if len(batches["mask"]) == count else several
+            state, metrics = program(state, batches)
+            done += len(batches["mask"])
+            # The device works on these steps while the host makes the next ones.
+            waiting.append((done, metrics))
+            if len(waiting) > 1:
+                clock = note(lines, *waiting.pop(0), since=clock)
+        note(lines, *waiting.pop(), since=clock)
     return state, lines
+
+
+@contextlib.contextmanager
+def turn(streams: Path | None) -> Iterator[None]:
+    """Alone on the device, of those with the same folder: in turns, each step of two programs takes
+    longer than both one after the other."""
+    if streams is None:
+        yield
+        return
+    with (streams / "turn").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def stacked(runs: list[Run], every: int, streams: Path | None) -> Iterator[Batch]:
+    """[steps, runs, b, …] of at most `every` steps at a time."""
+    for chunks in zip(*(stream(run, every, streams) for run in runs), strict=True):
+        yield {key: np.stack([chunk[key] for chunk in chunks], axis=1) for key in USED}
 
 
 def note(lines: list[Lines], step: int, metrics: dict[str, Array], *, since: float) -> float:
