@@ -33,7 +33,8 @@ KEPT_BY_DECODER_LAYER = 8
 
 # Of a loop over blocks whose pieces `fsdp` keeps, TPU's compiler (libtpu 0.0.42.1) pads activations
 # to its tiles, gathers a part of what XLA does for a GPU, and has more copies of the pieces: the
-# loop's, and Adam's. Fitted to benchmarks/results/tpu.md: ViT-B and ViT-H on 8 and 16 chips.
+# loop's, and Adam's. Fitted to benchmarks/results/tpu.md: ViT-B and ViT-H on 8, 16 and, where
+# twice as much is gathered, 256 chips.
 TPU_PADDED, TPU_AHEAD, TPU_COPIES = 1.25, 0.3, 5
 
 QKV, HIDDEN = "queries, keys, values", "MLP before GELU"
@@ -90,6 +91,7 @@ def estimate(
     padded, whole, copies = 1.0, gathered(config, mesh), stacked(config, state)
     if tpu and config.model.remat == SCAN and mesh.shape["fsdp"] > 1:
         padded, whole, copies = TPU_PADDED, TPU_AHEAD * whole, TPU_COPIES * gradients
+        whole *= 2 if mesh.shape["fsdp"] > 16 else 1
     return Memory(
         trainable=trainable,
         frozen=abstract.bytes_per_device(state.frozen),

@@ -28,7 +28,9 @@ BEAT = 1.0
 # Seconds, from the environment: for all to come, and without a word of one until it is gone.
 START, LOST = "DIT_JAX_START_SECONDS", "DIT_JAX_LOST_SECONDS"
 AGAIN = "the same command on all hosts continues from the last checkpoint"
-OF_THE_NETWORK = re.compile(r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ")
+OF_THE_NETWORK = re.compile(
+    r"Gloo|NCCL|^(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ", re.M
+)
 LEFT = "left"
 
 _watch: "Watch | None" = None
@@ -178,7 +180,7 @@ def together(sentence: Callable[[Exception], str]) -> Iterator[None]:
     except Exception as error:
         if _watch is None:
             raise
-        if OF_THE_NETWORK.match(str(error)):  # another process's end, most likely
+        if OF_THE_NETWORK.search(str(error)):  # another process's end, most likely
             time.sleep(seconds(LOST) + 5 * BEAT)
         _watch.leave()
         _watch.tell(sentence(error))

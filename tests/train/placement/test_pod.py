@@ -85,6 +85,19 @@ def test_others_say_what_ended_one(two):
     assert ended == ["error: second (process 1 of 2) ended: /disk: No space left on device.\n"]
 
 
+@pytest.mark.parametrize(
+    ("text", "waits"),
+    [
+        ("UNKNOWN: Gloo AllGather failed: Connection reset by peer", True),
+        ("the step failed: [external/gloo/x.cc] Gloo all-reduce failed: closed", True),
+        ("INTERNAL: NCCL operation failed", True),
+        ("optim.lr is 0; expected a number above 0.", False),
+    ],
+)
+def test_what_another_process_end_looks_like(text, waits):
+    assert bool(watch.OF_THE_NETWORK.search(text)) == waits
+
+
 def test_who_is_done_is_not_missed(two):
     (_, second), ended = two
     second.leave()
