@@ -146,7 +146,7 @@ def test_the_metadata_asks_for_ranges_that_hold_the_pins(built):
         (
             "uvicorn",
             "demo",
-            lambda: server.make_server(UNUSED, name="", host="", port=0, deadline=1),
+            lambda: server.make_server(UNUSED, name="", host="", port=0, deadline=1.0),
         ),
     ],
 )

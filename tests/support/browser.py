@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from places import ROOT
@@ -30,9 +32,22 @@ def serving(model):
     command = [sys.executable, "launch.py", "--mode=demo", f"--model={model}", "--port=0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
-            yield re.search(r"http://127.0.0.1:\d+", server.stdout.readline())[0]
+            address = re.search(r"http://127.0.0.1:\d+", server.stdout.readline())[0]
+            wait_until_compiled(address)
+            yield address
         finally:
             server.terminate()
+
+
+def wait_until_compiled(address):
+    """Until then the page says so; raises TimeoutError after PATIENCE."""
+    start = time.monotonic()
+    while time.monotonic() - start < PATIENCE:
+        with contextlib.suppress(urllib.error.HTTPError):  # 503
+            urllib.request.urlopen(f"{address}/readyz").close()
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"{address} was not compiled within {PATIENCE} s.")
 
 
 @contextlib.contextmanager
