@@ -59,6 +59,24 @@ def test_the_compiler_is_told_of_while_it_works(page):
     assert "Looking … (the model is still being compiled)" in page.run("return said")
 
 
+def test_nothing_is_said_so(page):
+    from selenium.webdriver import Keys
+
+    page.drawn()
+    page.run("""
+      const real = fetch;
+      window.fetch = async (path, how) => {
+        const said = await real(path, how);
+        if (path !== "/v1/segment") return said;
+        const told = await said.json();
+        return Response.json({...told, answers: told.answers.map((x) => ({...x, nothing: true}))});
+      };""")
+    page.find("#text").send_keys("the star", Keys.ENTER)
+    said = "Nothing like “the star” here, the model says."
+    page.until(lambda: page.find("#status").text == said)
+    page.driver.refresh()
+
+
 def test_a_clicked_word_keeps_its_map(page):
     from selenium.webdriver import Keys
 

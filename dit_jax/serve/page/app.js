@@ -96,7 +96,9 @@ async function look(item) {
   const mask = tinted(await api.image(answer.mask), item.colour, state.picture.view);
   const first = !item.answer;
   Object.assign(item, { answer, mask, maps: null, asking: null, answered: [...item.points] });
-  tell(answer.share ? `Found ${item.text ?? "it"}.` : `No pixel for ${item.text ?? "this"}.`);
+  const asked = item.text ?? "this";
+  if (answer.nothing) tell(`Nothing like “${asked}” here, the model says.`);
+  else tell(answer.share ? `Found ${item.text ?? "it"}.` : `No pixel for ${asked}.`);
   draw();
   // What was typed stays until it is answered, so that no error loses it.
   if (first && at("text").value.trim() === item.text) at("text").value = "";
