@@ -26,7 +26,8 @@ def main(parent: int) -> None:
         said = lines[-1] if lines else said
     if said:
         known = json.loads(said)
-        print(known["there" if answers(known["coordinator"]) else "gone"], file=sys.stderr)
+        sentence = known["there" if answers(known["coordinator"]) else "gone"]
+        print(f"\n{sentence}", file=sys.stderr)  # a progress bar may stand on the line
 
 
 def answers(coordinator: str) -> bool:

@@ -147,7 +147,7 @@ class Watch:
         if self._over.is_set():  # this process speaks for itself, or is done
             return
         self.leave()
-        os.write(2, f"error: {sentence}\n".encode())
+        os.write(2, f"\nerror: {sentence}\n".encode())  # a progress bar may stand on the line
         if self.rank == 0:
             time.sleep(3 * BEAT)  # the others look, too
         os._exit(1)
