@@ -82,7 +82,7 @@ def test_others_say_what_ended_one(two):
     second.leave()
     second.tell("/disk: No space left on device.")
     until(lambda: ended)
-    assert ended == ["error: second (process 1 of 2) ended: /disk: No space left on device.\n"]
+    assert ended == ["\nerror: second (process 1 of 2) ended: /disk: No space left on device.\n"]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_who_is_silent_is_gone(two):
     (_, second), ended = two
     second.leave()
     until(lambda: ended)
-    assert ended == [f"error: second (process 1 of 2) has not answered for 0.2 s; {AGAIN}.\n"]
+    assert ended == [f"\nerror: second (process 1 of 2) has not answered for 0.2 s; {AGAIN}.\n"]
 
 
 def test_what_differs_is_named(two):
@@ -172,10 +172,10 @@ def test_last_words():
     with socket.create_server(("localhost", 0)) as coordinator:
         port = coordinator.getsockname()[1]
         assert last_words.answers(f"localhost:{port}")
-        assert spoken(f"localhost:{port}") == "killed\n"
+        assert spoken(f"localhost:{port}") == "\nkilled\n"
     assert not last_words.answers(f"localhost:{port}")
     assert last_words.answers("")
-    assert spoken(f"localhost:{port}") == "gone\n"
+    assert spoken(f"localhost:{port}") == "\ngone\n"
     assert not spoken(f"localhost:{port}", "\n")
 
 
