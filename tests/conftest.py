@@ -1,5 +1,6 @@
 """Shared by all tests: strict JAX settings, compiled programs, the optional reference data."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", COMPILES_FASTER)  # `make proof` compiles as users do
 # Else every process that a run starts compiles every module anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tracing makes objects by the million, next to nothing of which is garbage in circles.
+gc.set_threshold(50_000, 20, 20)
 
 import pytest
 
