@@ -74,7 +74,7 @@ class Page:
     """What a person does with the page, and sees on it."""
 
     def __init__(self, driver, folder):
-        self.driver, self.downloads = driver, folder
+        self.driver, self.downloads, self.home = driver, folder, driver.current_url
 
     def find(self, css):
         return self.driver.find_element("css selector", css)
@@ -124,11 +124,15 @@ class Page:
         """The canvas as it is seen now."""
         return self.run("return document.getElementById('picture').toDataURL()")
 
+    def fresh(self):
+        """The page anew, without what its address kept."""
+        self.driver.get(self.home)
+        self.until(lambda: "px" in self.find("#model").text)
+        return self
+
     def drawn(self):
         """The page anew, with a drawn picture open."""
-        self.driver.refresh()
-        self.until(lambda: "px" in self.find("#model").text)
-        self.press("draw an example")
+        self.fresh().press("draw an example")
         self.until(lambda: self.find("#picture").is_displayed())
         return self
 
