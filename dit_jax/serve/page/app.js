@@ -60,7 +60,7 @@ function drawList() {
   pictures.remember();
   if (!focused) return;
   const again = [...document.querySelectorAll("[data-focus]")].find((one) => one.dataset.focus === focused);
-  again?.focus();
+  (again ?? at("undo")).focus();
 }
 
 // Events

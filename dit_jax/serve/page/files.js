@@ -2,7 +2,7 @@
 
 import { image, saveUrl } from "./api.js";
 import { layer } from "./view.js";
-import { attempt, several, tell } from "./say.js";
+import { attempt, complain, several, tell } from "./say.js";
 import { answered, isSeen, state } from "./steps.js";
 
 const STRIP = 256; // columns that are read at once: browsers bound the size of a canvas
@@ -144,6 +144,7 @@ export async function saveSvg() {
 }
 
 async function write(name, type, from, work) {
+  if (from.startsWith("0")) return complain("No mask is shown; there is nothing to save.");
   const text = await attempt("Saving …", work);
   if (text === null) return;
   saveUrl(URL.createObjectURL(new Blob([text], { type })), name);

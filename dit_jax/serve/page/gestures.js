@@ -99,9 +99,9 @@ export function watch(view) {
   }, { passive: false });
 
   const acts = {
-    "+": () => view.nearer(1.5, cross()),
-    "=": () => view.nearer(1.5, cross()),
-    "-": () => view.nearer(1 / 1.5, cross()),
+    "+": () => view.nearer(2, cross()),
+    "=": () => view.nearer(2, cross()),
+    "-": () => view.nearer(1 / 2, cross()),
     0: () => view.whole(),
     b: () => corner(),
     h: () => active() && hide(active()),
@@ -148,7 +148,7 @@ export function watch(view) {
     if (state.picture) state.draw({ list: false });
   });
 
-  const buttons = { nearer: 1.5, farther: 1 / 1.5, whole: 0 };
+  const buttons = { nearer: 2, farther: 1 / 2, whole: 0 };
   for (const [id, times] of Object.entries(buttons)) {
     at(id).addEventListener("click", () => {
       if (times) view.nearer(times);

@@ -84,22 +84,20 @@ export function verdict({ nothing, presence, score, score_kind }) {
 function buttons(item, prompt, active) {
   const line = element("div", { className: "acts" });
   const { text, points, box } = item.prompt;
-  const add = (textContent, label, act) => {
+  const add = (textContent, act) => {
     const button = element("button", { type: "button", textContent });
-    button.setAttribute("aria-label", `${label}: ${text ?? "what you point at"}`);
-    button.dataset.focus = `${item.key} ${label}`;
-    button.addEventListener("click", act);
+    button.setAttribute("aria-label", `${textContent}: ${text ?? "what you point at"}`);
+    button.dataset.focus = `${item.key} ${act.name}`;
+    button.addEventListener("click", () => act(item));
     line.append(button);
     return button;
   };
-  const refine = add(active ? "Refining" : "Refine", "Refine by points", () => choose(item));
-  refine.setAttribute("aria-pressed", String(active));
-  if (points.length) add("Undo point", "Take the last point back", () => takeBack(item));
-  else if (box) add("Undo box", "Take the box back", () => takeBack(item));
+  add(active ? "Refining" : "Refine", choose).setAttribute("aria-pressed", String(active));
+  if (points.length || box) add(points.length ? "Undo point" : "Undo box", takeBack);
   if (prompt) {
-    add(isHidden(item) ? "Show" : "Hide", "Hide or show", () => hide(item));
-    add("Download", "Download the mask", () => savePng(item));
+    add(isHidden(item) ? "Show" : "Hide", hide);
+    add("Download", savePng);
   }
-  add("Delete", "Delete", () => drop(item));
+  add("Delete", drop);
   return line;
 }

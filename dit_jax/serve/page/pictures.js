@@ -42,8 +42,9 @@ async function open(source, { name, file = null, ...how }) {
 
 // A picture that is no longer open leaves the page.
 export async function show(picture) {
+  const count = state.pictures.length;
   picture.photo ??= await attempt("Opening …", () => photo(picture), { stays: true });
-  if (!picture.photo) return state.picture ? state.draw() : showAny();
+  if (!picture.photo) return state.picture || state.pictures.length === count ? state.draw() : showAny();
   picture.view = [picture.photo.naturalWidth, picture.photo.naturalHeight];
   state.picture = picture;
   leaveMaps();
@@ -65,7 +66,7 @@ async function photo(picture) {
 
 function showAny(place = 0) {
   const next = state.pictures[Math.min(place, state.pictures.length - 1)];
-  return next?.photo !== null && next ? show(next) : state.draw();
+  return next ? show(next) : state.draw();
 }
 
 // The browser's Back opens it again.

@@ -197,22 +197,22 @@ export class View {
 }
 
 // A mask picture as two canvases of the size that is shown: all of it, and its outline.
-export function tinted(mask, [red, green, blue], [width, height]) {
+export function tinted(mask, colour, [width, height]) {
   const pen = layer(width, height);
   const larger = width / mask.naturalWidth;
   if (larger > 1) pen.filter = `blur(${larger / 2}px)`; // round steps, of which an edge is cut below
   pen.drawImage(mask, 0, 0, width, height);
-  const pixels = pen.getImageData(0, 0, width, height);
-  const inside = Uint8Array.from({ length: width * height }, (_, i) => pixels.data[4 * i] > 127);
+  const { data } = pen.getImageData(0, 0, width, height);
   const [fill, edge] = [pen.createImageData(width, height), pen.createImageData(width, height)];
-  for (let i = 0; i < inside.length; i++) {
-    if (!inside[i]) continue;
+  const [whole, around] = [fill, edge].map((pixels) => new Uint32Array(pixels.data.buffer));
+  const [tint] = new Uint32Array(Uint8Array.of(...colour, 255).buffer);
+  for (let i = 0; i < whole.length; i++) if (data[4 * i] > 127) whole[i] = tint;
+  for (let i = 0; i < whole.length; i++) {
     const x = i % width;
     const deep =
-      x > 1 && x < width - 2 && inside[i - 2] && inside[i + 2] &&
-      inside[i - 2 * width] && inside[i + 2 * width];
-    fill.data.set([red, green, blue, 255], 4 * i);
-    if (!deep) edge.data.set([red, green, blue, 255], 4 * i);
+      x > 1 && x < width - 2 && whole[i - 2] && whole[i + 2] &&
+      whole[i - 2 * width] && whole[i + 2 * width];
+    if (whole[i] && !deep) around[i] = tint;
   }
   return { fill: painted(fill), edge: painted(edge) };
 }
