@@ -184,6 +184,16 @@ def test_another_folder_starts_from_what_is_known(tmp_path, monkeypatch):
     assert not command.opened(tmp_path / "out", "NVIDIA A100-SXM4-80GB").lines
 
 
+def test_the_self_test_wants_all_answers(tmp_path):
+    ledger = Ledger(tmp_path / "day.jsonl")
+    ledger.add({"part": "torch", "skipped": "No module named 'torch'"})
+    ledger.add({"part": "run", "key": PARTS["run"].small[0]})
+    command.report(ledger, ["torch", "run"])
+    ledger.add({"part": "rows", "key": "self-test", "error": "TypeError: x"})
+    with pytest.raises(SystemExit, match="no answer to self-test, kill -9 at 64 px; .*log.txt"):
+        command.report(ledger, ["torch", "run", "kills", "rows"])
+
+
 def lines_of(part, **answers):
     return [{"part": part, "key": key.replace("__", " "), **say} for key, say in answers.items()]
 
@@ -236,9 +246,10 @@ def test_the_page():
     assert (
         "301 s, compilation included; 284 pictures/s." in text and "| val | 67.8 | 67.3 |" in text
     )
-    assert "Skipped: No module named 'grain'." in text
-    assert text.count("Not measured yet.") == 1  # kills
-    assert page.text(DAY[:1]).count("Not measured yet.") == len(page.SECTIONS)
+    assert "`rows` was skipped: No module named 'grain'." in text
+    assert re.findall("`(.*)`: not yet", text) == ["kills"]
+    asked = {name for names in page.SECTIONS for name in names.split()}
+    assert asked == set(re.findall("`(.*)`: not yet", page.text(DAY[:1]))) == set(PARTS)
 
 
 def test_the_page_of_kills_and_rows():

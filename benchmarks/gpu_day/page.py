@@ -32,16 +32,16 @@ def text(lines: list[Line]) -> str:
     (about,) = [line for line in lines if line["part"] == "machine"]
     parts = [f"# Measured on one {about['card']}", f"    {about['command']}"]
     parts += [f"{about['about']} {INTRODUCTION}"]
-    for part, (title, section) in SECTIONS.items():
-        own = [line for line in lines if line["part"] in part.split()]
-        answers = [line for line in own if "key" in line]
-        said = [f"## {title}"]
+    for names, (title, section) in SECTIONS.items():
+        answers = [line for line in lines if line["part"] in names.split() and "key" in line]
+        parts.append(f"## {title}")
         if whole := [line for line in answers if "error" not in line]:
-            said.append(section(whole, about["card"]))
-        said += [remark(line) for line in answers if "error" in line]
-        if not answers:
-            said += [f"Skipped: {line['skipped']}." for line in own] or ["Not measured yet."]
-        parts += said
+            parts.append(section(whole, about["card"]))
+        parts += [remark(line) for line in answers if "error" in line]
+        for name in names.split():
+            if not any(line["part"] == name for line in answers):
+                why = [line["skipped"] for line in lines if line["part"] == name]
+                parts.append(f"`{name}` was skipped: {why[-1]}." if why else f"`{name}`: not yet.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -142,8 +142,8 @@ def rows(lines: list[Line], card: str) -> str:
 SECTIONS = {
     "kernels": ("Every kernel against plain attention in float32", kernels),
     "speed torch": ("Forward passes and training steps, and PyTorch's", speed),
-    "attention": ("A block's attention, gradients of tables included", attention),
     "run": ("From data to scores", run),
     "kills": ("Killed and started again", kills),
+    "attention": ("A block's attention, gradients of tables included", attention),
     "rows": ("Rows of the miniature tables", rows),
 }

@@ -108,14 +108,6 @@ PARTS = {
         small=timed("folded", "fused", rows=("tiny",)),
         needs=("torch",),
     ),
-    "attention": Part(
-        worker="kernels",
-        keys=tuple(
-            f"timed {way} {row} 512"
-            for row, way in itertools.product(("vit_b", "vit_h"), ("packed", "cudnn", "pallas"))
-        ),
-        small=("timed by_head tiny 128",),
-    ),
     "run": Part(
         worker="runs",
         keys=("quickstart",),
@@ -125,6 +117,14 @@ PARTS = {
     ),
     "kills": Part(
         worker="runs", keys=("kill -9",), small=("kill -9 at 64 px",), needs=TRAINS, limit=600
+    ),
+    "attention": Part(
+        worker="kernels",
+        keys=tuple(
+            f"timed {way} {row} 512"
+            for row, way in itertools.product(("vit_b", "vit_h"), ("packed", "cudnn", "pallas"))
+        ),
+        small=("timed by_head tiny 128",),
     ),
     "rows": Part(
         worker="rows",

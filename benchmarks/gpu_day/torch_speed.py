@@ -12,6 +12,7 @@ fit, its half is taken.
 
 import contextlib
 import functools
+import gc
 import itertools
 import time
 from collections.abc import Callable
@@ -44,7 +45,6 @@ class Timed:
         if self.gpu:
             for block in self.model.visual_encoder.blocks:
                 block.compile()
-        self.adam = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=self.gpu)
         self.half = torch.autocast(self.device, torch.bfloat16, enabled=self.gpu)
         self.kernels = contextlib.nullcontext
         if attention in CUDNN:
@@ -67,17 +67,21 @@ class Timed:
 
     def training(self, count: int) -> float:
         images, ids, mask, target = self.batch(count)
+        adam = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=self.gpu)
 
         def run():
-            self.adam.zero_grad(set_to_none=True)
+            adam.zero_grad(set_to_none=True)
             with self.half:
                 logits = self.model(images, ids, mask)
             F.binary_cross_entropy_with_logits(logits.float(), target).backward()
-            self.adam.step()
+            adam.step()
 
-        return seconds(run, self.sizes["steps"])
+        found = seconds(run, self.sizes["steps"])
+        adam.zero_grad(set_to_none=True)
+        return found
 
     def measured(self, what: str) -> dict:
+        gc.collect()  # what was timed before this has memory, too
         if self.gpu:
             torch.cuda.reset_peak_memory_stats()
         with self.kernels():
