@@ -58,7 +58,7 @@ bench: $(VENV)/.development
 	$(RUN) -m benchmarks.expressions
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.pipeline
-	$(RUN) -m benchmarks.accelerator --torch
+	$(RUN) -m benchmarks.gpu_day
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and docs/: commands parse, links and paths lead somewhere, programs run.
+"""Each page of documentation: commands parse, links and paths lead somewhere, programs run.
 
 docs/predict.md, docs/label.md, docs/serve.md, docs/deploy.md and docs/model-card.md are run as they
 stand by the test_docs.py of tests/predict, tests/predict/label, tests/serve and tests/export.
@@ -34,6 +34,7 @@ from dit_jax.weights import push
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += [ROOT / "benchmarks" / "README.md"]
 PAGES += sorted(ROOT.glob("docs/*.md"))
 PARSERS = {
     "convert": convert.parser,
@@ -49,6 +50,10 @@ ENDS = re.compile(r"\s[>|<&]|'|\s#|&&")  # what a shell does with a command's ou
 LEFT_OPEN = ("…", "MODE", "ROW")
 FOLDERS = ("benchmarks", "configs", "convert", "dit_jax", "docs", "examples", "tests")
 LINK = re.compile(r'(?:\]\(|src=")([^)"\s]+)')
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
 
 
 def text_of(page):
@@ -100,7 +105,7 @@ def is_program(module):
     return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_parse(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     for program, arguments in commands(page):
@@ -136,7 +141,7 @@ def test_a_wrong_command_would_be_found(key, monkeypatch):
         check_launch(["--config=configs/quickstart.py", "--workdir=x", key])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_and_pins_exist(page):
     targets = re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.MULTILINE)
     pins = "".join(text_of(path) for path in ROOT.glob("requirements*.txt"))
@@ -147,7 +152,7 @@ def test_make_targets_and_pins_exist(page):
             assert f"{name}=={version}" in pins
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     for link in LINK.findall(text_of(page)):
         if link.startswith(("http://", "https://")):
@@ -160,7 +165,7 @@ def test_links_lead_somewhere(page):
             assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_named_exist(page):
     """In backticks: from the project's top, from dit_jax, or from the row's own file."""
     changed = page.name == "CHANGELOG.md"  # speaks of what is gone, too
