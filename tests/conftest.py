@@ -13,8 +13,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", COMPILES_FASTER)  # `make proof` compiles as users do
 # Else every process that a run starts compiles every module anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Tracing makes objects by the million, next to nothing of which is garbage in circles.
-gc.set_threshold(50_000, 20, 20)
 
 import pytest
 
@@ -26,6 +24,8 @@ TAKE_MINUTES = tuple(
 
 def pytest_configure(config):
     """One folder of compiled programs for all processes of this run, which start with it."""
+    # Tracing makes objects by the million, next to nothing of which is garbage in circles.
+    gc.set_threshold(50_000, 20, 20)
     if CACHE not in os.environ:
         config.stash[CREATED] = os.environ[CACHE] = tempfile.mkdtemp(prefix="dit_jax_programs_")
 
