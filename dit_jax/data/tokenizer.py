@@ -93,6 +93,23 @@ class Tokenizer:
         cut = text[encoding.offsets[last][0] :].strip() if len(ids) > self.length else ""
         return Unread(cut, tuple(dict.fromkeys(unknown)))
 
+    def letters(self, text: str) -> tuple[str, ...]:
+        """Words of `text`, each once, of which the vocabulary has the letters alone."""
+        encoding = self._pieces.encode(text)
+        sizes: dict[int, list[int]] = {}
+        for word, (start, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
+            if word is not None:
+                sizes.setdefault(word, []).append(end - start)
+        spelled = [word for word, pieces in sizes.items() if len(pieces) > 1 == max(pieces)]
+        places = (encoding.word_to_chars(word) for word in spelled)
+        return tuple(dict.fromkeys(text[start:end] for start, end in places))
+
+    @property
+    def words(self) -> list[str]:
+        """The words that the vocabulary has whole, of two letters and more, in its order."""
+        pieces = self._pieces.get_vocab()
+        return [word for word in sorted(pieces, key=pieces.get) if word.isalpha() and len(word) > 1]
+
     def places(self, text: str) -> dict[int, tuple[int, int]]:
         """Token → where in `text` it starts and ends, without [CLS], [SEP] and what is cut off."""
         encoding = self._pieces.encode(text)

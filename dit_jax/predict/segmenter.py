@@ -60,7 +60,7 @@ class Segmenter:
         batch_size: int | None = None,
     ):
         """`tokenizer` is None exactly of plain SAM; for the rest see `from_pretrained`."""
-        self.arch = arch
+        self.arch, self.tokenizer = arch, tokenizer
         self._letterbox = SAM if arch.bert is None else DIT
         self.threshold = self._letterbox.threshold if threshold is None else threshold
         self.presence_threshold = presence_threshold
@@ -285,7 +285,7 @@ class Segmenter:
         pointed = dict(points=question.points, box=question.box, units=question.units)
         prompt = Prompt.of(**pointed, mask=question.mask, picture=picture)
         text = question.text
-        unread = Unread() if text is None else self._engine.text_cache.unread(text)
+        unread = Unread() if text is None else self.tokenizer.unread(text)
         return Request(picture, text, prompt, unread)
 
     def _finished(self, started: PendingBatch) -> Iterator[Segmentation]:

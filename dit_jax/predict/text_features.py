@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int32
 
-from dit_jax.data.tokenizer import Tokenizer, Unread
+from dit_jax.data.tokenizer import Tokenizer
 
 CACHE_SIZE = 512  # expressions; 60 kB each with BERT-base
 
@@ -54,10 +54,6 @@ class TextFeatureCache:
     def token_places(self, text: str) -> dict[int, tuple[int, int]]:
         """Token → where it starts and ends in `text`, of all tokens that are part of it."""
         return self._tokenizer.places(text)
-
-    def unread(self, text: str) -> Unread:
-        """What the model does not read of a text."""
-        return self._tokenizer.unread(text)
 
     def clear(self) -> None:
         """Drop all features, because the parameters that made them changed."""

@@ -5,6 +5,7 @@ GET  /docs, /openapi.json    what can be asked, for people and for programs
 POST /v1/segment             a picture and prompts → a mask each
 POST /v1/everything          a picture → all its masks
 POST /v1/words               a picture and a text → word maps
+POST /v1/read                a text → what of it the model does not know
 POST /v1/pictures            a picture's bytes → its id, to ask more about it
 POST /v1/examples            a drawn picture, with expressions that fit it
 GET  /v1/pictures/ID.jpg     as it is shown
@@ -39,7 +40,8 @@ from dit_jax.serve.sessions import Gone
 from dit_jax.version import VERSION
 
 PAGE = Path(__file__).with_name("page")
-ASKED = (schema.Question, schema.EverythingQuestion, schema.WordsQuestion, schema.ModelQuestion)
+ASKED = (schema.Question, schema.EverythingQuestion, schema.WordsQuestion, schema.ReadQuestion)
+ASKED += (schema.ModelQuestion,)
 REFUSALS = {
     400: "what is asked cannot be answered",
     401: "no token",
@@ -103,6 +105,7 @@ def _add_questions(app: FastAPI, desk: Desk) -> None:
     add("/v1/segment", schema.Question, schema.Answers, desk.segment)
     add("/v1/everything", schema.EverythingQuestion, schema.AllFound, desk.everything)
     add("/v1/words", schema.WordsQuestion, schema.Words, desk.words)
+    add("/v1/read", schema.ReadQuestion, schema.Read, desk.read)
 
 
 def _add_pictures(app: FastAPI, desk: Desk) -> None:

@@ -93,12 +93,15 @@ class Desk:
 
     def model(self) -> schema.Model:
         served = self.served
-        arch = served.segmenter.arch
+        arch, words = served.segmenter.arch, served.segmenter.tokenizer
+        size = 0 if words is None else words.size
         return schema.Model(
             name=served.name,
             size=arch.image_size,
             reads=arch.bert is not None,
             needs_text=arch.injection != Injection.NONE,
+            vocabulary=size,
+            words=words.words if 0 < size < schema.FEW else [],
             presence=arch.presence,
             threshold=served.segmenter.threshold,
             batch=served.segmenter.batch_size,
@@ -175,11 +178,19 @@ class Desk:
     async def words(self, asked: schema.WordsQuestion, data: bytes | None) -> bytes:
         segmenter = self.served.segmenter
         opened = await self._picture(segmenter, asked, data)
-        how = dict(points=asked.points)
+        how = dict(points=asked.points, box=asked.box)
         return await self._by(
             self._slow,
             lambda: json_of(masks.of_words(explain(segmenter, opened, asked.text, **how))),
         )
+
+    async def read(self, asked: schema.ReadQuestion, data: None) -> bytes:
+        words = self.served.segmenter.tokenizer
+        if words is None:
+            raise ValueError("the model takes no text.")
+        unread, letters = words.unread(asked.text), words.letters(asked.text)
+        read = schema.Read(cut=unread.cut, unknown=list(unread.unknown), letters=list(letters))
+        return json_of(read)
 
     async def with_model(self, work: Callable[[Callable], Any]) -> Any:
         """What `work` makes of a function that answers questions, a mask each."""

@@ -11,6 +11,7 @@ from dit_jax.serve.warm import MOST_POINTS
 
 LONGEST_TEXT = 300  # characters
 MOST_PROMPTS = 16
+FEW = 1000  # word pieces: BERT has 30,522, a model of drawn scenes 153
 LARGEST_BODY, LARGEST_PICTURE = 28 * 2**20, 20 * 2**20  # bytes; the first as base64, and more
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT, examples=["the red star"])]
@@ -86,6 +87,11 @@ class EverythingQuestion(Sent):
 class WordsQuestion(About):
     text: Text
     points: Points = []
+    box: Box | None = None
+
+
+class ReadQuestion(Strict):
+    text: Text
 
 
 class ModelQuestion(Strict):
@@ -160,12 +166,22 @@ class Words(BaseModel):
     remark: str | None
 
 
+class Read(BaseModel):
+    """How the model reads a text, without a picture."""
+
+    cut: str = Field(description="the end of the text that it does not read")
+    unknown: list[str] = Field(description="words that it does not know")
+    letters: list[str] = Field(description="words that it knows as letters alone")
+
+
 class Model(BaseModel):
     name: str
     size: int = Field(description="pixels of its canvas' side")
     reads: bool = Field(description="takes texts")
     needs_text: bool
-    presence: bool
+    vocabulary: int = Field(description="word pieces; 0 where it takes no text")
+    words: list[str] = Field(description=f"that it has whole, of a vocabulary below {FEW}")
+    presence: bool = Field(description="can say that nothing is meant")
     threshold: float
     batch: int = Field(description="masks that are computed together at most")
     ready: bool = Field(description="everything is compiled")

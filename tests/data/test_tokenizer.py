@@ -8,6 +8,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from dit_jax.data import shapes
 from dit_jax.data.tokenizer import Tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "left", "man", "##s", "in", "red", ","]
@@ -85,6 +86,16 @@ def test_what_is_not_read_in_a_sentence(vocab):
         "unknown: zebra, zoo; beyond its tokens: left"
     )
     assert str(tokenizer.unread("zebra")) == "unknown: zebra" and not str(tokenizer.unread("man"))
+
+
+def test_words_that_are_letters_to_it():
+    """Chinese signs are words each; a letter by itself is one."""
+    tokenizer = Tokenizer(shapes.VOCAB)
+    assert tokenizer.letters("a dog near the star, 12 DOGs\u661f\u661f dog") == (
+        *("dog", "near", "12", "DOGs"),
+    )
+    assert tokenizer.words[:3] == ["the", "small", "large"] and "cross" in tokenizer.words
+    assert not {"a", "##a", "[CLS]", "!"} & set(tokenizer.words)
 
 
 def test_survives_the_way_to_a_worker_process(vocab):

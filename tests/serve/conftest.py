@@ -2,7 +2,8 @@
 
 import pytest
 from browser import BROWSER, DRIVER, browsing, serving
-from photos import asking
+from photos import asking, photo
+from PIL import Image
 from quickly import compiled_quickly
 from small_models import write_model
 
@@ -33,3 +34,12 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     with serving(write_model(folder / "model")) as address, browsing(address, folder) as page:
         yield page
+
+
+@pytest.fixture
+def own(page, tmp_path):
+    """The page with a picture of one's own, 70 × 48."""
+    Image.fromarray(photo()).save(tmp_path / "own.png")
+    page.fresh().find("#file").send_keys(str(tmp_path / "own.png"))
+    page.until(lambda: page.find("#status").text == "The picture has 70 × 48 pixels.")
+    return page

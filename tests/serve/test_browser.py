@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 def test_a_visit(page, tmp_path):
     from selenium.webdriver import Keys
 
-    page.driver.refresh()
+    page.fresh()
     page.driver.get_log("browser")  # what other tests did
     page.until(lambda: "64 px · reads words" in page.find("#model").text)
     page.shoot("1-empty")
@@ -94,11 +94,11 @@ def test_a_visit(page, tmp_path):
 
     # What it does not read of a text is named.
     page.find("#text").send_keys("the ☃ star", Keys.ENTER)
-    page.until(lambda: page.texts(".unread") == ["It does not know “☃”."])
+    page.until(lambda: page.texts("#found .unread") == ["It does not know “☃”."])
 
     # Nothing came from elsewhere, and only the refusals above were complained about.
     script = "return performance.getEntriesByType('resource').map((one) => one.name)"
-    origin = page.driver.current_url.rstrip("/")
+    origin = page.home.rstrip("/")
     assert all(name.startswith((origin, "data:")) for name in page.driver.execute_script(script))
     severe = [line["message"] for line in page.driver.get_log("browser")]
     assert all("400 (Bad Request)" in line for line in severe), severe
@@ -106,14 +106,13 @@ def test_a_visit(page, tmp_path):
 
 def test_the_api_has_a_page_of_its_own(page):
     """Without a network, and within the page's rules of what may run."""
-    home = page.driver.current_url
-    page.driver.get(f"{home}docs")
+    page.driver.get(f"{page.home}docs")
     page.until(
         lambda: "/v1/segment" in page.texts(".opblock-summary-path")[0].replace("\u200b", "")
     )
     page.shoot("5-api")
     assert [line["message"] for line in page.driver.get_log("browser")] == []
-    page.driver.get(home)
+    page.fresh()
 
 
 def test_everything_has_a_name(page):

@@ -8,7 +8,8 @@ from hypothesis.errors import Unsatisfiable
 from photos import asking
 
 PATHS = {"/v1/segment", "/v1/everything", "/v1/words", "/v1/pictures", "/v1/examples", "/v1/model"}
-PATHS |= {"/v1/pictures/{key}.jpg", "/v1/pictures/{key}.png", "/healthz", "/readyz", "/metrics"}
+PATHS |= {"/v1/pictures/{key}.jpg", "/v1/pictures/{key}.png", "/v1/read"}
+PATHS |= {"/healthz", "/readyz", "/metrics"}
 
 
 def test_everything_is_described(client):

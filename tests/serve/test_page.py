@@ -74,7 +74,7 @@ def test_nothing_is_said_so(page):
     page.find("#text").send_keys("the star", Keys.ENTER)
     said = "Nothing like “the star” here, the model says."
     page.until(lambda: page.find("#status").text == said)
-    page.driver.refresh()
+    page.fresh()
 
 
 def test_a_clicked_word_keeps_its_map(page):

@@ -5,6 +5,7 @@ leave pictures to look at.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 from places import ROOT
+from pycocotools import mask as rle
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SWITCHES = (
@@ -23,6 +26,20 @@ SWITCHES = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--window-size=1280,900",
 )
+MODULES = """
+  const done = arguments[arguments.length - 1], given = [...arguments].slice(0, -1);
+  const names = ["steps", "files", "pictures", "list", "known"];
+  Promise.all(names.map((name) => import(`/page/${name}.js`))).then(async (found) => {
+    const [steps, files, pictures, list, known] = found;
+    %s
+  }).then(done, (error) => done(String(error)));"""
+POINTER = """
+  const canvas = document.getElementById("picture"), box = canvas.getBoundingClientRect();
+  canvas.setPointerCapture = () => {};  // which refuses pointers that no device has
+  const send = (kind, [x, y], more = {}) => canvas.dispatchEvent(new PointerEvent(kind, {
+    bubbles: true, pointerId: 1, pointerType: "mouse", button: 0,
+    clientX: box.left + x * box.width, clientY: box.top + y * box.height, ...more}));
+"""
 PATIENCE = 60  # seconds, on a machine that has other things to do
 
 
@@ -74,7 +91,7 @@ class Page:
     """What a person does with the page, and sees on it."""
 
     def __init__(self, driver, folder):
-        self.driver, self.downloads = driver, folder
+        self.driver, self.downloads, self.home = driver, folder, driver.current_url
 
     def find(self, css):
         return self.driver.find_element("css selector", css)
@@ -124,11 +141,15 @@ class Page:
         """The canvas as it is seen now."""
         return self.run("return document.getElementById('picture').toDataURL()")
 
+    def fresh(self):
+        """The page anew, without what its address kept."""
+        self.driver.get(self.home)
+        self.until(lambda: "px" in self.find("#model").text)
+        return self
+
     def drawn(self):
         """The page anew, with a drawn picture open."""
-        self.driver.refresh()
-        self.until(lambda: "px" in self.find("#model").text)
-        self.press("draw an example")
+        self.fresh().press("draw an example")
         self.until(lambda: self.find("#picture").is_displayed())
         return self
 
@@ -156,6 +177,47 @@ class Page:
 
     def run(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
+
+    def inside(self, script, *arguments):
+        """What a script returns that has the page's modules by their names, and its arguments as
+        `given`."""
+        return self.driver.execute_async_script(MODULES % script, *arguments)
+
+    def settled(self):
+        """Wait until everything that was asked is answered."""
+        self.until(lambda: not self.all("body[aria-busy]"))
+
+    def prompts(self):
+        """What is asked of the picture now."""
+        asked = "({prompt: {text, points, box}}) => ({text, points, box})"
+        return self.inside(f"return steps.items().map({asked})")
+
+    def masks(self):
+        """What is shown as the answers, `[H, W]` each."""
+        said = self.inside("""
+          const urls = steps.items().map((one) => one.prompt.said.mask);
+          const all = await Promise.all(urls.map(files.pixelsOf));
+          return all.map(({pixels, width, height}) => [[...pixels], height, width]);""")
+        return [np.reshape(values, (height, width)) for values, height, width in said]
+
+    def answers(self):
+        """The server's own masks for what is asked of the picture."""
+        key = self.inside("return steps.state.picture.id")
+        body = json.dumps({"picture": key, "prompts": self.prompts()}).encode()
+        kind = {"Content-Type": "application/json"}
+        about = urllib.request.Request(f"{self.home}v1/segment", body, kind)
+        with urllib.request.urlopen(about) as said:
+            return [rle.decode(one["mask"]) for one in json.load(said)["answers"]]
+
+    def drag(self, start, end, **more):
+        """Over the picture, between shares of its width and height."""
+        steps = [("pointerdown", start), ("pointermove", end), ("pointerup", end)]
+        script = "for (const [kind, at] of arguments[0]) send(kind, at, arguments[1])"
+        self.run(POINTER + script, steps, more)
+
+    def keys(self, *pressed):
+        """On the picture."""
+        self.find("#picture").send_keys(*pressed)
 
     def shoot(self, name):
         if folder := os.environ.get("DIT_JAX_SCREENSHOTS"):

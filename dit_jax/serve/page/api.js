@@ -1,21 +1,23 @@
 // Requests to the page's own server. Every failure is an Error whose message a person can read.
 
 export const model = () => json("/v1/model");
-export const upload = (blob) => json("/v1/pictures", { method: "POST", body: blob });
+export const upload = (body) => json("/v1/pictures", { method: "POST", body });
 export const example = () => json("/v1/examples", { method: "POST" });
-export const words = (question) => post("/v1/words", question);
+export const read = (text) => post("/v1/read", { text });
+export const words = (picture, { text, points, box }) => post("/v1/words", { picture, text, points, box });
 export const pictureUrl = (id) => `/v1/pictures/${id}.jpg`;
 export const drawingUrl = (id) => `/v1/pictures/${id}.png`;
 
 // One mask, as a data URL of a PNG of the picture's own size.
-export async function segment({ picture, ...prompt }) {
-  const { answers } = await post("/v1/segment", { picture, prompts: [prompt], output: "png" });
+export async function segment(picture, { text, points, box }, signal) {
+  const question = { picture, prompts: [{ text, points, box }], output: "png" };
+  const { answers } = await post("/v1/segment", question, signal);
   return { ...answers[0], mask: `data:image/png;base64,${answers[0].mask}` };
 }
 
-function post(path, value) {
+function post(path, value, signal) {
   const headers = { "Content-Type": "application/json" };
-  return json(path, { method: "POST", headers, body: JSON.stringify(value) });
+  return json(path, { method: "POST", headers, body: JSON.stringify(value), signal });
 }
 
 const json = (path, how) => call(path, how, "json");
@@ -26,11 +28,12 @@ async function call(path, how, form) {
   try {
     response = await fetch(path, how);
     said = await response[response.ok ? form : "text"]();
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer; is it still running?");
   }
   if (response.ok) return said;
-  throw new Error(sentence(said, response.status));
+  throw Object.assign(new Error(sentence(said, response.status)), { status: response.status });
 }
 
 function sentence(said, status) {
@@ -58,7 +61,8 @@ export async function image(url) {
   try {
     await found.decode();
   } catch {
-    throw new Error("The server sent no picture; is it still running?");
+    if (!url.startsWith("data:")) await call(url, {}, "blob"); // which says why
+    throw new Error("The server sent no picture.");
   }
   return found;
 }

@@ -1,6 +1,11 @@
-// Word maps as the server sends them: bytes [layers, words, h, w], of which 255 is the layer's top.
+// Word maps: of the word under the mouse or with the focus, else of the one that was clicked.
 
-export class Maps {
+import * as api from "./api.js";
+import { at, attempt, tell, write } from "./say.js";
+import { active, answered, state } from "./steps.js";
+
+// As the server sends them: bytes [layers, words, h, w], of which 255 is the layer's top.
+class Maps {
   constructor(said) {
     Object.assign(this, said);
     this.levels = Uint8Array.from(atob(said.maps), (letter) => letter.charCodeAt(0));
@@ -48,4 +53,65 @@ export class Maps {
 
 export function percent(share) {
   return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+// What is looked at is { item, word }.
+const isOf = (item, seen) => seen?.item.key === item.key;
+const isWord = (seen, item, word) => isOf(item, seen) && seen.word === word;
+// By which a word is found again in a list that was made anew.
+export const focusOf = (seen) => seen && `${seen.item.key} word ${seen.word}`;
+
+export function hover(item, word) {
+  if (word !== null && isWord(state.hovered, item, word)) return;
+  state.hovered = word === null ? null : { item, word };
+  return word === null ? state.draw({ list: false }) : load(item);
+}
+
+export function pin(item, word) {
+  if (isWord(state.pinned, item, word)) {
+    leaveMaps();
+    return state.draw({ list: false });
+  }
+  state.pinned = { item, word };
+  at("picture").scrollIntoView({ block: "nearest" });
+  return load(item);
+}
+
+export function leaveMaps() {
+  state.hovered = state.pinned = null;
+}
+
+async function load(item) {
+  state.draw({ list: false });
+  const prompt = answered(item);
+  if (!prompt || prompt.maps) return;
+  const picture = state.picture.id;
+  prompt.asking ??= attempt("Looking at the words …", () => api.words(picture, prompt), { stays: true });
+  const said = await prompt.asking;
+  prompt.asking = null;
+  if (!said) {
+    if (isOf(item, state.pinned)) state.pinned = null;
+  } else if (!prompt.maps) {
+    prompt.maps = new Maps(said);
+    tell(said.remark ?? "");
+  }
+  state.draw({ list: false });
+}
+
+// Writes what is seen of the maps below the list; gives the heat to draw, if any.
+export function drawMaps() {
+  const seen = state.hovered ?? state.pinned;
+  const maps = seen && answered(seen.item)?.maps;
+  const refined = active();
+  const shown = maps ?? (refined && answered(refined)?.maps);
+  at("maps").hidden = !shown;
+  at("maps").classList.toggle("pinned", Boolean(state.pinned));
+  if (shown) at("layer").max = shown.layers.length;
+  const layer = Number(at("layer").value);
+  for (const word of document.querySelectorAll("button.word")) {
+    word.setAttribute("aria-pressed", String(word.dataset.focus === focusOf(state.pinned)));
+  }
+  if (shown) write("layer-name", shown.name(layer));
+  write("word", maps ? maps.sentence(layer, seen.word) : "Click on a word to keep its map.");
+  return maps ? maps.heat(layer, seen.word) : null;
 }
