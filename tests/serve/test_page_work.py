@@ -42,6 +42,21 @@ def test_any_step_can_be_undone(own):
     assert len(own.all("#found li")) == 1
 
 
+def test_old_masks_are_drawn_again(own):
+    """Each takes as much memory as the picture that is shown."""
+    own.ask("the star")
+    first = own.pixels()
+    for i in range(12):
+        own.click(0.1 + i / 20, 0.5)
+        own.settled()
+    count = "return new Set(steps.state.picture.steps.past.flatMap(({items}) => items)"
+    count += ".map((one) => one.prompt).filter((prompt) => prompt.mask)).size"
+    assert own.inside(count) == 8
+    for _ in range(12):
+        own.press("Undo")
+    own.until(lambda: own.pixels() == first)
+
+
 def test_the_last_of_rapid_clicks_is_answered(own):
     """The others are given up."""
     own.ask("the star")
