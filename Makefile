@@ -5,6 +5,7 @@
 # make proof        the longer proofs: real photos, ViT-B at full size, every method on every mesh,
 #                   thirty kills, and parity as XLA optimises for users; about an hour on two cores
 # make onnx         set up an environment that writes ONNX, run its tests
+# make docs         set up an environment that builds the documentation's site, build it
 # make bench        speed and memory beside PyTorch, scaling, start-up; 25 minutes on two quiet cores
 # make lint         format and style
 PYTHON ?= python3
@@ -14,6 +15,7 @@ JOBS ?= 2
 RUN = $(VENV)/bin/python
 PARALLEL = --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 ONNX ?= .venv-onnx
+DOCS ?= .venv-docs
 NEWEST ?= .venv-newest
 # From 3.12 on, on the PATH or of pyenv; empty where there is none.
 NEWEST_PYTHON ?= $(firstword $(foreach minor,14 13 12,$(foreach python,python3.$(minor) \
@@ -23,7 +25,7 @@ NEWEST_PYTHON ?= $(firstword $(foreach minor,14 13 12,$(foreach python,python3.$
 ASKED = import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(*project["dependencies"], *project["optional-dependencies"]["demo"], sep="\n")
 
-.PHONY: quickstart demo test test-newest proof onnx bench lint format
+.PHONY: quickstart demo test test-newest proof onnx docs bench lint format
 
 quickstart: $(VENV)/.runtime
 	$(RUN) launch.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -44,6 +46,9 @@ proof: $(VENV)/.development
 onnx: $(ONNX)/.ready
 	$(ONNX)/bin/python -m pytest tests/export/test_onnx.py
 
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python -m docs.site
+
 bench: $(VENV)/.development
 	$(RUN) -m benchmarks.cpu_peers --what=forward
 	$(RUN) -m benchmarks.cpu_peers --what=training --rounds=5
@@ -53,7 +58,7 @@ bench: $(VENV)/.development
 	$(RUN) -m benchmarks.expressions
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.pipeline
-	$(RUN) -m benchmarks.accelerator --torch
+	$(RUN) -m benchmarks.gpu_day
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
@@ -80,6 +85,11 @@ $(VENV)/.development: requirements-dev.txt requirements-demo.txt requirements.tx
 $(ONNX)/.ready: requirements-onnx.txt
 	$(PYTHON) -m venv $(ONNX)
 	$(ONNX)/bin/pip install --quiet --disable-pip-version-check -r requirements-onnx.txt
+	touch $@
+
+$(DOCS)/.ready: requirements-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 $(NEWEST)/.ready: pyproject.toml

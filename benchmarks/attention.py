@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.accelerator import seconds
 from benchmarks.page import Page
+from benchmarks.synthetic import seconds
 from dit_jax import variants
 from dit_jax.models.architecture import PATCH
 from dit_jax.ops.attention import dispatch as attention

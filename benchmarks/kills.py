@@ -22,6 +22,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import load
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "kills.md"
 # Saved every 4 steps, scored every 10; dropout and moving average are on: they have a state too.
@@ -139,9 +142,39 @@ def disturbed(
 
 def compare(expected: dict[str, bytes], found: dict[str, bytes]) -> None:
     """Raise AssertionError naming everything that differs."""
-    names = sorted(expected.keys() | found.keys())
-    different = [name for name in names if expected.get(name) != found.get(name)]
+    different = names_of_different(expected, found)
     assert not different, f"a killed run left other bytes: {', '.join(different)}"
+
+
+def names_of_different(expected: dict[str, bytes], found: dict[str, bytes]) -> list[str]:
+    names = sorted(expected.keys() | found.keys())
+    return [name for name in names if expected.get(name) != found.get(name)]
+
+
+def once(command: Command, folder: Path) -> dict:
+    """One kill after the first save, on a device that may not repeat its own bits: what differs
+    from an undisturbed run, and, where something does, what differs between two of these."""
+    command.finish(folder / "whole")
+    expected, killed = outcome(folder / "whole"), folder / "killed"
+    checkpoints = killed / "checkpoints"
+    if not command.kill_when(killed, lambda: any(p.name.isdigit() for p in checkpoints.glob("*"))):
+        raise RuntimeError("the run came to its end before it was killed")
+    met = moment(killed)
+    command.finish(killed)
+    found = outcome(killed)
+    told = {"met": met, "results": len(expected), "different": names_of_different(expected, found)}
+    if told["different"]:
+        command.finish(folder / "again")
+        again = outcome(folder / "again")
+        told["undisturbed_different"] = names_of_different(expected, again)
+        told["apart"], told["undisturbed_apart"] = apart(expected, found), apart(expected, again)
+    return told
+
+
+def apart(expected: dict[str, bytes], found: dict[str, bytes]) -> float:
+    """The largest difference of two last models' weights."""
+    ours, theirs = (load(x["model_final/model.safetensors"]) for x in (expected, found))
+    return max(float(np.abs(ours[name] - theirs[name]).max(initial=0)) for name in ours)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def measure(setting: dict, *, row: str, rounds: int, training: bool) -> tuple[fl
         seconds = synthetic.median_seconds(lambda: program(model.params, batch), rounds=rounds)
     else:
         state = model.start()
-        program = model.training.lower(state, batch).compile()
+        program = model.training().lower(state, batch).compile()
 
         def step():
             nonlocal state

@@ -41,7 +41,7 @@ def first_step(row: str, size: int, cache: str) -> dict[str, float]:
     model.forward.lower(model.params, batch).compile()
     seconds = {"forward, compiled": time.perf_counter() - start}
     start = time.perf_counter()
-    training = model.training.lower(state, batch).compile()
+    training = model.training().lower(state, batch).compile()
     seconds["training, compiled"] = time.perf_counter() - start
     jax.block_until_ready(training(state, batch))
     seconds["first step, compilation included"] = time.perf_counter() - start

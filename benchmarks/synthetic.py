@@ -43,11 +43,10 @@ def batch(*, size: int, count: int, tokens: int) -> Batch:
 class Model:
     """Fresh parameters of an architecture, and its two programs, compiled for a batch."""
 
-    def __init__(self, arch: Architecture, *, remat: str = "none"):
+    def __init__(self, arch: Architecture):
         self.graph, _ = parameters.structure(arch)
         self.params = jax.tree.map(jnp.asarray, parameters.init(arch))
         self.adam = optax.adam(1e-4)
-        self.remat = remat
 
     def logits(self, params, batch: Batch, remat: str = "none"):
         model = parameters.merge(self.graph, params)
@@ -57,12 +56,11 @@ class Model:
     def forward(self):
         return jax.jit(self.logits, compiler_options=compiler_options())
 
-    @functools.cached_property
-    def training(self):
+    def training(self, *, remat: str = "none"):
         """(params, moments), batch → the same after one step of Adam; donated."""
 
         def loss(params, batch):
-            logits = self.logits(params, batch, self.remat)
+            logits = self.logits(params, batch, remat)
             return optax.sigmoid_binary_cross_entropy(logits, batch["target"]).mean()
 
         def step(state, batch):
@@ -75,6 +73,17 @@ class Model:
 
     def start(self):
         return jax.tree.map(jnp.copy, self.params), self.adam.init(self.params)
+
+
+def seconds(run: Callable[[], object], steps: int) -> float:
+    """A call's, of `steps` calls that follow one another, after three to warm up."""
+    for _ in range(3):
+        jax.block_until_ready(run())
+    start = time.perf_counter()
+    for _ in range(steps):
+        last = run()
+    jax.block_until_ready(last)
+    return (time.perf_counter() - start) / steps
 
 
 def median_seconds(run: Callable[[], object], *, rounds: int) -> float:

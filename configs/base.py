@@ -86,7 +86,9 @@ def recipe(variant: str, name: str = "paper") -> ConfigDict:
             ),
             probe=dict(limit=500, seed=0),
             checkpoint=dict(every_steps=1000, keep_latest=1, asynchronous=True),
-            train=dict(minutes=0.0, log_every=20, max_nonfinite=10, pictures=12),
+            train=dict(
+                minutes=0.0, log_every=20, max_nonfinite=10, pictures=12, writers=("tensorboard",)
+            ),
         )
     )
 

@@ -23,6 +23,7 @@ from dit_jax.strict import build, flatten, one_of
 SCHEDULES = ("cosine", "steps")
 ENCODERS = ("image_encoder", "text_encoder")
 TASKS = ("text", "text+clicks", "prompts")
+WRITERS = ("tensorboard", "wandb")
 AFTER_TEXT = ("click1", "click3", "click5")
 
 Range = tuple[str, Callable[[Any], bool], tuple[str, ...]]  # in words, as a test, of which keys
@@ -232,6 +233,7 @@ class Train:
     log_every: int
     max_nonfinite: int  # steps in a row without a finite loss and gradient that end the run
     pictures: int  # predictions drawn at each evaluation
+    writers: tuple[str, ...]  # of curves, beside metrics.jsonl: of WRITERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,6 +272,8 @@ class Config:
             ways += AFTER_TEXT
         for protocol in self.eval.protocols:
             one_of("eval.protocols", protocol, ways)
+        for writer in self.train.writers:
+            one_of("train.writers", writer, WRITERS)
         one_of("eval.best", self.eval.best, self.eval.protocols)
         self._check_numbers()
 

@@ -147,7 +147,8 @@ def run_together(row: str, seeds: Sequence[int], *, steps: int | None, workdir: 
 def finish(words: list[str], folder: Path, *, xla_flags: str = "") -> None:
     """Runs a command of Python; raises RuntimeError where it fails or is stopped."""
     folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip()  # XLA takes " " for a file
+    environment = os.environ | {"XLA_FLAGS": flags}
     with (folder / "log.txt").open("a") as log:
         done = subprocess.run(
             [sys.executable, *words], cwd=ROOT, env=environment, stdout=log, stderr=log

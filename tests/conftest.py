@@ -1,5 +1,6 @@
 """Shared by all tests: strict JAX settings, compiled programs, the optional reference data."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -23,6 +24,8 @@ TAKE_MINUTES = tuple(
 
 def pytest_configure(config):
     """One folder of compiled programs for all processes of this run, which start with it."""
+    # Tracing makes objects by the million, next to nothing of which is garbage in circles.
+    gc.set_threshold(50_000, 20, 20)
     if CACHE not in os.environ:
         config.stash[CREATED] = os.environ[CACHE] = tempfile.mkdtemp(prefix="dit_jax_programs_")
 

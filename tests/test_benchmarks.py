@@ -11,6 +11,9 @@ from benchmarks import tpu
 from benchmarks.hlo import Traffic
 
 FOLDER = ROOT / "benchmarks"
+# The rows of its table, and the commands in it.
+PAGE = [line for line in (FOLDER / "README.md").read_text().splitlines() if line.startswith("| ")]
+FLAG = re.compile(r"--\w+")
 COMMANDS = sorted(p.stem for p in FOLDER.glob("*.py") if "__main__" in p.read_text())
 
 
@@ -23,6 +26,24 @@ def test_the_command_starts(name):
     done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
+    flags = [flag for line in PAGE if f"benchmarks.{name} " in line for flag in FLAG.findall(line)]
+    assert all(flag in done.stdout for flag in flags), flags
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "gpu_day"])
+def test_each_command_answers_a_question(name):
+    assert any(f"`python -m benchmarks.{name}" in line for line in PAGE), name
+
+
+def test_each_page_belongs_to_a_question():
+    """And `make bench` runs what has a star."""
+    linked = set(re.findall(r"\(results/([\w.]+)\)", "\n".join(PAGE)))
+    assert linked == {path.name for path in (FOLDER / "results").glob("*.md")}
+    starred = [re.search(r"`(python -m [^`]+)`", line)[1] for line in PAGE if "★" in line]
+    made = re.findall(r"\$\(RUN\) (-m benchmarks.*)", (ROOT / "Makefile").read_text())
+    assert len(made) == len(starred)
+    for words, row in zip(made, starred, strict=True):
+        assert row.startswith(f"python {words}")
 
 
 PROGRAM = """

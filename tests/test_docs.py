@@ -1,7 +1,7 @@
-"""README, CONTRIBUTING and docs/: commands parse, links and paths lead somewhere, programs run.
+"""Each page of documentation: commands parse, links and paths lead somewhere, programs run.
 
-docs/predict.md, docs/deploy.md and docs/model-card.md are run as they stand by
-tests/predict/test_docs.py and tests/export/test_docs.py.
+docs/predict.md, docs/label.md, docs/serve.md, docs/deploy.md and docs/model-card.md are run as they
+stand by the test_docs.py of tests/predict, tests/predict/label, tests/serve and tests/export.
 """
 
 import json
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from photos import encoded, photo
 from places import ROOT
 from quickly import compiled_quickly
 from small_models import write_model
@@ -33,6 +34,7 @@ from dit_jax.weights import push
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += [ROOT / "benchmarks" / "README.md"]
 PAGES += sorted(ROOT.glob("docs/*.md"))
 PARSERS = {
     "convert": convert.parser,
@@ -41,11 +43,17 @@ PARSERS = {
     "dit_jax.figures": figures._parser,
     "dit_jax.weights.push": push.parser,
 }
+SHORT = {name.rpartition(".")[2]: name for name in PARSERS}  # as `dit-jax` calls them
 PROGRAM = re.compile(r"\bpython[\d.]*\s+(?:-m\s+)?(launch\.py|(?<=-m )[\w.]+)(.*)")
+INSTALLED = re.compile(r"^\s*dit-jax (\w+)\s+(\S.*)")  # the same, where the package is
 ENDS = re.compile(r"\s[>|<&]|'|\s#|&&")  # what a shell does with a command's output
 LEFT_OPEN = ("…", "MODE", "ROW")
 FOLDERS = ("benchmarks", "configs", "convert", "dit_jax", "docs", "examples", "tests")
 LINK = re.compile(r'(?:\]\(|src=")([^)"\s]+)')
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
 
 
 def text_of(page):
@@ -67,8 +75,18 @@ def code(page):
 def commands(page):
     """(program, arguments) of every command that says all of itself."""
     for line in code(page):
-        if (found := PROGRAM.search(line)) and not any(word in line for word in LEFT_OPEN):
+        if any(word in line for word in LEFT_OPEN):
+            continue
+        if found := PROGRAM.search(line):
             yield found[1], shlex.split(ENDS.split(found[2])[0])
+        elif found := INSTALLED.match(line):
+            words = shlex.split(ENDS.split(found[2])[0])
+            program = found[1] in SHORT
+            yield (
+                (SHORT[found[1]], words)
+                if program
+                else ("launch.py", [f"--mode={found[1]}", *words])
+            )
 
 
 def check_launch(arguments):
@@ -87,7 +105,7 @@ def is_program(module):
     return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_parse(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     for program, arguments in commands(page):
@@ -99,11 +117,20 @@ def test_commands_parse(page, monkeypatch):
             assert is_program(program), program
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_programs_compile(page):
+    for block in blocks(page):
+        if block.startswith(("import ", "from ")):
+            compile(block, page.name, "exec")
+
+
 def test_there_are_commands():
     """Of every program, so that the test above looks at what it means to look at."""
     found = [command for page in PAGES for command in commands(page)]
     assert len(found) > 50
     assert {"launch.py", *PARSERS, "examples.own_data", "docs.architecture"} <= dict(found).keys()
+    assert ("launch.py", ["--mode=serve", "--model=mini_sam"]) in found  # `dit-jax serve …`
+    assert SHORT.keys() == cli.PROGRAMS.keys()
     assert sum("launch.py" in line for page in PAGES for line in code(page)) < 60  # few left open
 
 
@@ -114,7 +141,7 @@ def test_a_wrong_command_would_be_found(key, monkeypatch):
         check_launch(["--config=configs/quickstart.py", "--workdir=x", key])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_and_pins_exist(page):
     targets = re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.MULTILINE)
     pins = "".join(text_of(path) for path in ROOT.glob("requirements*.txt"))
@@ -125,7 +152,7 @@ def test_make_targets_and_pins_exist(page):
             assert f"{name}=={version}" in pins
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     for link in LINK.findall(text_of(page)):
         if link.startswith(("http://", "https://")):
@@ -138,7 +165,7 @@ def test_links_lead_somewhere(page):
             assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_named_exist(page):
     """In backticks: from the project's top, from dit_jax, or from the row's own file."""
     changed = page.name == "CHANGELOG.md"  # speaks of what is gone, too
@@ -173,6 +200,19 @@ def test_the_readmes_program_runs(tmp_path, monkeypatch, programs):
     with compiled_quickly(programs):
         exec(compile(program, "README.md", "exec"), names)
     assert names["found"].mask.shape == names["found"].probability.shape == (128, 104)
+
+
+def test_the_program_of_word_maps_runs(tmp_path, monkeypatch, programs):
+    write_model(tmp_path / "DIR")
+    (tmp_path / "photo.jpg").write_bytes(encoded(photo(), "JPEG"))
+    monkeypatch.chdir(tmp_path)
+    (program,) = [one for one in blocks(ROOT / "docs/see.md") if one.startswith("from ")]
+    names = {}
+    with compiled_quickly(programs):
+        exec(compile(program, "see.md", "exec"), names)
+    found = names["found"]
+    assert [word.text for word in found.words] == ["the", "red", "cup"]
+    assert found.shares.shape == (len(found.layers), 3) and 0 <= found.words[1].iou <= 1
 
 
 def write_coco(folder):

@@ -112,7 +112,7 @@ def test_the_metadata_asks_for_ranges_that_hold_the_pins(built):
     assert distribution.version == VERSION
     asked = [Requirement(line) for line in distribution.requires]
     extras = distribution.metadata.get_all("Provides-Extra")
-    assert sorted(extras) == ["convert", "cuda", "demo", "gcs", "hub", "onnx", "s3", "tpu"]
+    assert sorted(extras) == ["convert", "cuda", "demo", "gcs", "hub", "onnx", "s3", "tpu", "wandb"]
     assert not [str(one) for one in asked if "==" in str(one.specifier)]
 
     def of(extra: str) -> dict[str, Requirement]:
@@ -131,7 +131,12 @@ def test_the_metadata_asks_for_ranges_that_hold_the_pins(built):
         assert of(extra).keys() == pinned.keys()
         for name, version in pinned.items():
             assert version in of(extra)[name].specifier, name
-    for extra, name in {"convert": "torch", "hub": "huggingface_hub", "gcs": "gcsfs"}.items():
+    for extra, name in {
+        "convert": "torch",
+        "hub": "huggingface_hub",
+        "gcs": "gcsfs",
+        "wandb": "wandb",
+    }.items():
         assert pins("requirements-dev.txt")[name] in of(extra)[name].specifier
     assert {extra: one.extras for extra in ("tpu", "cuda") for one in of(extra).values()} == {
         "tpu": {"tpu"},

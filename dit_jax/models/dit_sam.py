@@ -71,7 +71,8 @@ class DitSam(nnx.Module):
 
         Args:
           images: normalised; see `dit_jax.data.pixels.transforms`.
-          input_ids, attention_mask: WordPiece ids `[CLS] … [SEP]` and 1 where there is a token.
+          input_ids: WordPiece ids `[CLS] … [SEP]`.
+          attention_mask: 1 where there is a token.
           before: what `image_encoder.before_text` made of the pictures, in place of `images`.
           remat: what the backward pass computes again instead of keeping it: "none", "dots",
             "full" or "scan"; see `dit_jax.ops.rematerialise`.
@@ -97,7 +98,8 @@ class DitSam(nnx.Module):
 
         Args:
           images: p pictures, normalised, all of one size.
-          input_ids, attention_mask: as in `__call__`.
+          input_ids: as in `__call__`.
+          attention_mask: as in `__call__`.
           picture_of: which of the p pictures each expression is about.
         """
         return self._predict(images, input_ids, attention_mask, picture_of=picture_of)

@@ -5,6 +5,7 @@ compared numbers. So before the first program uses a kernel, this process's devi
 beside the definition.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +29,29 @@ def like(target: Target, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeSt
     return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
 
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """On a kernel: why a device should not run it, and the largest error of each array that it
+    computes, as a share of the array's largest number; () where nothing was compared."""
+
+    fault: str | None
+    errors: tuple[float, ...] = ()
+
+
 def kernel_fault(
     target: Target, program: Callable, *arguments: Any, definition: Callable | None = None
 ) -> str | None:
     """Why a device should not run a program of such arguments; None where it compiles and agrees.
+
+    As `verdict`, which says more.
+    """
+    return verdict(target, program, *arguments, definition=definition).fault
+
+
+def verdict(
+    target: Target, program: Callable, *arguments: Any, definition: Callable | None = None
+) -> Verdict:
+    """Whether a program of such arguments compiles for a device, and what it computes there.
 
     Args:
       arguments: trees of `like`.
@@ -42,18 +62,18 @@ def kernel_fault(
     try:
         compiled = jax.jit(program).lower(*arguments).compile(dict(target.options))
         if not compares:
-            return None
+            return Verdict(None)
         drawn = _draw(arguments)
         found = jax.block_until_ready(compiled(*drawn))
     except Warning:  # no fault: somebody asked for warnings to be errors
         raise
     except (ImportError, AttributeError) as error:
-        return f"{GONE}{error}"
+        return Verdict(f"{GONE}{error}")
     except Exception as error:  # whatever a compiler or a device says: something else may do
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+        return Verdict(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}")
     with jax.default_matmul_precision("highest"), jax.default_device(target.device):
         expected = jax.jit(definition).lower(*drawn).compile()(*drawn)
-    return _difference(found, expected)
+    return _judged(found, expected)
 
 
 def warn(kernel: str, sizes: object, fault: str) -> None:
@@ -81,17 +101,18 @@ def _draw(arguments: Any) -> Any:
     return jax.tree.map(draw, arguments)
 
 
-def _difference(found: Any, expected: Any) -> str | None:
+def _judged(found: Any, expected: Any) -> Verdict:
     found, expected = (
         [np.asarray(x, np.float32) for x in jax.tree.leaves(tree)] for tree in (found, expected)
     )
     largest = [np.abs(x).max() for x in expected]
     least = 1e-3 * max(largest)  # what should be nothing is rounding, and no measure of itself
-    shares = [
-        np.abs(one - other).max() / max(most, least)
+    errors = tuple(
+        float(np.abs(one - other).max() / max(most, least))
         for one, other, most in zip(found, expected, largest, strict=True)
-    ]
-    worst = max(shares) if np.isfinite(shares).all() else np.inf
+    )
+    worst = max(errors) if np.isfinite(errors).all() else np.inf
     if worst <= TOLERANCE:
-        return None
-    return f"its numbers are off by {worst:.2g} of the largest, more than {TOLERANCE}"
+        return Verdict(None, errors)
+    off = f"its numbers are off by {worst:.2g} of the largest, more than {TOLERANCE}"
+    return Verdict(off, errors)

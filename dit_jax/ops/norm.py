@@ -6,6 +6,7 @@ products with a vector.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -73,14 +74,17 @@ def _has_kernel(width: int, dtype: str, target: Target) -> bool:
     """Whether a device runs the backward pass's kernel, decided and logged once."""
     if target.kind != "gpu":
         return False
-    rows, scale = (
-        like(target, (128, norm_kernel.ROWS, width), dtype),
-        like(target, (width,), "float32"),
-    )
-    reason = kernel_fault(target, _by_kernel, rows, rows, rows, scale, definition=_by_definition)
+    program, arguments, definition = comparison(width, dtype, target)
+    reason = kernel_fault(target, program, *arguments, definition=definition)
     if reason:
         warn("layer norm: the kernel of its backward pass", f"{width} channels", reason)
     return reason is None
+
+
+def comparison(width: int, dtype: str, target: Target) -> tuple[Callable, tuple, Callable]:
+    """What `kernel_check.verdict` compares of the backward pass: program, arguments, definition."""
+    rows = like(target, (128, norm_kernel.ROWS, width), dtype)
+    return _by_kernel, (rows, rows, rows, like(target, (width,), "float32")), _by_definition
 
 
 def _by_kernel(x, g, skip, scale):

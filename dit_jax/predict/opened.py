@@ -34,7 +34,10 @@ class Opened:
         self._recent.move_to_end(key)
         if len(self._recent) > OPEN:
             self._recent.popitem(last=False)
-        return dataclasses.replace(self._recent[key][1], name=question.name)
+        picture = self._recent[key][1]
+        if picture.name == question.name:
+            return picture  # with its key, which takes milliseconds to make
+        return dataclasses.replace(picture, name=question.name)
 
     def _key(self, image: Any) -> Any:
         if isinstance(image, (str, os.PathLike)):

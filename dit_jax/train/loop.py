@@ -21,7 +21,7 @@ from dit_jax.train import features
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
 from dit_jax.train.checkpoint import Checkpoints
-from dit_jax.train.logs import MetricWriter, NonFinite, Profile, provenance
+from dit_jax.train.logs import MetricWriter, NonFinite, Profile, boards, provenance
 from dit_jax.train.logs import report as run_report
 from dit_jax.train.placement import Feed, hosts
 from dit_jax.train.run import Run
@@ -31,7 +31,7 @@ from dit_jax.train.trained import training_of
 from dit_jax.train.workdir import SCORING, changes, check_same, held, write_settings
 from dit_jax.weights import directory, manifest
 
-FOLDERS = ("checkpoints", "eval", "pictures", "predictions", "tensorboard")
+FOLDERS = ("checkpoints", "eval", "pictures", "predictions", "tensorboard", "wandb")
 MODELS = ("model_final", "model")  # what a run exports: its last parameters, and its best
 
 
@@ -49,6 +49,7 @@ def train(
     """
     if config.data.cache_features:
         features.check(config)
+    hosts.first(lambda: boards.check(config.train.writers), raises=ValueError)
     with held(workdir, purpose="training", inside=FOLDERS) as lease:
         if hosts.is_primary():
             for name in MODELS:
@@ -117,7 +118,8 @@ class Training:
     def loop(self) -> None:
         """Order: evaluate → save → next batch → step → log."""
         config, total = self.run.config, self.run.total
-        about = dict(every=config.train.log_every, batch_size=config.optim.batch_size)
+        about = dict(every=config.train.log_every, writers=config.train.writers)
+        about |= dict(batch_size=config.optim.batch_size)
         about |= dict(failures=self.failures, names=self.names, silent=not hosts.is_primary())
         report = MetricWriter(self.run.workdir, start=self.step, total=total, **about)
         with report, Profile(config.profiled(), self.run.workdir) as profile:

@@ -28,6 +28,7 @@ FREE = (
         "train.log_every",
         "train.pictures",
         "train.max_nonfinite",
+        "train.writers",
         "data.workers",
         "data.ahead_gb",
         "data.cache_features",
@@ -77,15 +78,9 @@ def held(workdir: Path, *, purpose: str, inside: tuple[str, ...]) -> Iterator[Le
     cannot be written; ValueError as `check_place` does.
     """
     check_place(workdir)
-    lease, trouble = Lease(workdir, purpose=purpose, inside=inside), ""
+    lease = Lease(workdir, purpose=purpose, inside=inside)
     with contextlib.ExitStack() as stack:
-        if hosts.is_primary():
-            try:
-                stack.enter_context(lease)
-            except OSError as error:
-                trouble = str(error)
-        if trouble := hosts.broadcast_text(trouble):
-            raise OSError(trouble)
+        hosts.first(lambda: stack.enter_context(lease), raises=OSError)
         storage.pull(workdir)  # what another run wrote until it left
         yield lease
         storage.push(workdir)

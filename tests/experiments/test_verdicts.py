@@ -97,6 +97,19 @@ def test_a_row_is_what_its_command_says(tmp_path):
     assert frozen["parameters"] == ours["parameters"] and frozen["trained"] < ours["trained"]
 
 
+@pytest.mark.parametrize("own", [None, "", "--a=1"])
+@pytest.mark.parametrize("flags", ["", "--b=2"])
+def test_a_runs_flags_are_nothing_but_flags(tmp_path, monkeypatch, own, flags):
+    """XLA takes what does not start with a dash, such as a space, for the name of a file."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("XLA_FLAGS", own)
+    said = ["-c", "import os; print(repr(os.environ['XLA_FLAGS']))"]
+    miniature.finish(said, tmp_path, xla_flags=flags)
+    expected = " ".join(filter(None, (own, flags)))
+    assert (tmp_path / "log.txt").read_text() == f"{expected!r}\n"
+
+
 def test_areas_are_summed_over_a_picture(tmp_path):
     masks = [np.zeros((4, 6), bool) for _ in range(3)]
     masks[0][:2], masks[1][1:3], masks[2][:, :1] = True, True, True

@@ -93,17 +93,16 @@ def test_gradients_that_are_nothing_are_no_fault():
 
 
 def test_layer_norm():
-    rows, scale = (
-        kernel_check.like(CPU, (128, 32, 48), "bfloat16"),
-        kernel_check.like(CPU, (48,), "float32"),
-    )
-    shapes, definition = (rows, rows, rows, scale), dict(definition=norm._by_definition)
-    assert kernel_check.kernel_fault(CPU, norm._by_kernel, *shapes, **definition) is None
+    program, shapes, definition = norm.comparison(48, "bfloat16", CPU)
+    found = kernel_check.verdict(CPU, program, *shapes, definition=definition)
+    assert found.fault is None
+    # The gradient of x alone is of sixteen bits.
+    assert found.errors[0] == pytest.approx(2**-9, rel=0.9) and max(found.errors[1:]) < 1e-4
 
     def forgets(x, g, skip, scale):
         return norm._by_kernel(x, g, jnp.zeros_like(skip), scale)
 
-    assert "off by" in kernel_check.kernel_fault(CPU, forgets, *shapes, **definition)
+    assert "off by" in kernel_check.kernel_fault(CPU, forgets, *shapes, definition=definition)
 
 
 def test_also_while_a_program_is_traced():

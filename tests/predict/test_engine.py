@@ -13,6 +13,7 @@ from dit_jax import Segmenter
 from dit_jax.data.tokenizer import Tokenizer
 from dit_jax.ops.attention import dispatch
 from dit_jax.ops.platform import Target
+from dit_jax.predict import picture as picture_module
 from dit_jax.predict.programs import programs_of
 from dit_jax.weights import directory
 
@@ -83,14 +84,23 @@ def test_text_is_encoded_once_and_a_picture_is_read_once(monkeypatch, folder, tm
 
 
 def test_embeddings_are_computed_once(monkeypatch, segmenter, default):
-    """Of a picture that stays open: once a text where the model injects it, else once at all."""
+    """Of a picture that stays open: once a text where the model injects it, else once at all.
+
+    Its pixels are hashed once, too.
+    """
+    hashed = []
+    digest = picture_module.hashlib.blake2b
+    monkeypatch.setattr(
+        picture_module.hashlib, "blake2b", lambda *a, **how: hashed.append(1) or digest(*a, **how)
+    )
     for model, expected in ((segmenter, [2, 1]), (default, [1])):
         embedded = counted(monkeypatch, model, "embed")
+        hashed.clear()
         picture = model.open(photo(seed=7))  # that no other test has shown these models
         model(picture, ["the red star", "the red square", "the red circle"])
         model(picture, "the red square", points=[(20, 20, 1)])
         model(picture, "the red star", box=(3, 4, 30, 40))
-        assert embedded == expected
+        assert embedded == expected and hashed == [1]
 
 
 def test_other_parameters_change_the_answers(folder, tmp_path):

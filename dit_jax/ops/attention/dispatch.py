@@ -215,6 +215,15 @@ def failure(name: str, problem: Problem, target: Target) -> str | None:
     This process's device also computes one head of one picture, which `attend_plain` has to agree
     with, unless its scores alone would take much memory.
     """
+    program, arguments, definition = comparison(name, problem, target)
+    return kernel_fault(target, program, *arguments, definition=definition)
+
+
+def comparison(
+    name: str, problem: Problem, target: Target
+) -> tuple[Callable, tuple, Callable | None]:
+    """What `kernel_check.verdict` compares of a back end, forward and all gradients: program,
+    arguments, definition."""
     shape = functools.partial(like, target)
     b, heads, c, (h, w) = min(problem.b, 2), problem.heads, problem.c, problem.grid
     m, n, dtype = problem.m, problem.n, problem.dtype
@@ -247,7 +256,7 @@ def failure(name: str, problem: Problem, target: Target) -> str | None:
         return out, back(upstream[head].astype(jnp.float32))
 
     comparable = definition if m * n <= SCORES_COMPARED else None
-    return kernel_fault(target, program, arrays, mask, shape(out, dtype), definition=comparable)
+    return program, (arrays, mask, shape(out, dtype)), comparable
 
 
 def plain_packed(

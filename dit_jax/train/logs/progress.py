@@ -1,4 +1,4 @@
-"""What a run says while it trains: progress bar, metrics.jsonl, TensorBoard.
+"""What a run says while it trains: progress bar, metrics.jsonl, and the boards that show it.
 
 Metrics are fetched while the device works on the next step, so it never waits for the host. Of
 several processes, all read them and the first one writes.
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from dit_jax import storage
 from dit_jax.eval.metrics import METRICS
+from dit_jax.train.logs.boards import BOARDS
 from dit_jax.train.logs.nonfinite import KEYS, NonFinite, bad
 
 JSONL = "metrics.jsonl"
@@ -43,12 +43,16 @@ class MetricWriter:
         start: int,
         total: int,
         every: int,
+        writers: tuple[str, ...],
         batch_size: int,
         failures: NonFinite,
         names: Callable[[np.ndarray], list[str]],
         silent: bool = False,
     ):
-        """`names` gives records' ids from their `index`; `silent` writes and shows nothing."""
+        """`names` gives records' ids from their `index`; `silent` writes and shows nothing.
+
+        Raises ValueError where one of the `writers` does not begin.
+        """
         self._silent, self._workdir = silent, workdir
         self._bar = tqdm(
             total=total, initial=start, unit="step", dynamic_ncols=True, disable=silent
@@ -59,7 +63,9 @@ class MetricWriter:
         self._skipped = 0
         if not silent:
             forget_after(workdir / JSONL, start)
-            self._board = board_of(workdir)
+            self._boards = [BOARDS[name](workdir) for name in writers]
+            for line in read_lines(workdir / JSONL):
+                self._show(line.pop("step"), line)
             self._lines = (workdir / JSONL).open("a", encoding="utf-8")
         self.restart_clock()
 
@@ -71,7 +77,8 @@ class MetricWriter:
         if self._silent:
             return
         try:
-            self._board.close()
+            for board in self._boards:
+                board.close(failed=error is not None)
             self._lines.close()
         except OSError as failed:
             if error is None:  # else that is what went wrong, and is said
@@ -130,7 +137,7 @@ class MetricWriter:
         return False
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl, and a point on each TensorBoard curve."""
+        """One line of metrics.jsonl, and a point on each curve."""
         if self._silent:
             return
         try:
@@ -139,8 +146,11 @@ class MetricWriter:
         except OSError as error:
             raise OSError(self._not_written(error)) from error
         storage.push(self._workdir, every=60.0)
-        for key, value in values.items():
-            self._board.add_scalar(key, value, step)
+        self._show(step, values)
+
+    def _show(self, step: int, values: dict[str, float]) -> None:
+        for board in self._boards:
+            board.add(step, values)
 
     def _not_written(self, error: OSError) -> str:
         return (
@@ -157,33 +167,17 @@ class MetricWriter:
         self.restart_clock()
 
     def to_disk(self) -> None:
-        """Everything logged so far, curves of TensorBoard included; of a bucket, into that."""
+        """Everything logged so far, curves included; of a bucket, into that."""
         self.flush()
         if not self._silent:
-            self._board.flush()
+            for board in self._boards:
+                board.flush()
         storage.push(self._workdir)
 
     def say(self, text: str) -> None:
         """Print without breaking the progress bar."""
         if not self._silent:
             self._bar.write(text)
-
-
-def board_of(workdir: Path) -> SummaryWriter:
-    """TensorBoard's curves anew from `metrics.jsonl`, to be continued.
-
-    TensorBoard's own files lack what a killed run had not handed to the disk, and hold what a
-    resumed one makes again.
-    """
-    folder = workdir / "tensorboard"
-    for former in folder.glob("events.*"):
-        former.unlink()
-    board = SummaryWriter(str(folder))
-    for line in read_lines(workdir / JSONL):
-        for key, value in line.items():
-            if key != "step":
-                board.add_scalar(key, value, line["step"])
-    return board
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

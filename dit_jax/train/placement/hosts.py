@@ -6,6 +6,7 @@ the rows that its devices hold (`Share`), and JAX sees one array.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -117,6 +118,18 @@ def allgather(tree: Any) -> Any:
 def is_primary() -> bool:
     """Whether this is the process that writes logs, scores and models."""
     return jax.process_index() == 0
+
+
+def first(action: Callable[[], Any], *, raises: type[Exception]) -> None:
+    """Let the first process alone do something; what it raises of that kind, all raise."""
+    trouble = ""
+    if is_primary():
+        try:
+            action()
+        except raises as error:
+            trouble = str(error)
+    if trouble := broadcast_text(trouble):
+        raise raises(trouble)
 
 
 def broadcast_text(text: str) -> str:

@@ -1,0 +1,80 @@
+"""Every kernel against plain attention in float32, and its time: a worker of `benchmarks.gpu_day`.
+
+    python -m benchmarks.gpu_day.kernels --only "packed vit_b 512 hidden bfloat16"
+
+A key is a back end, whose heads, pixels, what text there is (`none`, `text`, with some tokens
+`hidden`, or `carried` through the blocks) and a type: compared are one head's result and all of its
+gradients, as the kernel check does. `layer_norm vit_b bfloat16` is LayerNorm's backward pass, and
+`timed packed vit_b 512` milliseconds of a block's attention, batch 64, tables' gradients included.
+Programs are compiled side by side and run one by one.
+"""
+
+import argparse
+import concurrent.futures
+import os
+
+import jax
+
+from benchmarks import attention
+from benchmarks.gpu_day import worker
+from dit_jax import variants
+from dit_jax.models.architecture import PATCH
+from dit_jax.ops import norm
+from dit_jax.ops.attention import dispatch
+from dit_jax.ops.kernel_check import verdict
+from dit_jax.ops.platform import target
+
+
+def comparison(key: str) -> tuple:
+    """Program, arguments and definition."""
+    if key.startswith("layer_norm"):
+        _, row, dtype = key.split()
+        return norm.comparison(variants.BACKBONES[row].width, dtype, target())
+    way, row, size, text, dtype = key.split()
+    vit, side = variants.BACKBONES[row], int(size) // PATCH
+    tokens = 0 if text == "none" else worker.TOKENS
+    image = side * side
+    sizes = dict(m=image + tokens * (text == "carried"), n=image + tokens)
+    about = dict(c=vit.width // vit.heads, grid=(side, side), masked=text == "hidden", dtype=dtype)
+    return dispatch.comparison(way, dispatch.Problem(2, vit.heads, **sizes, **about), target())
+
+
+def compiled(key: str) -> None:
+    """Leaves programs in the cache of compiled ones; what fails is said by `compared`."""
+    program, arguments, definition = comparison(key)
+    verdict(target(), program, *arguments)
+    with jax.default_matmul_precision("highest"):
+        jax.jit(definition).lower(*arguments).compile()
+
+
+def compared(key: str) -> dict:
+    program, arguments, definition = comparison(key)
+    found = verdict(target(), program, *arguments, definition=definition)
+    return {"errors": found.errors, "fault": found.fault}
+
+
+def timed(key: str) -> dict:
+    _, way, row, size = key.split()
+    small = row == "tiny"
+    options = argparse.Namespace(size=int(size), batch=1 if small else 64, tokens=worker.TOKENS)
+    arrays = attention.arguments(
+        variants.BACKBONES[row], options, "float32" if small else "bfloat16"
+    )
+    run = attention.way(way, options.size // PATCH)
+    forward, both = attention.measured(run, arrays, 2 if small else 10)
+    return {"forward_ms": forward, "both_ms": both}
+
+
+def main() -> None:
+    keys = worker.parsed(__doc__).only
+    ahead = [key for key in keys if not key.startswith("timed")]
+    if jax.default_backend() != "cpu":  # there it takes as long as to compile once
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            concurrent.futures.wait([pool.submit(compiled, key) for key in ahead])
+    for key in keys:
+        make = timed if key.startswith("timed") else compared
+        worker.answer(key, lambda key=key, make=make: make(key))
+
+
+if __name__ == "__main__":
+    main()
