@@ -8,6 +8,7 @@ import subprocess
 import textwrap
 import threading
 
+import numpy as np
 import pytest
 import yaml
 from absl import flags
@@ -17,6 +18,7 @@ from places import ROOT
 from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter, cli
+from dit_jax.data import shapes
 from dit_jax.serve import server
 
 TEXT = (ROOT / "docs/serve.md").read_text(encoding="utf-8")
@@ -62,6 +64,27 @@ def test_its_commands(address, photos):
 def test_its_program(address, photos):
     program = re.search(r"^    import base64.*?(?=^\S)", TEXT, re.MULTILINE | re.DOTALL)[0]
     exec(textwrap.dedent(program).replace("localhost:8000", address), {})
+
+
+@pytest.mark.proof
+def test_scores_in_words():
+    """docs/see.md: of 400 expressions, how many of a word's answers have an IoU of 0.5 and more."""
+    script = (ROOT / "dit_jax/serve/page/list.js").read_text(encoding="utf-8")
+    sure, fairly = (float(least) for least in re.findall(r"\[([\d.]+), \"", script))
+    segmenter = Segmenter.from_pretrained("mini", batch_size=8)
+    right = {"sure": [], "fairly": [], "unsure": []}
+    for i in range(400):
+        scene = shapes.scene("val", i, size=128)
+        target = scene.targets[i % len(scene.targets)]
+        (found,) = segmenter(scene.image(), target.expressions[0].text)
+        true = scene.mask(target.number)
+        iou = (found.mask & true).sum() / max(1, (found.mask | true).sum())
+        word = "sure" if found.score >= sure else "fairly" if found.score >= fairly else "unsure"
+        right[word].append(iou >= 0.5)
+    shares = [round(100 * float(np.mean(right[word]))) for word in right]
+    text = (ROOT / "docs/see.md").read_text(encoding="utf-8")
+    said = re.search(r"(\d+) % of its .sure. answers, in (\d+) % .*, and in (\d+) % of", text)
+    np.testing.assert_allclose(shares, [int(share) for share in said.groups()], atol=1)
 
 
 def test_the_container_starts_what_the_command_line_knows():

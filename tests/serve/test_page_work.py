@@ -42,14 +42,38 @@ def test_any_step_can_be_undone(own):
     assert len(own.all("#found li")) == 1
 
 
-def test_the_last_of_rapid_clicks_is_answered(own):
+def test_old_masks_are_drawn_again(own):
+    """Each takes as much memory as the picture that is shown."""
     own.ask("the star")
+    first = own.pixels()
+    for i in range(12):
+        own.click(0.1 + i / 20, 0.5)
+        own.settled()
+    count = "return new Set(steps.state.picture.steps.past.flatMap(({items}) => items)"
+    count += ".map((one) => one.prompt).filter((prompt) => prompt.mask)).size"
+    assert own.inside(count) == 8
+    for _ in range(12):
+        own.press("Undo")
+    own.until(lambda: own.pixels() == first)
+
+
+def test_the_last_of_rapid_clicks_is_answered(own):
+    """The others are given up."""
+    own.ask("the star")
+    own.run("""
+      const real = fetch;
+      window.signals = [];
+      window.fetch = (path, how) => {
+        if (path === "/v1/segment") signals.push(how.signal);
+        return real(path, how);
+      };""")
     own.run(
         POINTER + "for (let i = 1; i < 10; i++) { const at = [i / 10, i / 12];"
         "send('pointerdown', at); send('pointerup', at, {shiftKey: i % 2 === 0}); }"
     )
     own.until(lambda: "9 points, 4 of them against" in own.texts(".figures")[0])
     own.settled()
+    assert own.run("return signals.slice(0, -1).every((one) => one.aborted)")
     (expected,) = own.answers()
     assert len(own.prompts()[0]["points"]) == 9
     np.testing.assert_array_equal(own.masks()[0], expected)
@@ -92,9 +116,10 @@ def test_near_and_far(own):
     own.until(lambda: own.find("#near").text == "246 %")
     assert own.pixels() != far
     own.click(0.25, 0.5)
+    own.click(0.75, 0.5)
     own.settled()
-    ((x, y, _),) = own.prompts()[0]["points"]
-    assert abs(x - 17) < 0.3 and abs(y - 23.5) < 0.3
+    (x, y, _), (other, _, _) = own.prompts()[0]["points"]
+    assert abs(x - 17) < 0.3 and abs(y - 23.5) < 0.3 and abs(other - x - 35 / 2.46) < 0.3
     own.keys("0")
     assert own.find("#near").text == "100 %" and not own.find("#whole").is_enabled()
     own.keys("+", "+")
@@ -102,7 +127,8 @@ def test_near_and_far(own):
     own.drag([0.2, 0.2], [0.7, 0.7], shiftKey=True)  # moves what is near
     assert own.inside("return steps.state.view.left") == pytest.approx(0.375 - 0.125)
     own.press("Whole")
-    own.find("#undo").click()
+    own.press("Undo")
+    own.press("Undo")
     assert own.pixels() == far
 
 

@@ -33,7 +33,7 @@ async function start() {
 state.draw = ({ list = true } = {}) => {
   const { picture } = state;
   const heat = drawMaps();
-  const seen = items().filter(isSeen).map((item) => answered(item).mask);
+  const seen = items().filter(isSeen).map((item) => answered(item).mask).filter(Boolean);
   if (picture) view.draw({ items: seen, prompt: active()?.prompt, heat });
   if (list) drawList();
   at("drop").hidden = Boolean(picture);

@@ -137,7 +137,8 @@ export async function saveCoco() {
 export async function saveSvg() {
   const { picture } = state;
   const items = shown(picture);
-  await write("masks.svg", "image/svg+xml", several(items.length, "mask"), async () => {
+  const name = picture.name.replace(/\.\w+$/, "");
+  await write(`${name}.svg`, "image/svg+xml", several(items.length, "mask"), async () => {
     const masks = await Promise.all(items.map(read));
     return svgOf(picture, masks.map((mask) => ({ ...mask, path: pathOf(mask) })));
   });

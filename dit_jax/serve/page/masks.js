@@ -6,6 +6,8 @@ import { at, attempt, complain, tell } from "./say.js";
 import { active, answered, isEmpty, isHidden, items, last, prompted, state } from "./steps.js";
 import { tinted } from "./view.js";
 
+const READY = 8; // steps to either side whose masks are kept drawn
+
 export function ask(asked) {
   if (!state.picture) return complain("Choose a picture first.");
   const item = { key: ++state.made, colour: colour(), hidden: null, prompt: prompted(asked) };
@@ -45,6 +47,7 @@ async function look({ prompt, colour }, how = {}) {
   }, how);
   if (signal.aborted) return;
   prompt.stop = null;
+  picture.steps.release(READY);
   if (answer) Object.assign(prompt, answer);
   else picture.steps.forget(prompt);
   if (picture !== state.picture) return;
@@ -68,6 +71,14 @@ function say({ text, said, before }) {
 async function compiling() {
   if (!state.model.ready) state.model.ready = (await api.model()).ready;
   return !state.model.ready;
+}
+
+// Draws again what was let go.
+export async function drawn(picture) {
+  for (const item of picture.steps.now.items) {
+    const prompt = answered(item);
+    if (prompt) prompt.mask ??= tinted(await api.image(prompt.said.mask), item.colour, picture.view);
+  }
 }
 
 // Of a picture that is shown again: whatever was given up, or never asked.
@@ -141,9 +152,12 @@ function replace(changed) {
 export const undo = () => step("back", "Undone.");
 export const redo = () => step("forth", "Done again.");
 
-function step(way, told) {
-  if (!state.picture?.steps[way]()) return;
+async function step(way, told) {
+  const { picture } = state;
+  if (!picture?.steps[way]()) return;
   leaveMaps();
+  await drawn(picture);
+  if (picture !== state.picture) return;
   tell(told);
   state.draw();
   lookAgain();

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { leaveMaps } from "./maps.js";
-import { ask, lookAgain } from "./masks.js";
+import { ask, drawn, lookAgain } from "./masks.js";
 import { at, attempt, complain, element, later, several, tell } from "./say.js";
 import { Steps, last, prompted, state } from "./steps.js";
 
@@ -34,7 +34,7 @@ async function open(source, { name, file = null, ...how }) {
   }, how);
   if (!opened) return;
   const number = state.pictures.length + 1;
-  const picture = { ...opened, name: name || `picture-${number}.png`, file, steps: new Steps() };
+  const picture = { ...opened, name: name || `picture-${number}.png`, file, sharp: null, steps: new Steps() };
   state.pictures.push(picture);
   await show(picture);
   if (state.model.reads) at("text").focus();
@@ -46,6 +46,8 @@ export async function show(picture) {
   picture.photo ??= await attempt("Opening …", () => photo(picture), { stays: true });
   if (!picture.photo) return state.picture || state.pictures.length === count ? state.draw() : showAny();
   picture.view = [picture.photo.naturalWidth, picture.photo.naturalHeight];
+  await drawn(picture);
+  if (state.picture && state.picture !== picture) letGo(state.picture);
   state.picture = picture;
   leaveMaps();
   state.view.show(picture.photo, picture);
@@ -53,6 +55,14 @@ export async function show(picture) {
   tell(`The picture has ${picture.width} × ${picture.height} pixels.`);
   state.draw();
   lookAgain();
+}
+
+// What takes much memory while it is not seen.
+function letGo(picture) {
+  picture.steps.release(0);
+  for (const item of picture.steps.now.items) item.prompt.mask = null;
+  if (picture.sharp) picture.sharp.close();
+  picture.sharp = null;
 }
 
 async function photo(picture) {
@@ -90,14 +100,14 @@ export function another(step) {
 // What the browser can make of the file itself, for who looks closely: the server shows less.
 export async function sharpen(view) {
   const { picture } = state;
-  const { file } = picture;
-  if (view.zoom === 1 || !file || picture.width <= picture.view[0]) return;
-  picture.file = null; // once
-  const bitmap = await createImageBitmap(file).catch(() => null); // not every browser reads TIFF
-  if (bitmap?.width !== picture.width || bitmap.height !== picture.height) return;
-  picture.photo = bitmap;
-  if (picture !== state.picture) return;
-  view.photo = bitmap;
+  const { file, sharp, width, height } = picture;
+  if (view.zoom === 1 || !file || sharp !== null || width <= picture.view[0]) return;
+  picture.sharp = false; // while it is read, and where it cannot be: not every browser reads TIFF
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  if (!bitmap || picture !== state.picture || bitmap.width !== width || bitmap.height !== height) {
+    return bitmap?.close();
+  }
+  picture.sharp = view.photo = bitmap;
   state.draw({ list: false });
 }
 
@@ -196,7 +206,7 @@ function found({ asked, ...about }) {
   ));
   const steps = new Steps();
   steps.now = { items, active: last(items) };
-  return { ...about, photo: null, file: null, steps };
+  return { ...about, photo: null, file: null, sharp: null, steps };
 }
 
 export async function share() {

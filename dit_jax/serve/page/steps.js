@@ -29,6 +29,14 @@ export class Steps {
     return true;
   }
 
+  // Lets the drawings of what is steps away go: each has the size of the picture that is shown.
+  release(most) {
+    const kept = new Set([this.now, ...near(this.past, most), ...near(this.future, most)].flatMap(drawn));
+    for (const prompt of [...this.past, ...this.future, this.now].flatMap(drawn)) {
+      if (!kept.has(prompt)) prompt.mask = null;
+    }
+  }
+
   // As if a prompt, which failed, had never been.
   forget(prompt) {
     const without = ({ items, active }) => {
@@ -45,6 +53,9 @@ export class Steps {
     this.future = this.future.filter((step, i) => !same(step, this.future[i + 1] ?? this.now));
   }
 }
+
+const near = (steps, most) => (most ? steps.slice(-most) : []);
+const drawn = ({ items }) => items.map(answered).filter(Boolean);
 
 export const last = (items) => items.at(-1)?.key ?? null;
 
@@ -65,4 +76,4 @@ export const isEmpty = ({ text, points, box }) => text === null && !points.lengt
 export const answered = ({ prompt }) => (isEmpty(prompt) ? null : prompt.said ? prompt : prompt.before);
 // Where the model says that nothing is meant, its mask is shown only if one asks for it.
 export const isHidden = (item) => item.hidden ?? Boolean(answered(item)?.said.nothing);
-export const isSeen = (item) => Boolean(answered(item)?.mask) && !isHidden(item);
+export const isSeen = (item) => Boolean(answered(item)) && !isHidden(item);
