@@ -239,7 +239,11 @@ DAY = [
         },
     ),
     *lines_of("attention", timed__packed__vit_b__512={"forward_ms": 1.234, "both_ms": 5.678}),
-    *lines_of("run", quickstart={"oIoU": {"val": 67.31}, "pictures_per_s": 284.4, "s": 301.2}),
+    *lines_of(
+        "run",
+        quickstart={"command": "a", "oIoU": {"val": 67.31}, "pictures_per_s": 284.4, "s": 301.2},
+        mini={"command": "b", "oIoU": {"val": 90.0}, "pictures_per_s": 284.4, "s": None},
+    ),
     {"part": "rows", "skipped": "No module named 'grain'"},
 ]
 
@@ -263,6 +267,7 @@ def test_the_page():
     assert (
         "301 s, compilation included; 284 pictures/s." in text and "| val | 67.8 | 67.3 |" in text
     )
+    assert "`b`, from data to scores: in several starts" in text and "| val | – | 90.0 |" in text
     assert "`rows` was skipped: No module named 'grain'." in text
     assert re.findall("`(.*)`: not yet", text) == ["kills"]
     asked = {name for names in page.SECTIONS for name in names.split()}

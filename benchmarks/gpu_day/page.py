@@ -104,13 +104,15 @@ def attention(lines: list[Line], card: str) -> str:
 
 
 def run(lines: list[Line], card: str) -> str:
-    (line,) = lines
+    return "\n\n".join(_run(line, card) for line in lines)
+
+
+def _run(line: Line, card: str) -> str:
     took = "in several starts" if line["s"] is None else f"{line['s']:.0f} s, compilation included"
-    rows = [
-        (split, ON_A_CPU.get(split, "–"), f"{score:.1f}") for split, score in line["oIoU"].items()
-    ]
+    known = ON_A_CPU if line["key"] == "quickstart" else {}
+    rows = [(split, known.get(split, "–"), f"{score:.1f}") for split, score in line["oIoU"].items()]
     scores = table(("oIoU, %", "two CPU cores", card), rows)
-    command = "`python launch.py --config=configs/quickstart.py`, from data to scores"
+    command = f"`{line['command']}`, from data to scores"
     return f"{command}: {took}; {line['pictures_per_s']:.0f} pictures/s.\n\n{scores}"
 
 

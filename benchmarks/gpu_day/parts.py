@@ -110,7 +110,7 @@ PARTS = {
     ),
     "run": Part(
         worker="runs",
-        keys=("quickstart",),
+        keys=("quickstart", "mini"),
         small=("quickstart at 64 px",),
         needs=TRAINS,
         limit=900,

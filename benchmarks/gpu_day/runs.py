@@ -1,12 +1,15 @@
 """Training runs from data to scores, undisturbed and killed: a worker of `benchmarks.gpu_day`.
 
-    python -m benchmarks.gpu_day.runs --only quickstart "kill -9"
+    python -m benchmarks.gpu_day.runs --only quickstart mini "kill -9"
 
-`quickstart` is the recipe of configs/quickstart.py to its end; stopped, it saves, and continues
+`quickstart` and `mini` are recipes of configs/ to their end, the latter in larger batches, and more
+of them, than two cores can do; its model goes to OUT/mini.zip. Stopped, a run saves, and continues
 when it is asked for again. `kill -9` is benchmarks/kills.py's run, killed once and started again.
 Keys that end in "at 64 px" are for CPUs.
 """
 
+import argparse
+import functools
 import json
 import shutil
 import signal
@@ -14,12 +17,17 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from benchmarks import kills
 from benchmarks.gpu_day import worker
 
 QUICKSTART = ("--config=configs/quickstart.py",)
+MINI = (
+    "--config=configs/mini.py",
+    "--config.data.shapes.length=2_000_000",
+    "--config.optim.batch_size=64",
+    "--config.optim.max_steps=24_000",
+)
 SMALL = (
     *QUICKSTART,
     "--config.model.image_size=64",
@@ -37,9 +45,9 @@ SMALL = (
 STOPPED = 75  # a run's exit status
 
 
-def quickstart(work: Path, settings: tuple[str, ...]) -> dict:
+def trained(about: argparse.Namespace, name: str, settings: tuple[str, ...]) -> dict:
     """Its scores; raises SystemExit where it was stopped, and saved."""
-    workdir = work / "quickstart"
+    workdir = about.work / name
     start, resumed = time.monotonic(), (workdir / "checkpoints").is_dir()
     words = ["launch.py", *settings, f"--workdir={workdir}"]
     done = subprocess.Popen([sys.executable, *words], cwd=kills.ROOT, stdout=sys.stderr)
@@ -51,33 +59,37 @@ def quickstart(work: Path, settings: tuple[str, ...]) -> dict:
     logged = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     rates = [line["train/images_per_s"] for line in logged if "train/images_per_s" in line]
     scores = sorted((workdir / "eval").glob("shapes-*-original.json"))
+    if name == "mini":
+        shutil.make_archive(str(about.out / name), "zip", workdir, "model")
     return {
+        "command": " ".join(["python launch.py", *settings]),
         "oIoU": {path.stem.split("-")[1]: json.loads(path.read_text())["oIoU"] for path in scores},
         "pictures_per_s": statistics.median(rates),
         "s": None if resumed else time.monotonic() - start,
     }
 
 
-def killed(work: Path, settings: tuple[str, ...]) -> dict:
-    folder = work / "killed"
+def killed(about: argparse.Namespace, name: str, settings: tuple[str, ...]) -> dict:
+    folder = about.work / name
     shutil.rmtree(folder, ignore_errors=True)  # of a call that was cut off
-    command = kills.Command(work.resolve() / "compiled", settings)
+    command = kills.Command(about.work.resolve() / "compiled", settings)
     return kills.once(command, folder.resolve())
 
 
 RUNS = {
-    "quickstart": (quickstart, QUICKSTART),
-    "quickstart at 64 px": (quickstart, SMALL),
-    "kill -9": (killed, kills.SETTINGS),
-    "kill -9 at 64 px": (killed, SMALL),
+    "quickstart": (trained, "quickstart", QUICKSTART),
+    "mini": (trained, "mini", MINI),
+    "quickstart at 64 px": (trained, "quickstart", SMALL),
+    "kill -9": (killed, "killed", kills.SETTINGS),
+    "kill -9 at 64 px": (killed, "killed", SMALL),
 }
 
 
 def main() -> None:
     about = worker.parsed(__doc__)
     for key in about.only:
-        run, settings = RUNS[key]
-        worker.answer(key, lambda run=run, settings=settings: run(about.work, settings))
+        run, *settings = RUNS[key]
+        worker.answer(key, functools.partial(run, about, *settings))
 
 
 if __name__ == "__main__":
