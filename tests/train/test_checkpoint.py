@@ -61,6 +61,19 @@ def test_resume_is_no_resume(trained, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.proof
+def test_muons_moments_are_kept(tmp_path):
+    """Matrices have one moment, everything else two."""
+    changes = dict(optim__name="muon", checkpoint__every_steps=2, optim__schedule="steps")
+    assert loop.train(config_of(**changes), tmp_path / "whole")
+    assert loop.train(config_of(**changes | dict(optim__max_steps=2)), tmp_path / "parts")
+    assert loop.train(config_of(**changes), tmp_path / "parts", overwrite=True)
+    for one, other in zip(
+        *(final_params(tmp_path / run) for run in ("whole", "parts")), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.proof
 def test_the_seed_decides_everything(tmp_path):
     """Weights, order, augmentation, dropout: equal for equal seeds, and only for those."""
     changes = FIVE_STEPS | dict(model__dropout=True)
