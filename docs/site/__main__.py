@@ -27,7 +27,7 @@ def main() -> int:
     for name in ("site.css", "iframe-worker.js"):
         shutil.copyfile(HERE / name, work / "pages" / name)
     program = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    if subprocess.run(program, cwd=work, env=None).returncode:
+    if subprocess.run(program, cwd=work).returncode:
         return 1
     for page in (work / "html").rglob("*.html"):
         up = "../" * (len(page.relative_to(work / "html").parts) - 1)

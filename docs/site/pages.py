@@ -1,7 +1,7 @@
 """The pages of the site: a tree with the repository's own places, so that links stay as they are.
 
 A link may lead out of docs/: to another page, a picture, a program or a folder. Each of these
-becomes a page at its own place, and a program's link gets the page's name. Nothing else changes.
+becomes a page at its own place, and a program's link gets the page's name.
 """
 
 import base64
@@ -20,15 +20,13 @@ DIRECTIVE = re.compile(r"<!-- (::: .+?)\s*-->", re.DOTALL)  # of docs/api.md, wh
 ITEM = re.compile(r"^ {2,3}(?=\S)", re.MULTILINE)
 UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 Relink = Callable[[str], str]  # text with its links as the site has them
-
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".sbatch": "bash"}
 
 
-def stage(root: Path, out: Path) -> list[str]:
+def stage(root: Path, out: Path) -> None:
     """Write README.md, docs/, the notebooks and all that they link to below `out`.
 
-    Returns the places that were written, as posix paths from `root`. Raises FileNotFoundError
-    where a link leads nowhere, ValueError where one leads out of the repository.
+    Raises FileNotFoundError where a link leads nowhere, ValueError where one leads out of `root`.
     """
     first = [*sorted(root.glob("docs/*.md")), *sorted(root.glob("examples/*.ipynb"))]
     waiting, done = [root / "README.md", *first], set()
@@ -37,7 +35,6 @@ def stage(root: Path, out: Path) -> list[str]:
         if path not in done:
             done.add(path)
             waiting += _write(path, root, out)
-    return sorted(path.relative_to(root).as_posix() for path in done)
 
 
 def page_of(path: Path) -> str:
