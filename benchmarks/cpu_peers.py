@@ -85,7 +85,7 @@ def jax_step(setting: Setting) -> Step:
         return lambda: float(run(params)[0, 0, 0])
     rules = Rules()
     trainable, frozen = optim.partition(params, ())
-    state = trainable, optim.adam(rules).init(trainable)
+    state = trainable, optim.direction(rules).init(trainable)
     step = jax.jit(jax_update(graph, rules), donate_argnums=0)
 
     def run() -> float:
@@ -117,7 +117,7 @@ def jax_update(graph, rules: Rules):
         inputs = dict(zip(names, batch, strict=True))
         metrics, grads = step.loss_and_grads(graph, trainable, frozen, inputs, None)
         grads, _ = optim.clip(grads, rules.clip)
-        direction, moments = optim.adam(rules).update(grads, moments)
+        direction, moments = optim.direction(rules).update(grads, moments)
         trainable = jax.tree.map(lambda p, d: p - rules.lr * d, trainable, direction)
         return (trainable, moments), metrics["loss"]
 

@@ -162,9 +162,9 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """Adam, its schedule and its length. Epochs count from 0; see `dit_jax.train.optim`."""
+    """The optimizer, its schedule and length. Epochs count from 0; see `dit_jax.train.optim`."""
 
-    name: str
+    name: str  # "adam", or "muon": see `dit_jax.train.optim.direction`
     lr: float
     betas: tuple[float, ...]
     eps: float
@@ -261,7 +261,7 @@ class Config:
         one_of("model.injection", self.model.injection, (None, *map(str, Injection)))
         for encoder in self.model.freeze or ():
             one_of("model.freeze", encoder, ENCODERS)
-        one_of("optim.name", self.optim.name, ("adam",))
+        one_of("optim.name", self.optim.name, ("adam", "muon"))
         one_of("optim.schedule", self.optim.schedule, SCHEDULES)
         self.profiled()
         self._check_data()

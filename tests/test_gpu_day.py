@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import signal
 import sys
 import time
 
@@ -150,6 +151,22 @@ def test_it_ends_in_time_and_is_asked_again(asked, tmp_path):
     assert ledger.left("speed", ("a", "hangs", "b")) == ["hangs", "b"]
     asked.part("speed", part("b"), small=False, ledger=ledger)
     assert len(asked.commands) == 1  # too late to start another
+
+
+def test_a_worker_ends_with_its_command(asked, tmp_path):
+    before, run = signal.getsignal(signal.SIGTERM), part("hangs")
+    runner.end_with_me()
+    try:
+        with (
+            (tmp_path / "log.txt").open("w") as log,
+            pytest.raises(SystemExit, match="143"),
+            asked.started(run, ["hangs"], log) as process,
+        ):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert process.poll() is not None
+    process.stdout.close()
 
 
 def test_what_is_lacking_is_said_once(asked, tmp_path):

@@ -84,6 +84,7 @@ def test_programs_folders_and_notebooks_become_pages(tmp_path):
     (root / "docs").mkdir(parents=True)
     (root / "code").mkdir()
     (root / "README.md").write_text("[code](code) [page](docs/a.md#b)")
+    (root / "docs/b.md").write_text("1. one\n\n   more\n   - in it\n\n        code\n- a\n\n  b\n")
     (root / "docs/a.md").write_text("# b\n\n[up](../code/run.py) [web](https://a.b/c.py)")
     (root / "code/run.py").write_text("x[0](y)\n")
     output = {"output_type": "display_data", "data": {"image/png": "aGk="}}
@@ -94,6 +95,8 @@ def test_programs_folders_and_notebooks_become_pages(tmp_path):
     (root / "examples").mkdir()
     (root / "examples/n.ipynb").write_text(json.dumps({"cells": cells}))
     pages.stage(root, out)
+    listed = "1. one\n\n    more\n    - in it\n\n        code\n- a\n\n    b\n"
+    assert (out / "docs/b.md").read_text() == listed
     assert "[code](code.md)" in (out / "README.md").read_text()
     assert "[run.py](code/run.py.md)" in (out / "code.md").read_text()
     assert (

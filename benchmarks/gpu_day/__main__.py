@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.gpu_day import page
 from benchmarks.gpu_day.parts import PARTS
-from benchmarks.gpu_day.runner import GRACE, ROOT, Asked, Ledger
+from benchmarks.gpu_day.runner import GRACE, ROOT, Asked, Ledger, end_with_me
 from benchmarks.page import RESULTS
 
 WORK = Path("runs/gpu_day")
@@ -129,4 +129,5 @@ def report(ledger: Ledger, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    end_with_me()
     main(sys.argv[1:])

@@ -6,11 +6,12 @@ A key is a back end, whose heads, pixels, what text there is (`none`, `text`, wi
 `hidden`, or `carried` through the blocks) and a type: compared are one head's result and all of its
 gradients, as the kernel check does. `layer_norm vit_b bfloat16` is LayerNorm's backward pass, and
 `timed packed vit_b 512` milliseconds of a block's attention, batch 64, tables' gradients included.
-Programs are compiled side by side and run one by one.
+As many programs as there are cores are compiled side by side, and then run one by one.
 """
 
 import argparse
 import concurrent.futures
+import functools
 import os
 
 import jax
@@ -40,7 +41,7 @@ def comparison(key: str) -> tuple:
 
 
 def compiled(key: str) -> None:
-    """Leaves programs in the cache of compiled ones; what fails is said by `compared`."""
+    """Leaves programs in JAX's cache on disk; what fails here, `compared` says."""
     program, arguments, definition = comparison(key)
     verdict(target(), program, *arguments)
     with jax.default_matmul_precision("highest"):
@@ -66,14 +67,13 @@ def timed(key: str) -> dict:
 
 
 def main() -> None:
-    keys = worker.parsed(__doc__).only
-    ahead = [key for key in keys if not key.startswith("timed")]
-    if jax.default_backend() != "cpu":  # there it takes as long as to compile once
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            concurrent.futures.wait([pool.submit(compiled, key) for key in ahead])
-    for key in keys:
-        make = timed if key.startswith("timed") else compared
-        worker.answer(key, lambda key=key, make=make: make(key))
+    keys, many = worker.parsed(__doc__).only, os.cpu_count()
+    for some in (keys[start : start + many] for start in range(0, len(keys), many)):
+        with concurrent.futures.ThreadPoolExecutor(many) as pool:
+            pool.map(compiled, [key for key in some if not key.startswith("timed")])
+        for key in some:
+            make = timed if key.startswith("timed") else compared
+            worker.answer(key, functools.partial(make, key))
 
 
 if __name__ == "__main__":

@@ -36,10 +36,7 @@ class PromptEncoder(nnx.Module):
     @jax.named_scope("prompt_encoder")
     def image_positions(self, grid: Size) -> Float[Array, "1 h w c"]:
         """Fourier features of every patch centre."""
-        h, w = grid
-        y, x = ((jnp.arange(side, dtype=jnp.float32) + 0.5) / side for side in (h, w))
-        unit = jnp.stack(jnp.meshgrid(x, y, indexing="xy"), axis=-1)
-        return self.pe_layer(unit)[None].astype(self.dtype)
+        return self.pe_layer.of_centers(grid)[None].astype(self.dtype)
 
     @jax.named_scope("prompt_encoder")
     def sparse(
@@ -95,6 +92,16 @@ class FourierPositions(nnx.Module):
         turns = jnp.matmul(2 * unit - 1, self.gaussian_matrix[...], precision=EXACT)
         angles = 2 * jnp.pi * turns
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+    def of_centers(self, grid: Size) -> Float[Array, "h w c"]:
+        """The same of all cells' centers, by what a row and a column have: sines are dear."""
+        centers = [(jnp.arange(side, dtype=jnp.float32) + 0.5) / side for side in grid]
+        y, x = (2 * jnp.pi * (2 * side[:, None] - 1) for side in centers)
+        across, down = jnp.split(self.gaussian_matrix[...], 2)
+        x, y = (x * across)[None], (y * down)[:, None]
+        sin_x, cos_x, sin_y, cos_y = jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)
+        sines, cosines = sin_x * cos_y + cos_x * sin_y, cos_x * cos_y - sin_x * sin_y
+        return jnp.concatenate([sines, cosines], axis=-1)
 
 
 class MaskDownscaling(nnx.Module):

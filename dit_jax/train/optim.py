@@ -1,10 +1,12 @@
-"""What is trained and how: the freezing table, Adam with clipping, schedules, moving average.
+"""What is trained and how: the freezing table, Adam or Muon, clipping, schedules, moving average.
 
 Numbers follow the released code (Sec. 4.3 of the paper where it says so): the clip is
 `torch.nn.utils.clip_grad_norm_`'s, the average's decay grows as (1 + t) / (10 + t).
 """
 
+import functools
 import math
+import operator
 import re
 from collections.abc import Callable
 
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+from optax import contrib as muons
 
 from dit_jax import config as configs
 from dit_jax.models.params import Params, flatten, unflatten
@@ -19,6 +22,8 @@ from dit_jax.models.params import Params, flatten, unflatten
 Schedule = Callable[[Array | int], Array]
 
 BUFFER = "buffer"  # never trained
+FEW = 8  # outputs of a head
+ADAMS_RMS = 0.2  # of a direction, as measured by Liu et al.
 GROUPS = (
     (r"prompt_encoder\.pe_layer\.gaussian_matrix", BUFFER),
     # New parameters in the middle of a frozen encoder: at zero they would let no text in.
@@ -53,10 +58,42 @@ def combine(trainable: Params, frozen: Params) -> Params:
     return unflatten(flatten(trainable) | flatten(frozen))
 
 
-def adam(optim: configs.Optim) -> optax.GradientTransformation:
-    """Adam's direction, without the learning rate: (1 − β) moments with bias correction."""
+def direction(optim: configs.Optim) -> optax.GradientTransformation:
+    """What `optim.name` moves along, without the learning rate.
+
+    "adam": (1 − β) moments with bias correction. "muon" (Jordan et al. 2024): of matrices the
+    momentum, made orthogonal, and as large as Adam's directions are (Liu et al. 2025), so that one
+    rate serves both; of everything else Adam's.
+    """
     b1, b2 = optim.betas
-    return optax.scale_by_adam(b1=b1, b2=b2, eps=optim.eps)
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=optim.eps)
+    if optim.name == "adam":
+        return adam
+    muon = optax.chain(
+        muons.scale_by_muon(weight_dimension_numbers=_dimensions), optax.stateless(_as_adam)
+    )
+    others = functools.partial(jax.tree.map, operator.not_)
+    return optax.chain(
+        optax.masked(muon, matrices), optax.masked(adam, lambda tree: others(matrices(tree)))
+    )
+
+
+def matrices(params: Params) -> Params:
+    """Which parameters multiply: no tables, convolutions or heads of a few numbers."""
+    return unflatten(
+        {
+            path: path.endswith("kernel") and value.ndim == 2 and min(value.shape) > FEW
+            for path, value in flatten(params).items()
+        }
+    )
+
+
+def _dimensions(tree: Params) -> Params:
+    return jax.tree.map(lambda _: muons.MuonDimensionNumbers(), tree)
+
+
+def _as_adam(tree: Params, _) -> Params:
+    return jax.tree.map(lambda x: x * (ADAMS_RMS * max(x.shape) ** 0.5), tree)
 
 
 def clip(grads: Params, limit: float) -> tuple[Params, Float[Array, ""]]:

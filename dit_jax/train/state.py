@@ -33,7 +33,7 @@ def create(params: Params, *, freeze: tuple[str, ...], rules: configs.Optim) -> 
         step=jnp.zeros((), jnp.int32),
         trainable=trainable,
         frozen=frozen,
-        opt_state=optim.adam(rules).init(trainable),
+        opt_state=optim.direction(rules).init(trainable),
         ema=jax.tree.map(jnp.array, trainable) if rules.ema else {},  # copies: both are donated
     )
 

@@ -1,4 +1,4 @@
-"""One training step: normalise → forward → loss → gradients → clip → Adam → moving average.
+"""One training step: normalise → forward → loss → gradients → clip → Adam or Muon → average.
 
 Everything is one `jax.jit` over plain dicts, donated and sharded. Metrics come back as device
 arrays; nothing here waits for the device.
@@ -72,14 +72,14 @@ def loss_and_grads(
 def apply_gradients(
     state: TrainState, grads: Params, *, loss: Array, rules: configs.Optim, rate: Array
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """Clip, Adam, moving average; and the gradients' norm before clipping.
+    """Clip, the optimizer's step, moving average; and the gradients' norm before clipping.
 
     Where the loss or that norm is no number, nothing changes but the count of steps.
     """
     with jax.named_scope("clip"):
         grads, norm = optim.clip(grads, rules.clip)
-    with jax.named_scope("adam"):
-        direction, opt_state = optim.adam(rules).update(grads, state.opt_state)
+    with jax.named_scope(rules.name):
+        direction, opt_state = optim.direction(rules).update(grads, state.opt_state)
         trainable = jax.tree.map(lambda p, d: p - rate * d, state.trainable, direction)
     ema = state.ema
     if rules.ema:

@@ -16,6 +16,8 @@ PICTURES = (".png", ".svg", ".jpg")
 LINK = re.compile(r'(\]\(|src=")([^)"\s#]+)')
 OUTSIDE = re.compile(r"[a-z]+:")
 DIRECTIVE = re.compile(r"<!-- (::: .+?)\s*-->", re.DOTALL)  # of docs/api.md, where no site is built
+# What belongs to an item stands below its text; Python-Markdown wants four spaces.
+ITEM = re.compile(r"^ {2,3}(?=\S)", re.MULTILINE)
 UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 Relink = Callable[[str], str]  # text with its links as the site has them
 
@@ -70,7 +72,8 @@ def _write(path: Path, root: Path, out: Path) -> list[Path]:
 
 
 def _markdown(path: Path, target: Path, relink: Relink) -> str:
-    return relink(DIRECTIVE.sub(r"\n\1\n", path.read_text(encoding="utf-8")))
+    text = DIRECTIVE.sub(r"\n\1\n", path.read_text(encoding="utf-8"))
+    return relink(ITEM.sub("    ", text))
 
 
 def _program(path: Path, target: Path, relink: Relink) -> str:
@@ -90,10 +93,10 @@ def _notebook(path: Path, target: Path, relink: Relink) -> str:
     """Its text, programs and outputs; pictures are written beside the page."""
     count = 0
 
-    def picture(data: str) -> str:
+    def picture(kind: str, data: str) -> str:
         nonlocal count
         count += 1
-        name = f"{path.stem}_{count}.png"
+        name = f"{path.stem}_{count}.{kind}"
         target.with_name(name).write_bytes(base64.b64decode(data))
         return f'<img alt="output" src="{name}">'
 
@@ -101,7 +104,7 @@ def _notebook(path: Path, target: Path, relink: Relink) -> str:
     return "\n\n".join(part for cell in cells for part in _cell(cell, relink, picture)) + "\n"
 
 
-def _cell(cell: dict, relink: Relink, picture: Callable[[str], str]) -> Iterator[str]:
+def _cell(cell: dict, relink: Relink, picture: Callable[[str, str], str]) -> Iterator[str]:
     text = "".join(cell["source"])
     if cell["cell_type"] != "code":
         yield relink(text)
@@ -109,7 +112,7 @@ def _cell(cell: dict, relink: Relink, picture: Callable[[str], str]) -> Iterator
     yield f"~~~~python\n{text}\n~~~~"
     for output in cell["outputs"]:
         data = output.get("data", {})
-        if "image/png" in data:
-            yield picture(data["image/png"])
+        if kind := next((kind for kind in data if kind.startswith("image/")), None):
+            yield picture(kind.removeprefix("image/"), data[kind])
         elif said := "".join(output.get("text", data.get("text/plain", ""))).strip("\n"):
             yield f"~~~~text\n{said}\n~~~~"

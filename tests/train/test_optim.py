@@ -1,8 +1,10 @@
-"""Freezing, clipping, schedules and the moving average against slow statements of them."""
+"""Freezing, clipping, optimizers, schedules and the average against slow statements of them."""
 
 import dataclasses
+import functools
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +16,16 @@ from dit_jax import variants
 from dit_jax.config import Config
 from dit_jax.configs import base
 from dit_jax.models import params as parameters
-from dit_jax.train import optim
+from dit_jax.train import abstract, optim
+from dit_jax.train.placement import sharding
 
 
 @pytest.mark.parametrize("row", variants.VARIANTS)
 def test_freezing(row):
     freeze = variants.VARIANTS[row].freeze
-    _, abstract = parameters.structure(shallow(row))
-    trainable, frozen = (parameters.flatten(x) for x in optim.partition(abstract, freeze))
-    assert trainable.keys() | frozen.keys() == parameters.flatten(abstract).keys()
+    _, shapes = parameters.structure(shallow(row))
+    trainable, frozen = (parameters.flatten(x) for x in optim.partition(shapes, freeze))
+    assert trainable.keys() | frozen.keys() == parameters.flatten(shapes).keys()
     assert "prompt_encoder.pe_layer.gaussian_matrix" in frozen
     for path in trainable.keys() | frozen.keys():
         new = path.startswith(("image_encoder.injector.", "image_encoder.prob_text."))
@@ -144,11 +147,61 @@ def test_adam_is_torchs():
     tensor = torch.nn.Parameter(torch.from_numpy(start.copy()))
     reference = torch.optim.Adam([tensor], lr=0.01, betas=rules.betas, eps=rules.eps)
     params = {"a": jnp.asarray(start)}
-    state = optim.adam(rules).init(params)
+    state = optim.direction(rules).init(params)
     for _ in range(5):
         grad = rng.normal(size=6).astype(np.float32)
         tensor.grad = torch.from_numpy(grad)
         reference.step()
-        direction, state = optim.adam(rules).update({"a": jnp.asarray(grad)}, state)
+        direction, state = optim.direction(rules).update({"a": jnp.asarray(grad)}, state)
         params = {"a": params["a"] - 0.01 * direction["a"]}
     np.testing.assert_allclose(params["a"], tensor.detach().numpy(), rtol=2e-5)
+
+
+def orthogonal(matrix):
+    """Five of Jordan's steps, in float64."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x
+
+
+def test_muon_moves_matrices_along_their_orthogonal_momentum_and_the_rest_as_adam():
+    rules = dataclasses.replace(
+        Config.from_dict(base.recipe("ldit_vit_b", "official")).optim, name="muon"
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"a": {"kernel": (9, 16), "bias": (16,)}, "table": (9, 16), "head": {"kernel": (9, 4)}}
+    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
+    draw = functools.partial(jax.tree.map, lambda shape: rng.normal(size=shape), is_leaf=is_shape)
+    moves, adam = optim.direction(rules), optim.direction(dataclasses.replace(rules, name="adam"))
+    params = jax.tree.map(jnp.asarray, draw(shapes))
+    state, plain = moves.init(params), adam.init(params)
+    momentum, beta = np.zeros((9, 16)), 0.95
+    for step in range(1, 4):
+        grads = draw(shapes)
+        momentum = beta * momentum + (1 - beta) * grads["a"]["kernel"]
+        ahead = beta * momentum / (1 - beta ** (step + 1))
+        ahead += (1 - beta) * grads["a"]["kernel"] / (1 - beta**step)
+        found, state = moves.update(jax.tree.map(jnp.asarray, grads), state)
+        expected, plain = adam.update(jax.tree.map(jnp.asarray, grads), plain)
+        # Of the size of Adam's: as if all entries of the longer side were 0.2.
+        expected["a"]["kernel"] = orthogonal(ahead) * 0.2 * 16**0.5
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), found, expected
+        )
+
+
+def test_muon_keeps_one_moment_of_a_matrix_where_its_parameter_lies():
+    config = config_of(optim__name="muon")
+    arch, mesh = config.architecture(), sharding.make_mesh(config.mesh, jax.devices()[:1])
+    state = abstract.state(arch, mesh, freeze=(), rules=config.optim)
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+    flat = parameters.flatten(state.trainable)
+    of = parameters.flatten(optim.matrices(state.trainable))
+    chosen = {path for path, is_one in of.items() if is_one}
+    assert "image_encoder.blocks.0.attn.qkv.kernel" in chosen
+    assert not [path for path in chosen if re.search("embed|table|conv|norm|gaussian", path)]
+    once = sum(flat[path].size for path in chosen)
+    twice = sum(leaf.size for path, leaf in flat.items() if path not in chosen)
+    assert moments == once + 2 * twice + 3  # the polynomial
