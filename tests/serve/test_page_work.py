@@ -27,6 +27,7 @@ def test_any_step_can_be_undone(own):
     after(lambda: own.drag([0.2, 0.2], [0.6, 0.9]))
     after(lambda: own.press("Hide"))
     after(lambda: own.press("Delete"))
+    assert own.run("return document.activeElement.id") == "undo"  # not lost with the button
     after(lambda: own.press("Clear all"))
     assert len(set(seen)) >= len(seen) - 2 and told[-1] == []
     for before, words in zip(seen[-2::-1], told[-2::-1], strict=True):
