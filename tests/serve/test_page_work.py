@@ -27,6 +27,7 @@ def test_any_step_can_be_undone(own):
     after(lambda: own.drag([0.2, 0.2], [0.6, 0.9]))
     after(lambda: own.press("Hide"))
     after(lambda: own.press("Delete"))
+    assert own.run("return document.activeElement.id") == "undo"  # not lost with the button
     after(lambda: own.press("Clear all"))
     assert len(set(seen)) >= len(seen) - 2 and told[-1] == []
     for before, words in zip(seen[-2::-1], told[-2::-1], strict=True):
@@ -103,6 +104,29 @@ def test_a_drag_draws_a_box_and_keys_do(own):
     np.testing.assert_allclose(own.prompts()[0]["box"], [34.5, 23.5, 37.3, 24.9], atol=0.01)
     own.keys("h")
     assert own.texts("#found .acts button")[2] == "Show"
+
+
+def test_without_words_each_box_is_a_mask(own):
+    """The server is told of words that nobody typed, since its model needs some."""
+    own.inside("""
+      steps.state.model.needs_text = false;
+      const real = fetch;
+      window.fetch = (path, how) => real(path,
+        {...how, body: how?.body?.replace?.('"text":null', '"text":"the star"')});""")
+    own.drag([0.1, 0.1], [0.4, 0.4])
+    own.drag([0.5, 0.5], [0.9, 0.9])
+    own.settled()
+    own.click(0.7, 0.7, shift=True)
+    own.settled()
+    first, second = own.prompts()
+    assert first["text"] is None and first["box"] and not first["points"]
+    assert second["box"][0] > first["box"][2] and second["points"][0][2] == 0
+    assert own.texts(".words") == ["mask 2", "mask 1"]
+    own.press("Clear all")
+    own.click(0.2, 0.2)
+    own.settled()
+    assert [len(one["points"]) for one in own.prompts()] == [1]
+    assert own.texts(".words") == ["mask 3"]
 
 
 def test_near_and_far(own):

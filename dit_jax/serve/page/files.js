@@ -12,14 +12,13 @@ export async function pixelsOf(url) {
   const mask = await image(url);
   const { naturalWidth: width, naturalHeight: height } = mask;
   const pixels = new Uint8Array(width * height);
-  const pen = layer(Math.min(STRIP, width), height);
+  const pen = layer(Math.min(STRIP, width), height, { willReadFrequently: true });
   for (let left = 0; left < width; left += STRIP) {
     const columns = Math.min(STRIP, width - left);
     pen.drawImage(mask, left, 0, columns, height, 0, 0, columns, height);
     const { data } = pen.getImageData(0, 0, columns, height);
-    for (let i = 0; i < columns * height; i++) {
-      const y = Math.floor(i / columns);
-      pixels[y * width + left + (i % columns)] = data[4 * i] > 127;
+    for (let y = 0, i = 0; y < height; y++) {
+      for (let x = left; x < left + columns; x++, i += 4) pixels[y * width + x] = data[i] > 127;
     }
   }
   return { pixels, width, height };
@@ -94,18 +93,18 @@ function escaped(text) {
   return text.replace(/[&<>]/g, (one) => named[one]).replace(/[^\P{C}\n\t]/gu, "");
 }
 
-// `pictures`: { name, width, height, masks: [{ text, said, pixels, width, height }] }.
+// `pictures`: { name, width, height, masks: [{ text, said, counts, width, height }] }.
 export function cocoOf(pictures) {
   const names = [...new Set(pictures.flatMap(({ masks }) => masks.map(({ text }) => text ?? "object")))];
   const images = pictures.map(({ name, width, height }, i) => ({ id: i + 1, file_name: name, width, height }));
   const things = pictures.flatMap(({ masks }, i) => masks.map((mask) => ({ ...mask, image_id: i + 1 })));
-  const annotations = things.map(({ text, said, image_id, ...mask }, i) => ({
+  const annotations = things.map(({ text, said, image_id, width, height, counts }, i) => ({
     id: i + 1,
     image_id,
     category_id: names.indexOf(text ?? "object") + 1,
     ...(text === null ? {} : { caption: text }),
-    segmentation: { size: [mask.height, mask.width], counts: runsOf(mask) },
-    area: mask.pixels.reduce((sum, one) => sum + one, 0),
+    segmentation: { size: [height, width], counts },
+    area: counts.reduce((sum, run, place) => sum + (place % 2) * run, 0),
     bbox: [said.box[0], said.box[1], said.box[2] - said.box[0], said.box[3] - said.box[1]],
     iscrowd: 0,
     score: said.score,
@@ -116,9 +115,15 @@ export function cocoOf(pictures) {
 // What is seen of a picture and has a pixel.
 const shown = (picture) => picture.steps.now.items.filter((item) => isSeen(item) && answered(item).said.box);
 
-async function read(item) {
-  const { text, said } = answered(item);
-  return { text, said, colour: item.colour, ...(await pixelsOf(said.mask)) };
+// One after the other: each may have as many bytes as the picture has pixels.
+async function read(items, told) {
+  const masks = [];
+  for (const item of items) {
+    const { text, said } = answered(item);
+    const read = await pixelsOf(said.mask);
+    masks.push({ text, said, colour: item.colour, width: read.width, height: read.height, ...told(read) });
+  }
+  return masks;
 }
 
 export async function saveCoco() {
@@ -128,7 +133,7 @@ export async function saveCoco() {
   await write("masks.json", "application/json", from, async () => {
     const whole = [];
     for (const picture of pictures) {
-      whole.push({ ...picture, masks: await Promise.all(shown(picture).map(read)) });
+      whole.push({ ...picture, masks: await read(shown(picture), (mask) => ({ counts: runsOf(mask) })) });
     }
     return JSON.stringify(cocoOf(whole));
   });
@@ -139,8 +144,7 @@ export async function saveSvg() {
   const items = shown(picture);
   const name = picture.name.replace(/\.\w+$/, "");
   await write(`${name}.svg`, "image/svg+xml", several(items.length, "mask"), async () => {
-    const masks = await Promise.all(items.map(read));
-    return svgOf(picture, masks.map((mask) => ({ ...mask, path: pathOf(mask) })));
+    return svgOf(picture, await read(items, (mask) => ({ path: pathOf(mask) })));
   });
 }
 

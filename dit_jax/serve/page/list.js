@@ -5,7 +5,7 @@ import { unread } from "./known.js";
 import { focusOf, hover, percent, pin } from "./maps.js";
 import { choose, drop, hide, takeBack } from "./masks.js";
 import { element, several } from "./say.js";
-import { answered, isHidden } from "./steps.js";
+import { answered, isHidden, named } from "./steps.js";
 
 // Of a predicted IoU. What `mini` says in 400 pictures of val that has an IoU of at least 0.5:
 // 99 % of "sure", 91 % of "fairly sure", 32 % of "unsure".
@@ -36,7 +36,7 @@ function words(item) {
   const line = element("p", { className: "words" });
   const { text } = item.prompt;
   if (text === null) {
-    line.append(element("span", { className: "word", textContent: "what you point at" }));
+    line.append(element("span", { className: "word", textContent: named(item) }));
     return line;
   }
   text.split(/\s+/).filter(Boolean).forEach((textContent, i) => {
@@ -83,10 +83,10 @@ export function verdict({ nothing, presence, score, score_kind }) {
 
 function buttons(item, prompt, active) {
   const line = element("div", { className: "acts" });
-  const { text, points, box } = item.prompt;
+  const { points, box } = item.prompt;
   const add = (textContent, act) => {
     const button = element("button", { type: "button", textContent });
-    button.setAttribute("aria-label", `${textContent}: ${text ?? "what you point at"}`);
+    button.setAttribute("aria-label", `${textContent}: ${named(item)}`);
     button.dataset.focus = `${item.key} ${act.name}`;
     button.addEventListener("click", () => act(item));
     line.append(button);

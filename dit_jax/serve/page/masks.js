@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { leaveMaps } from "./maps.js";
 import { at, attempt, complain, tell } from "./say.js";
-import { active, answered, isEmpty, isHidden, items, last, prompted, state } from "./steps.js";
+import { active, answered, isEmpty, isHidden, items, last, named, prompted, state } from "./steps.js";
 import { tinted } from "./view.js";
 
 const READY = 8; // steps to either side whose masks are kept drawn
@@ -132,7 +132,7 @@ export function hide(item) {
 export function drop(item) {
   giveUp(item.prompt);
   replace(items().filter((other) => other !== item));
-  tell(`${item.prompt.text ?? "The mask"} is gone; Undo brings it back.`);
+  tell(`${named(item)} is gone; Undo brings it back.`);
 }
 
 export function clear() {

@@ -72,6 +72,7 @@ export function prompted({ text = null, points = [], box = null }, before = null
 export const items = () => state.picture?.steps.now.items ?? [];
 export const active = () => items().find((item) => item.key === state.picture.steps.now.active) ?? null;
 export const isEmpty = ({ text, points, box }) => text === null && !points.length && !box;
+export const named = ({ key, prompt }) => prompt.text ?? `mask ${key}`;
 // Whose answer is shown.
 export const answered = ({ prompt }) => (isEmpty(prompt) ? null : prompt.said ? prompt : prompt.before);
 // Where the model says that nothing is meant, its mask is shown only if one asks for it.

@@ -198,7 +198,7 @@ export class View {
 
 // A mask picture as two canvases of the size that is shown: all of it, and its outline.
 export function tinted(mask, colour, [width, height]) {
-  const pen = layer(width, height);
+  const pen = layer(width, height, { willReadFrequently: true });
   const larger = width / mask.naturalWidth;
   if (larger > 1) pen.filter = `blur(${larger / 2}px)`; // round steps, of which an edge is cut below
   pen.drawImage(mask, 0, 0, width, height);
@@ -223,10 +223,10 @@ function painted(pixels) {
   return pen.canvas;
 }
 
-export function layer(width, height) {
+export function layer(width, height, how = {}) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
-  return canvas.getContext("2d");
+  return canvas.getContext("2d", how);
 }
 
 const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
