@@ -35,10 +35,10 @@ def test_any_step_can_be_undone(own):
         assert (own.pixels(), own.texts(".words")) == (before, words)
     assert not own.find("#undo").is_enabled()
     for after_it in seen[1:]:
-        own.press("Redo")
+        own.find("#redo").click()
         assert own.pixels() == after_it
     # What is typed has an undo of its own.
-    own.press("Undo")
+    own.find("#undo").click()
     own.find("#text").send_keys("a", Keys.CONTROL, "z")
     assert len(own.all("#found li")) == 1
 
@@ -54,7 +54,7 @@ def test_old_masks_are_drawn_again(own):
     count += ".map((one) => one.prompt).filter((prompt) => prompt.mask)).size"
     assert own.inside(count) == 8
     for _ in range(12):
-        own.press("Undo")
+        own.find("#undo").click()
     own.until(lambda: own.pixels() == first)
 
 
@@ -151,8 +151,8 @@ def test_near_and_far(own):
     own.drag([0.2, 0.2], [0.7, 0.7], shiftKey=True)  # moves what is near
     assert own.inside("return steps.state.view.left") == pytest.approx(0.375 - 0.125)
     own.press("Whole")
-    own.press("Undo")
-    own.press("Undo")
+    own.find("#undo").click()
+    own.find("#undo").click()
     assert own.pixels() == far
 
 
