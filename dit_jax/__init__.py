@@ -5,13 +5,25 @@ model itself. Read `cli` for what can be done, `models` for the paper; docs/arch
 map of the rooms.
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from dit_jax.models.dit_sam import DitSam, Prediction
 from dit_jax.version import VERSION as __version__
-from dit_jax.weights import load
+
+if TYPE_CHECKING:
+    from dit_jax.models.dit_sam import DitSam, Prediction
+    from dit_jax.predict import Segmentation, Segmenter
+    from dit_jax.weights import load
 
 __all__ = ["DitSam", "Prediction", "Segmentation", "Segmenter", "__version__", "load"]
+
+_PLACES = {
+    "DitSam": "dit_jax.models.dit_sam",
+    "Prediction": "dit_jax.models.dit_sam",
+    "Segmentation": "dit_jax.predict",
+    "Segmenter": "dit_jax.predict",
+    "load": "dit_jax.weights",
+}
 
 
 def __dir__() -> list[str]:
@@ -19,9 +31,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """What brings OpenCV and the tokenizers comes when it is asked for."""
-    if name in ("Segmentation", "Segmenter"):
-        from dit_jax import predict
-
-        return getattr(predict, name)
+    """JAX and the rest come when something of them is asked for: `--help` needs neither."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

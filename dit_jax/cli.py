@@ -34,16 +34,19 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 from ml_collections import config_flags
 
 from dit_jax import config_file, on_pictures, storage
 from dit_jax.allocator import keep_freed_memory
-from dit_jax.config import Config
 from dit_jax.lease import FULL
 from dit_jax.strict import flatten, one_of
 from dit_jax.version import VERSION
+
+if TYPE_CHECKING:
+    from dit_jax.config import Config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE[:ARGS], e.g. configs/quickstart.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, scores, pictures.")
@@ -291,8 +294,10 @@ def check_places(mode: Mode) -> None:
         storage.check(place)
 
 
-def config() -> Config:
+def config() -> "Config":
     """The config file with the command line's changes, checked."""
+    from dit_jax.config import Config  # and with it JAX, which `--help` does without
+
     return Config.from_dict(CONFIG.value)
 
 

@@ -40,6 +40,14 @@ def trained(flags, tmp_path_factory):
     return workdir, done.stdout
 
 
+def test_help_and_refusals_need_no_jax():
+    """They come at once: JAX takes seconds to import, and NumPy a tenth of one."""
+    asked = "import sys, dit_jax.cli as cli; status = cli.run(['launch.py', '--mode=nothing'])"
+    program = f"{asked}; sys.exit(status if not {{'jax', 'numpy'}} & {{*sys.modules}} else 9)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1 and "--mode is 'nothing'" in done.stderr
+
+
 def test_train(trained):
     workdir, said = trained
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
