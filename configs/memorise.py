@@ -20,6 +20,6 @@ def get_config() -> ConfigDict:
     config.data.leaks = "keep"
     config.data.augmentation.update(jitter_p=0.0, flip_p=0.0)
     config.model.update(vocab_size=30522)
-    config.optim.update(max_steps=400, warmup_epochs=20.0, batch_size=16)
+    config.optim.update(name="adam", lr=7e-4, batch_size=16, max_steps=400, warmup_epochs=20.0)
     config.eval.update(every_steps=200)
     return config

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = quickstart.get_config()
     config.model.update(task="text+clicks", presence=True)
     config.data.shapes.update(length=500_000, absent=0.1)
-    config.optim.update(max_steps=9000, rounds=3, click_share=0.2, ema=0.999)
+    config.optim.update(batch_size=16, max_steps=7000, rounds=3, click_share=0.2, ema=0.999)
     config.eval.update(
         protocols=("original", "gres", "click1", "click3", "click5"),
         best="original",

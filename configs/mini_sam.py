@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config = quickstart.get_config()
     config.model.update(task="prompts", backbone="mini")
     config.data.shapes.length = 200_000
+    config.optim.update(name="adam", lr=7e-4, batch_size=16, warmup_epochs=0.016)
     config.optim.update(rounds=3, max_steps=4000, ema=0.999)
     config.eval.update(
         protocols=("box", "click1", "click1_oracle", "click3", "click5"),

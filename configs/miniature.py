@@ -21,6 +21,7 @@ def get_config(row: str = "ldit_vit_b") -> ConfigDict:
     config = quickstart.get_config()
     config.model.update(variant=row, backbone="mini", text_layer=4)
     config.model.init.update(sam="mini_sam", bert="mini_bert")
+    config.optim.update(name="adam", lr=7e-4, batch_size=16, warmup_epochs=0.016)
     config.optim.update(max_steps=3000, iou_weight=0.0, ema=0.998)
     config.data.shapes.eval_length = 600
     config.eval.update(protocols=("original",), best="original", every_steps=0)

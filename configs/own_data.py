@@ -28,6 +28,7 @@ def get_config(variant: str = "tiny") -> ConfigDict:
     config.data.update(dataset="folder", split_by="", source="", eval_splits=("val",))
     config.model.presence = tiny  # as `mini` has it
     config.optim.update(
+        name="adam",
         lr=3e-4 if tiny else 5e-5,
         warmup_lr=1e-6,
         min_lr=1e-6,

@@ -14,7 +14,11 @@ from runs import compiling_once
 from dit_jax.predict.programs import programs_of
 
 # For the command line: quickstart's model with what compiles fastest.
-SHALLOW = ("--config.model.decoder_depth=1", "--config.model.text_layer=1")
+SHALLOW = (
+    "--config.model.decoder_depth=1",
+    "--config.model.text_layer=1",
+    "--config.optim.name=adam",
+)
 SETTINGS = {
     "jax_disable_most_optimizations": True,
     "jax_persistent_cache_min_compile_time_secs": 0.0,

@@ -49,7 +49,7 @@ def _settings(changes: dict) -> ConfigDict:
     config.model.update(image_size=64, text_layer=1, decoder_depth=1)  # compiles faster
     config.data.shapes.update(length=64, eval_length=4)
     config.data.eval_splits = ("val",)
-    config.optim.update(batch_size=8, max_steps=4, warmup_epochs=0.1, lr=1e-3)
+    config.optim.update(name="adam", batch_size=8, max_steps=4, warmup_epochs=0.1, lr=1e-3)
     config.eval.update(batch_size=8, every_steps=0)
     config.checkpoint.update(every_steps=2)
     config.train.update(log_every=1, pictures=2)
