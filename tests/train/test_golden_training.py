@@ -34,6 +34,7 @@ class Run:
         names = ("eps", "lr", "min_lr", "warmup_lr", "clip", "ema")
         self.rules = dataclasses.replace(
             Config.from_dict(quickstart.get_config()).optim,
+            name="adam",
             betas=tuple(self.recorded["betas"]),
             schedule="cosine",
             epochs=float(self.recorded["epochs"]),
