@@ -9,7 +9,7 @@ import functools
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,11 @@ class Segmenter:
         threshold: float | None = None,
         presence_threshold: float = PRESENCE_THRESHOLD,
         batch_size: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ):
-        """`tokenizer` is None exactly of plain SAM; for the rest see `from_pretrained`."""
-        self.arch, self.tokenizer = arch, tokenizer
+        """`tokenizer` is None exactly of plain SAM, `provenance` where nobody noted where the
+        parameters come from; for the rest see `from_pretrained`."""
+        self.arch, self.tokenizer, self.provenance = arch, tokenizer, provenance or {}
         self._letterbox = SAM if arch.bert is None else DIT
         self.threshold = self._letterbox.threshold if threshold is None else threshold
         self.presence_threshold = presence_threshold
@@ -97,7 +99,8 @@ class Segmenter:
         if presence_threshold is None:
             presence_threshold = manifest.presence_threshold(model_dir) or PRESENCE_THRESHOLD
         how = dict(presence_threshold=presence_threshold, batch_size=batch_size)
-        return Segmenter(arch, params, tokenizer, threshold=threshold, **how)
+        how |= dict(threshold=threshold, provenance=directory.read_provenance(model_dir))
+        return Segmenter(arch, params, tokenizer, **how)
 
     def __call__(
         self,
