@@ -17,7 +17,7 @@ from dit_jax.predict.label import studio
 def test_the_page(tmp_path, monkeypatch, programs):
     text = (ROOT / "docs/label.md").read_text(encoding="utf-8")
     found = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
-    ontology, command, _, interface = (textwrap.dedent(block).strip() for block in found)
+    ontology, command, *_, interface = (textwrap.dedent(block).strip() for block in found)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     Image.fromarray(shapes.scene("val", 1, size=64).image()).save("photos/1.png")
