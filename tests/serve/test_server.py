@@ -6,6 +6,7 @@ import re
 import sys
 import tomllib
 
+import cv2
 import numpy as np
 import pytest
 from photos import asking, encoded, opened, photo, read
@@ -319,3 +320,10 @@ def test_small_pictures_are_shown_larger():
     assert sessions._viewed(np.zeros((10, 4, 3), np.uint8)).shape == (512, 205, 3)
     assert sessions._viewed(np.zeros((600, 900, 3), np.uint8)).shape == (600, 900, 3)
     assert sessions._viewed(np.zeros((1, 3000, 3), np.uint8)).shape == (1, 1280, 3)
+
+
+def test_large_pictures_are_shown_smaller():
+    """By halves first, which shows the same."""
+    ramp = np.tile(np.linspace(0, 255, 2601).astype(np.uint8)[None, :, None], (1301, 1, 3))
+    direct = cv2.resize(ramp, (1280, 640), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(sessions._viewed(ramp).astype(int), direct, atol=2)
