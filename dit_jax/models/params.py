@@ -16,7 +16,8 @@ from flax import nnx
 from dit_jax.models import initial
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import DitSam
-from dit_jax.models.layers import OneKey
+from dit_jax.models.layers import Linear, OneKey
+from dit_jax.ops.linear import BFLOAT16
 
 Params = dict[str, Any]  # nested; keys are strings, leaves arrays (or jax.ShapeDtypeStruct)
 
@@ -40,6 +41,9 @@ def structure(arch: Architecture) -> tuple[nnx.GraphDef, Params]:
     The result is shared between calls: read it, do not change it.
     """
     abstract = nnx.eval_shape(lambda: DitSam(arch, rngs=OneKey()))
+    for _, layer in nnx.iter_graph(abstract):
+        if isinstance(layer, Linear) and arch.products and layer.precision is None:
+            layer.precision = BFLOAT16
     graph, state = nnx.split(abstract, nnx.Param)
     return graph, unflatten(
         {".".join(map(str, p)): v.get_value() for p, v in nnx.to_flat_state(state)}
