@@ -252,22 +252,22 @@ def _add(plgpu, s: Sizes, q, memory, group, state, slot, rows):
     decay = jnp.exp2((largest - new) * s.factor)
 
     def weigh(more):
-        sums = total * decay
+        of_places = 0.0  # added before lanes are: a block's rows are equally wide
         plgpu.barrier_wait(memory.v_here.at[slot])
         for x, row in zip(scores, rows, strict=True):
             weights = jnp.exp2(x * s.factor + _spread((row.more - new) * s.factor, x))
-            sums += weights.sum(axis=1)
+            of_places += weights
             weights = weights.astype(s.dtype)
             if not s.compiled:
                 held = memory.weights.at[group, :, pl.ds(0, row.place.size)]
                 held[...] = weights
                 weights = held
             plgpu.wgmma(more, weights, memory.v.at[slot, row.place])
-        return sums, more[...]
+        return of_places.sum(axis=1), more[...]
 
-    total, more = pl.run_scoped(weigh, plgpu.ACC(out.shape, jnp.float32))
+    sums, more = pl.run_scoped(weigh, plgpu.ACC(out.shape, jnp.float32))
     plgpu.barrier_arrive(memory.v_read.at[slot])
-    return new, total, out * _spread(decay, out) + more
+    return new, total * decay + sums, out * _spread(decay, out) + more
 
 
 def _spread(x: jax.Array, like: jax.Array) -> jax.Array:

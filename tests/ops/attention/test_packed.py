@@ -91,7 +91,7 @@ def by_mosaic(qkv, text, tables, *, grid, text_mask):
 
 
 MOSAICS = {
-    "words hidden": (16, 16, 32, dict(b=2, masked=True)),
+    "words hidden": (16, 16, 32, dict(masked=True)),
     "no text, 80 channels": (8, 32, 80, dict(text=0)),
     "long text, all stages": (16, 32, 64, dict(text=40, heads=2)),
     "wide": (8, 64, 16, dict()),
