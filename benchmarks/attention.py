@@ -21,7 +21,10 @@ from dit_jax.models.architecture import PATCH
 from dit_jax.ops.attention import dispatch as attention
 
 ROWS = ("vit_b", "vit_h")
-WAYS = {"gpu": ("packed", "cudnn", "pallas", "plain"), "tpu": ("splash", "pallas", "plain")}
+WAYS = {
+    "gpu": ("packed", "mosaic", "cudnn", "pallas", "plain"),
+    "tpu": ("splash", "pallas", "plain"),
+}
 ON_A_CPU = ("by_head", "plain")
 
 
@@ -41,7 +44,8 @@ def way(name: str, side: int):
     """A function of `arguments`, computed by a back end."""
 
     def packed(qkv, text, tables):
-        return attention.attend_packed(qkv, text, tables, grid=(side, side))
+        bands = tuple(attention.band(table, side) for table in tables)
+        return attention.PACKERS[name](qkv, text, bands)
 
     def apart(qkv, text, tables):
         (q, k, v), read = (jnp.moveaxis(x, 2, 0).swapaxes(2, 3) for x in (qkv, text))
@@ -49,7 +53,7 @@ def way(name: str, side: int):
         k, v = (jnp.concatenate(pair, axis=2) for pair in zip((k, v), read, strict=True))
         return attention.BACK_ENDS[name](q, k, v, rel, None).swapaxes(1, 2)
 
-    return packed if name == attention.PACKED else apart
+    return packed if name in attention.PACKERS else apart
 
 
 def measured(f, arrays: tuple, steps: int) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from closeness import assert_close
 from photos import encoded, photo
 from places import ROOT
 from quickly import compiled_quickly
@@ -213,6 +214,19 @@ def test_the_program_of_word_maps_runs(tmp_path, monkeypatch, programs):
     found = names["found"]
     assert [word.text for word in found.words] == ["the", "red", "cup"]
     assert found.shares.shape == (len(found.layers), 3) and 0 <= found.words[1].iou <= 1
+
+
+def test_the_program_of_attention_runs():
+    """Its gradients, tables of positions included, are plain attention's."""
+    (program,) = [one for one in blocks(ROOT / "docs/speed.md") if one.startswith("import ")]
+    plainly = program.replace("attend(q, k, v, rel=rel)", "attend_plain(q, k, v, rel, None)")
+    plainly = plainly.replace("attention import attend,", "attention.dispatch import attend_plain,")
+    found, expected = {}, {}
+    exec(compile(program, "speed.md", "exec"), found)
+    exec(compile(plainly, "speed.md", "exec"), expected)
+    assert found["dtable_h"].shape == (63, 64)
+    for name in ("dq", "dtable_h", "dtable_w"):
+        assert_close(found[name], expected[name], name, tolerance=1e-4)
 
 
 def write_coco(folder):

@@ -47,7 +47,7 @@ def kernels() -> Keys:
     names = itertools.product(
         ("512", "1024"),
         ("vit_b", "vit_h"),
-        ("packed", "cudnn", "pallas"),
+        WAYS,
         ("text", "hidden", "none"),
     )
     half = [f"{way} {row} {size} {text} bfloat16" for size, row, way, text in names]
@@ -55,7 +55,7 @@ def kernels() -> Keys:
     sides = itertools.product(("cudnn", "pallas"), ("vit_b", "vit_h"))
     carried = [f"{way} {row} 512 carried bfloat16" for way, row in sides]
     whole = [f"pallas {row} 512 text float32" for row in ("vit_b", "vit_h")]
-    return (*half[:18], *norms, *carried, *whole, *half[18:])
+    return (*half[:24], *norms, *carried, *whole, *half[24:])
 
 
 def missing_rows() -> Keys:
@@ -70,6 +70,7 @@ def timed(*ways: str, rows: Keys) -> Keys:
 
 WHAT = ("training", "forward")
 VITS = ("ldit_vit_b", "ldit_vit_h")
+WAYS = ("packed", "mosaic", "cudnn", "pallas")  # of attention
 ALL_OF_IT = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 TRAINS = ("dit_jax.cli", "dit_jax.train.run", "dit_jax.train.loop")
@@ -121,8 +122,7 @@ PARTS = {
     "attention": Part(
         worker="kernels",
         keys=tuple(
-            f"timed {way} {row} 512"
-            for row, way in itertools.product(("vit_b", "vit_h"), ("packed", "cudnn", "pallas"))
+            f"timed {way} {row} 512" for row, way in itertools.product(("vit_b", "vit_h"), WAYS)
         ),
         small=("timed by_head tiny 128",),
     ),

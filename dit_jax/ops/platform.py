@@ -33,6 +33,11 @@ class Target:
         except RuntimeError:  # it has none of the kind
             return False
 
+    def capability(self) -> str:
+        """An NVIDIA GPU's: "9.0" is Hopper."""
+        device = self.device or jax.local_devices(backend=self.kind)[0]
+        return getattr(device, "compute_capability", "none")
+
 
 # Of a program that other machines run, whatever they are: it may use no device's own kernels.
 ANYWHERE = Target("anywhere")

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh
 
 from dit_jax.ops import kernel_check, norm, platform
-from dit_jax.ops.attention import dispatch, packed
+from dit_jax.ops.attention import dispatch
 from dit_jax.ops.attention.dispatch import PACKED, Problem
 from dit_jax.ops.mesh import AXES, use_mesh
 from dit_jax.ops.platform import Target, planned_for
@@ -53,11 +53,8 @@ def no_numbers(attend):
 @pytest.mark.parametrize("harm", [wrong_result, wrong_gradient, no_numbers])
 @pytest.mark.parametrize("name", ["by_head", PACKED])
 def test_a_wrong_kernel_is_refused(name, harm, monkeypatch):
-    if name == PACKED:
-        whole = packed.attend_packed
-        monkeypatch.setattr(packed, "attend_packed", harm(whole))
-    else:
-        monkeypatch.setitem(dispatch.BACK_ENDS, name, harm(dispatch.BACK_ENDS[name]))
+    table = dispatch.PACKERS if name == PACKED else dispatch.BACK_ENDS
+    monkeypatch.setitem(table, name, harm(table[name]))
     said = dispatch.failure(name, PROBLEMS["text"], CPU)
     assert said.startswith("its numbers are off by "), said
     assert ("inf" in said) == (harm is no_numbers)
@@ -140,7 +137,7 @@ def test_a_kernel_that_jax_no_longer_offers_is_one_warning(without_triton, monke
     for side, channels in sizes:
         image = dict(m=side * side, n=side * side + 20, c=channels, grid=(side, side))
         problem = Problem(4, 12, **image, masked=False, dtype="bfloat16")
-        assert not dispatch._packs(problem, without_triton)
+        assert not dispatch._packs(PACKED, problem, without_triton)
         assert dispatch.choose(problem, without_triton) == "cudnn"
         alone = Problem(4, 12, **image, masked=False, dtype="float32")
         assert dispatch.choose(alone, without_triton) == "plain"

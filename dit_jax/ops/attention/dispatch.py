@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.attention import folded as attention_folded
-from dit_jax.ops.attention import packed, packed_launch, pallas
+from dit_jax.ops.attention import mosaic, packed, packed_launch, pallas
 from dit_jax.ops.attention.anywhere import attend_anywhere
 from dit_jax.ops.attention.by_head import attend_by_head
 from dit_jax.ops.attention.plain import K, Mask, Q, Rel, attend_plain
@@ -50,8 +50,13 @@ BACK_ENDS: dict[str, Callable] = {
     "pallas": pallas.attend_pallas,  # TPU, GPU
     "anywhere": attend_anywhere,  # one program for all of them
 }
-# Not one of them, since it wants its arguments together: `attend_packed`.
-PACKED = "packed"
+# Not among them, since these want their arguments together: `attend_packed`. NVIDIA, 16 bits.
+PACKED, MOSAIC = "packed", "mosaic"
+PACKERS: dict[str, Callable] = {
+    PACKED: packed.attend_packed,
+    # Hopper. Nobody has timed it: only where it is asked for by name.
+    MOSAIC: functools.partial(packed.attend_packed, forward=mosaic.forward),
+}
 HALF = ("bfloat16", "float16")
 _CHOSEN: ContextVar[str | None] = ContextVar("attention", default=None)
 
@@ -62,7 +67,7 @@ def use_back_end(name: str) -> Iterator[None]:
 
     A program that is written for other machines needs "anywhere" or "plain".
     """
-    one_of("attention", name, tuple(BACK_ENDS))
+    one_of("attention", name, (*BACK_ENDS, *PACKERS))
     token = _CHOSEN.set(name)
     try:
         yield
@@ -95,15 +100,15 @@ def attend(q: Q, k: K, v: K, *, rel: Rel | None = None, key_mask: Mask | None = 
       rel: bias of the first h·w queries towards the first h·w keys, per row and per column.
       key_mask: False hides a key from every query; at least one key must be left.
     """
-    if chosen := _CHOSEN.get():
+    if (chosen := _CHOSEN.get()) in BACK_ENDS:
         return BACK_ENDS[chosen](q, k, v, rel, key_mask)
     b, heads, m, c = q.shape
     grid = None if rel is None else (rel[0].shape[3], rel[1].shape[3])
     problem = Problem(b, heads, m, k.shape[2], c, grid, key_mask is not None, str(q.dtype))
     name = os.environ.get(FORCE) if rel is not None else None
     if name:
-        one_of(FORCE, name, (*BACK_ENDS, PACKED))
-    if not name or name == PACKED:
+        one_of(FORCE, name, (*BACK_ENDS, *PACKERS))
+    if not name or name in PACKERS:
         name = choose(problem, target())
     if name == "plain":
         return attend_plain(q, k, v, rel, key_mask)
@@ -121,8 +126,8 @@ def packs(
     """Whether this device attends from packed queries, keys and values (`attend_packed`) in a block
     that reads this image and text. Decided and logged once.
     """
-    forced = _CHOSEN.get() or os.environ.get(FORCE)
-    if forced and forced != PACKED:
+    forced = _forced()
+    if forced and forced not in PACKERS:
         return False  # an exported program's sizes may not even be numbers
     (b, *grid, d), tokens = x.shape, 0 if text is None else text.shape[1]
     fits = packed_launch.fits(grid=tuple(grid), channels=d // heads)
@@ -130,18 +135,22 @@ def packs(
         return fits
     n, masked = grid[0] * grid[1], text is not None and text_mask is not None
     sizes = dict(b=b, heads=heads, m=n, n=n + tokens, c=d // heads, grid=tuple(grid))
-    return _packs(Problem(**sizes, masked=masked, dtype=str(x.dtype)), target())
+    return _packs(PACKED, Problem(**sizes, masked=masked, dtype=str(x.dtype)), target())
+
+
+def _forced() -> str | None:
+    return _CHOSEN.get() or os.environ.get(FORCE)
 
 
 @functools.lru_cache(maxsize=256)
-def _packs(problem: Problem, target: Target) -> bool:
+def _packs(name: str, problem: Problem, target: Target) -> bool:
     if target.kind != "gpu" or problem.dtype not in HALF:
         return False
-    reason = failure(PACKED, problem, target)
+    reason = failure(name, problem, target)
     if reason:
-        warn(f"attention: {PACKED}", problem, reason)
+        warn(f"attention: {name}", problem, reason)
     else:
-        logging.info("attention: %s for %s", PACKED, problem)
+        logging.info("attention: %s for %s", name, problem)
     return reason is None
 
 
@@ -164,7 +173,18 @@ def attend_packed(
     bands = tuple(band(table, side) for table, side in zip(tables, grid, strict=True))
     arrays = qkv, text, bands, text_mask
     axes = ("bn3k", "bl2k", "", "b")
-    return shard_rows_and_heads(packed.attend_packed, *arrays, axes=axes, out="bnk")
+    run = PACKERS[_packer(qkv, text, text_mask, grid)]
+    return shard_rows_and_heads(run, *arrays, axes=axes, out="bnk")
+
+
+def _packer(qkv, text, text_mask, grid) -> str:
+    """Of `PACKERS`: Triton's, unless another is named and nothing speaks against it."""
+    if _forced() != MOSAIC:
+        return PACKED
+    (b, n, _, heads, c), tokens = qkv.shape, 0 if text is None else text.shape[1]
+    masked = text is not None and text_mask is not None
+    sizes = Problem(b, heads, n, n + tokens, c, grid, masked, str(qkv.dtype))
+    return MOSAIC if _packs(MOSAIC, sizes, target()) else PACKED
 
 
 @functools.lru_cache(maxsize=256)
@@ -215,6 +235,8 @@ def failure(name: str, problem: Problem, target: Target) -> str | None:
     This process's device also computes one head of one picture, which `attend_plain` has to agree
     with, unless its scores alone would take much memory.
     """
+    if name == MOSAIC and (refusal := mosaic.refusal(problem, target)):
+        return refusal
     program, arguments, definition = comparison(name, problem, target)
     return kernel_fault(target, program, *arguments, definition=definition)
 
@@ -227,8 +249,8 @@ def comparison(
     shape = functools.partial(like, target)
     b, heads, c, (h, w) = min(problem.b, 2), problem.heads, problem.c, problem.grid
     m, n, dtype = problem.m, problem.n, problem.dtype
-    if name == PACKED:
-        attend, plain, text = packed.attend_packed, plain_packed, n - m
+    if name in PACKERS:
+        attend, plain, text = PACKERS[name], plain_packed, n - m
         words = shape((b, text, 2, heads, c), dtype) if text else None
         bands = tuple(shape((side, side, c), dtype) for side in (h, w))
         arrays, out = (shape((b, m, 3, heads, c), dtype), words, bands), (b, m, heads, c)

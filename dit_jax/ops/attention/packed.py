@@ -7,6 +7,9 @@ gradient. `packed_kernels.py` has the arithmetic; here is what calls it and ties
 two directions together.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -30,6 +33,8 @@ def attend_packed(
     text: Float[Array, "b l 2 k c"] | None,
     bands: Bands,
     text_mask: Bool[Array, "b l"] | None = None,
+    *,
+    forward: Callable | None = None,
 ) -> Float[Array, "b n k c"]:
     """softmax(q·k / √c + relative positions)·v over `[image; text]`, for the image's n queries.
 
@@ -38,6 +43,7 @@ def attend_packed(
       text: keys and values of the text.
       bands: `band[i, i']` belongs to queries in row (column) i and keys in row (column) i'.
       text_mask: False hides a token.
+      forward: what computes the forward pass in the place of Triton's kernel (`mosaic`).
     """
     b, _, _, heads, c = qkv.shape
     if text is None:
@@ -48,22 +54,22 @@ def attend_packed(
     seen = jnp.ones((b, length), bool) if text_mask is None else text_mask
     hidden = jnp.where(jnp.pad(seen, ((0, 0), (0, full))), 0.0, MASK_VALUE * c**0.5)
     bands = tuple(band.astype(qkv.dtype) for band in bands)
-    return _attend(qkv, text, *bands, hidden.astype(jnp.float32))
+    return _attend(forward or _run_forward, qkv, text, *bands, hidden.astype(jnp.float32))
 
 
-@jax.custom_vjp
-def _attend(qkv, text, band_h, band_w, hidden):
-    return _forward(qkv, text, band_h, band_w, hidden)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(run, qkv, text, band_h, band_w, hidden):
+    return _forward(run, qkv, text, band_h, band_w, hidden)[0]
 
 
-def _forward(qkv, text, band_h, band_w, hidden):
+def _forward(run, qkv, text, band_h, band_w, hidden):
     rel = relative.relate_rows(qkv, band_h), relative.relate_columns(qkv, band_w)
-    out, log_sum = _run_forward(qkv, text, *rel, hidden)
+    out, log_sum = run(qkv, text, *rel, hidden)
     out, log_sum = checkpoint_name(out, ATTENDED), checkpoint_name(log_sum, ATTENDED)
     return out, (qkv, text, band_h, band_w, *rel, hidden, out, log_sum)
 
 
-def _backward(residuals, g):
+def _backward(_, residuals, g):
     qkv, text, band_h, band_w, rel_h, rel_w, hidden, out, log_sum = residuals
     both = qkv, text, rel_h, rel_w, hidden, g.astype(out.dtype), log_sum
     dqkv, dh, dw, delta = _by_queries(*both, out)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import os
 import subprocess
 import sys
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from closeness import assert_close
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 from places import PYTHONPATH
 
 from benchmarks import synthetic
 from dit_jax.models.architecture import Injection
-from dit_jax.ops.attention import dispatch, packed_launch
-from dit_jax.ops.attention.dispatch import PACKED, Problem, attend_packed
+from dit_jax.ops.attention import dispatch, mosaic, packed_launch
+from dit_jax.ops.attention.dispatch import MOSAIC, PACKED, PACKERS, Problem, attend_packed
 from dit_jax.ops.platform import Target, planned_for
 from dit_jax.plan import targets
 
@@ -46,7 +48,7 @@ def plainly(qkv, text, tables, *, grid, text_mask):
     return dispatch.plain_packed(qkv, text, tuple(bands), text_mask)
 
 
-def compare(h, w, c, **kind):
+def compare(h, w, c, *, attend=attend_packed, **kind):
     """Output, and the gradients of packed arrays, text and both tables: 1e-5 of the largest."""
     arrays, mask, upstream = problem(h, w, c, **kind)
 
@@ -57,7 +59,7 @@ def compare(h, w, c, **kind):
 
         return jax.jit(run)(arrays, upstream)
 
-    expected, actual = with_gradients(plainly), with_gradients(attend_packed)
+    expected, actual = with_gradients(plainly), with_gradients(attend)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert_close(a, b, "attention", tolerance=1e-5)
 
@@ -81,6 +83,98 @@ def test_real_size(shape):
 @pytest.mark.parametrize("shape", LARGE)
 def test_large_size(shape):
     compare(*LARGE[shape])
+
+
+def by_mosaic(qkv, text, tables, *, grid, text_mask):
+    bands = (dispatch.band(table, side) for table, side in zip(tables, grid, strict=True))
+    return PACKERS[MOSAIC](qkv, text, tuple(bands), text_mask)
+
+
+MOSAICS = {
+    "words hidden": (16, 16, 32, dict(masked=True)),
+    "no text, 80 channels": (8, 32, 80, dict(text=0)),
+    "long text, all stages": (16, 32, 64, dict(text=40, heads=2)),
+    "wide": (8, 64, 16, dict()),
+}
+
+
+@pytest.mark.parametrize("about", [*MOSAICS.values()][:1])
+def test_mosaic(about):
+    """In JAX's interpreter of such kernels, which knows products since 0.12: also what lies where
+    memory was not written, and the logarithms of sums, from which gradients come."""
+    plgpu = pytest.importorskip("jax.experimental.pallas.mosaic_gpu")
+    if not hasattr(plgpu, "InterpretGPUParams"):
+        pytest.skip(f"JAX {jax.__version__} does not interpret products of Mosaic GPU")
+    h, w, c, kind = about
+    compare(h, w, c, attend=by_mosaic, **kind)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("about", MOSAICS.values(), ids=MOSAICS)
+def test_mosaic_without_races(about, monkeypatch):
+    """Every copy is waited for before it's read, and no block is overwritten that is still read."""
+    plgpu = pytest.importorskip("jax.experimental.pallas.mosaic_gpu")
+    if hasattr(plgpu, "InterpretGPUParams"):
+        looking = functools.partial(plgpu.InterpretGPUParams, detect_races=True)
+        monkeypatch.setattr(plgpu, "InterpretGPUParams", looking)
+    test_mosaic(about)
+
+
+def lowered_for_hopper(shape):
+    h, w, c = (REAL | LARGE)[shape]
+    arrays, mask, _ = problem(h, w, c, masked=True)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), arrays)
+    run = jax.jit(functools.partial(by_mosaic, grid=(h, w), text_mask=mask))
+    where = AbstractDevice("NVIDIA H100", num_cores=1, platform="gpu")
+    mesh = AbstractMesh((1,), ("x",), abstract_device=where)
+    with use_abstract_mesh(mesh), planned_for(Target("gpu")):
+        return run.trace(*half).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_mosaic_lowers_for_hopper(shape="vit_h 512"):
+    """As far as a machine without a GPU or its compiler can tell: layouts and shared memory fit."""
+    assert "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16" in lowered_for_hopper(shape)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("shape", REAL | LARGE)
+def test_mosaic_lowers_for_hopper_at_every_size(shape):
+    n = (REAL | LARGE)[shape][1]
+    assert f"m64n{n}k16" in lowered_for_hopper(shape)
+
+
+def test_mosaic_is_used_where_it_is_named(monkeypatch, caplog):
+    """On Hopper, unless its numbers are wrong; then Triton's kernel takes its place."""
+    reasons = iter([None, "its numbers are off"])
+    monkeypatch.setattr(dispatch, "kernel_fault", lambda *x, **about: next(reasons))
+    arrays = [
+        jax.ShapeDtypeStruct(s, "bfloat16") for s in ((4, 1024, 3, 12, 64), (4, 20, 2, 12, 64))
+    ]
+    monkeypatch.setattr(Target, "capability", lambda self: self.options[0][1])
+    gpus = [Target("gpu", options=(("capability", which),)) for which in ("9.0", "8.0")]
+
+    def packers():
+        dispatch._packs.cache_clear()
+        found = []
+        for gpu in (*gpus, Target("cpu")):
+            with planned_for(gpu):
+                found.append(dispatch._packer(*arrays, None, (32, 32)))
+        return found
+
+    monkeypatch.setattr(dispatch, "comparison", lambda *x: (None, (), None))
+    caplog.set_level(logging.WARNING, logger="absl")
+    assert packers() == [PACKED] * 3
+    with dispatch.use_back_end(MOSAIC):
+        assert packers() == [MOSAIC, PACKED, PACKED]
+        assert packers() == [PACKED] * 3
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3 and all(one.startswith("attention: mosaic is not used") for one in said)
+    assert "compute capability is 8.0; expected 9.0" in said[0] and "are off" in said[1]
+    long = Problem(4, 12, 1024, 1024 + 129, 64, (32, 32), False, "bfloat16")
+    assert "64 channels a head, 129 tokens; expected at most 80 and 128" in mosaic.refusal(
+        long, gpus[0]
+    )
+    dispatch._packs.cache_clear()
 
 
 def test_what_fits():
@@ -159,8 +253,10 @@ def test_it_compiles_for_gpus_that_are_elsewhere(name):
     except ModuleNotFoundError as error:
         pytest.skip(str(error))
     there = Target(where.platform, where.devices[0], tuple(where.options.items()))
-    check = functools.partial(dispatch.failure, PACKED, target=there)
+    packers = [PACKED, MOSAIC] if name == "h200" else [PACKED]
     for h, w, c in (REAL | LARGE).values():
         about = Problem(2, 12, h * w, h * w + TEXT, c, (h, w), True, "bfloat16")
         with planned_for(there):
-            assert check(about) is None
+            assert {packer: dispatch.failure(packer, about, there) for packer in packers} == (
+                dict.fromkeys(packers)
+            )
