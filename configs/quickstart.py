@@ -35,9 +35,9 @@ def get_config() -> ConfigDict:
         ema=0.998,
         iou_weight=0.1,
         batch_size=32,
-        max_steps=1250,
+        max_steps=1750,
     )
-    config.eval.update(batch_size=64, every_epochs=0.0, every_steps=625)
+    config.eval.update(batch_size=64, every_epochs=0.0, every_steps=875)
     config.checkpoint.update(every_steps=250)
     config.train.update(log_every=50, minutes=0.0)
     return config

@@ -62,7 +62,7 @@ def run_of(seed: int, count: int) -> Run:
     values = miniature.get_config("ldit_vit_b")
     values.seed = seed
     values.model.mask_padding = False
-    values.optim.update(max_steps=count, ema=0.0)
+    values.optim.update(name="adam", lr=7e-4, batch_size=16, max_steps=count, ema=0.0)
     return Run.of(Config.from_dict(values), Path())
 
 
