@@ -175,10 +175,11 @@ def test_mosaic_is_used_where_it_is_named(monkeypatch, caplog):
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 3 and all(one.startswith("attention: mosaic is not used") for one in said)
     assert "compute capability is 8.0; expected 9.0" in said[0] and "are off" in said[1]
-    long = Problem(4, 12, 1024, 1024 + 65, 64, (32, 32), False, "bfloat16")
-    assert "64 channels a head, 65 tokens; expected at most 80 and 64" in mosaic.refusal(
-        long, gpus[0]
-    )
+    for tokens, columns in ((65, 32), (20, 128)):
+        grid = 4096 // columns, columns
+        large = Problem(4, 12, 4096, 4096 + tokens, 64, grid, False, "bfloat16")
+        about = f"{tokens} tokens, {columns} columns; expected at most 80, 64 and 64"
+        assert about in mosaic.refusal(large, gpus[0])
     dispatch._packs.cache_clear()
 
 

@@ -72,8 +72,12 @@ def refusal(problem, target: Target) -> str | None:
     text, capability = problem.n - problem.m, target.capability()
     if capability != "9.0":
         return f"compute capability is {capability}; expected 9.0, Hopper"
-    if problem.c > 80 or text > LONGEST:
-        return f"{problem.c} channels a head, {text} tokens; expected at most 80 and {LONGEST}"
+    columns, most = problem.grid[1], (80, LONGEST, QUERIES)
+    if any(one > limit for one, limit in zip((problem.c, text, columns), most, strict=True)):
+        return (
+            f"{problem.c} channels a head, {text} tokens, {columns} columns; "
+            f"expected at most {most[0]}, {most[1]} and {most[2]}"
+        )
 
 
 def sizes(qkv, text, rel_w, keys: int) -> Sizes:
