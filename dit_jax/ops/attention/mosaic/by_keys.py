@@ -175,6 +175,7 @@ def _compute(plgpu, s: Sizes, group, arrays, memory, *, groups, image):
 
         dv += onto(p, memory.g.at[slot])
         dk += onto(slope, memory.q.at[slot])
+        plgpu.commit_smem()  # numbers have been read before copies write others
         plgpu.barrier_arrive(memory.read.at[slot])
         return dk, dv
 
