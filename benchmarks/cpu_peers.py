@@ -1,7 +1,7 @@
 """L-DIT on a CPU in float32: dit_jax beside PyTorch with explicit and with fused attention.
 
     python -m benchmarks.cpu_peers [--what forward|training] [--row ROW] [--size N] [--batch N]
-        [--depth N] [--rounds N] [--cores N] [--allocator kept|default]
+        [--depth N] [--rounds N] [--cores N] [--allocator kept|default] [--bfloat16]
 
 Every contestant lives in a process of its own with the same threads and the same allocator
 settings; they take turns, one step a round. Times are medians over the rounds, ratios are medians
@@ -10,7 +10,8 @@ and compilation included. Processor seconds count all threads: other work on the
 them less than it does the wall clock, most of all with `--cores 1`. A training step is forward,
 mean cross-entropy, backward, clipping and Adam; dropout and moving average are off in all of them.
 Beside them both libraries compute nothing but the products with the encoder's weights: what is left
-is all that a better program could save.
+is all that a better program could save. `--bfloat16` compares products of numbers rounded to
+bfloat16 (`model.products`, PyTorch's autocast), for CPUs with AVX512-BF16 or AMX.
 Needs requirements-dev.txt. The page is benchmarks/results/cpu_peers_*.md.
 """
 
@@ -20,13 +21,14 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
 CONTESTANTS = ("dit_jax", "PyTorch, explicit", "PyTorch, fused")
+ROUNDED = "dit_jax, bfloat16 products", "PyTorch, fused, autocast"
 TOKENS = 20
 Step = Callable[[], float]
 Times = tuple[float, float]  # wall clock and processor
@@ -69,24 +71,23 @@ def example(setting: Setting) -> tuple[np.ndarray, ...]:
     return images, ids, np.ones_like(ids), target
 
 
-def jax_step(setting: Setting) -> Step:
+def jax_step(setting: Setting, products: str | None = None) -> Step:
     import jax
     import jax.numpy as jnp
 
     from dit_jax.models import params as parameters
     from dit_jax.train import optim
 
-    arch = architecture(setting)
+    arch = dataclasses.replace(architecture(setting), products=products)
     graph, _ = parameters.structure(arch)
     params = jax.tree.map(jnp.asarray, parameters.init(arch))
     images, ids, mask, target = map(jnp.asarray, example(setting))
     if not setting.training:
         run = jax.jit(lambda params: parameters.merge(graph, params)(images, ids, mask).logits)
         return lambda: float(run(params)[0, 0, 0])
-    rules = Rules()
     trainable, frozen = optim.partition(params, ())
-    state = trainable, optim.direction(rules).init(trainable)
-    step = jax.jit(jax_update(graph, rules), donate_argnums=0)
+    state = trainable, optim.direction(rules()).init(trainable)
+    step = jax.jit(jax_update(graph, rules()), donate_argnums=0)
 
     def run() -> float:
         nonlocal state
@@ -96,17 +97,16 @@ def jax_step(setting: Setting) -> Step:
     return run
 
 
-@dataclasses.dataclass(frozen=True)
-class Rules:
-    """The part of `dit_jax.config.Optim` that an update needs."""
+def rules():
+    """Of an update: the quickstart's for PyTorch's Adam."""
+    from dit_jax.config import Config
+    from dit_jax.configs import quickstart
 
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    clip: float = 1.0
+    optim = Config.from_dict(quickstart.get_config()).optim
+    return dataclasses.replace(optim, name="adam", lr=1e-4, betas=(0.9, 0.999), clip=1.0)
 
 
-def jax_update(graph, rules: Rules):
+def jax_update(graph, rules):
     import jax
 
     from dit_jax.train import optim, step
@@ -131,7 +131,7 @@ def torch_step(setting: Setting, attention: str) -> Step:
     from benchmarks.torch_ldit import LDit
     from dit_jax.models import params as parameters
 
-    arch, rules = architecture(setting), Rules()
+    arch, how = architecture(setting), rules()
     model = LDit(arch, attention=attention).load(parameters.init(arch))
     images, ids, mask, target = map(torch.from_numpy, example(setting))
     images = images.permute(0, 3, 1, 2).contiguous()
@@ -142,17 +142,28 @@ def torch_step(setting: Setting, attention: str) -> Step:
                 return float(model(images, ids, mask)[0, 0, 0])
 
         return forward
-    adam = torch.optim.Adam(model.parameters(), lr=rules.lr, betas=rules.betas, eps=rules.eps)
+    adam = torch.optim.Adam(model.parameters(), lr=how.lr, betas=how.betas, eps=how.eps)
 
     def update() -> float:
         adam.zero_grad(set_to_none=True)
         loss = F.binary_cross_entropy_with_logits(model(images, ids, mask), target)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), rules.clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), how.clip)
         adam.step()
         return loss.item()
 
     return update
+
+
+def in_bfloat16(step: Step) -> Step:
+    """A step of PyTorch's, with its autocast."""
+    import torch
+
+    def run() -> float:
+        with torch.autocast("cpu", torch.bfloat16):
+            return step()
+
+    return run
 
 
 def products(setting: Setting) -> Iterator[tuple[np.ndarray, ...]]:
@@ -209,6 +220,8 @@ MAKERS: dict[str, Callable[[Setting], Step]] = {
     "PyTorch, fused": lambda setting: torch_step(setting, "fused"),
     "JAX, products alone": jax_products,
     "PyTorch, products alone": torch_products,
+    ROUNDED[0]: lambda setting: jax_step(setting, "bfloat16"),
+    ROUNDED[1]: lambda setting: in_bfloat16(torch_step(setting, "fused")),
 }
 
 
@@ -236,20 +249,23 @@ def peak() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
-def compare(setting: Setting, *, rounds: int) -> tuple[dict[str, list[Times]], dict[str, float]]:
-    """Seconds of every round and peak GiB of every contestant; their first steps must agree."""
+def compare(
+    setting: Setting, names: Sequence[str], *, rounds: int
+) -> tuple[dict[str, list[Times]], dict[str, float]]:
+    """Seconds of every round and peak GiB of these of `MAKERS`; those of `CONTESTANTS` must agree
+    in their first steps."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    for name in MAKERS:
+    for name in names:
         pipes[name], theirs = context.Pipe()
         processes.append(context.Process(target=work, args=(name, setting, theirs), daemon=True))
         processes[-1].start()
         theirs.close()
     values = {name: pipe.recv() for name, pipe in pipes.items()}
-    found = [values[name] for name in CONTESTANTS]
+    found = [values[name] for name in CONTESTANTS if name in values]
     if np.ptp(found) > 1e-3 * max(map(abs, found)):
         raise ValueError(f"the contestants do not compute the same: {values}")
-    seconds = {name: [] for name in MAKERS}
+    seconds = {name: [] for name in names}
     for number in range(rounds + 1):
         for name, pipe in pipes.items():
             pipe.send(True)
@@ -294,16 +310,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--allocator", choices=("kept", "default"), default="kept")
+    parser.add_argument("--bfloat16", action="store_true")
     options = parser.parse_args()
     training, kept = options.what == "training", options.allocator == "kept"
     setting = Setting(
         options.row, options.size, options.batch, training, kept, options.cores, options.depth
     )
     about = f"{options.row}, {options.what}, float32, {options.size} px, batch {options.batch}"
-    with Page(f"cpu_peers_{options.what}", f"Beside PyTorch on a CPU: {about}") as page:
+    names, name = [name for name in MAKERS if name not in ROUNDED], f"cpu_peers_{options.what}"
+    if options.bfloat16:
+        names, name = ["dit_jax", ROUNDED[0], "PyTorch, explicit", ROUNDED[1]], f"{name}_bfloat16"
+    with Page(name, f"Beside PyTorch on a CPU: {about}") as page:
         kind = "that keep freed memory" if kept else "of the C library"
         page.add(f"Medians of {options.rounds} rounds; {setting.cores} cores, allocators {kind}.\n")
-        page.add(report(*compare(setting, rounds=options.rounds)))
+        page.add(report(*compare(setting, names, rounds=options.rounds)))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,18 @@
 
 `DitSam.segment` on one picture and N expressions, beside N calls of the model; both compiled,
 float32, 512 px, taking turns. The ratio is the median of the rounds' own ratios. `--late` is about
-L-DIT whose text enters from block k on (`model.inject_from`): what one more expression costs. The
-pages are benchmarks/results/expressions.md and late_text.md.
+L-DIT whose text enters from block k on (`model.inject_from`): what one more expression costs, and a
+training step of one picture with a frozen image encoder, whose first k blocks are computed, or read
+from `data.cache_features`. The pages are benchmarks/results/expressions.md and late_text.md.
 """
 
 import argparse
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,8 @@ from benchmarks import synthetic
 from benchmarks.page import Page
 from dit_jax.allocator import keep_freed_memory
 from dit_jax.models import params as parameters
+from dit_jax.train import optim
+from dit_jax.train.step import loss_and_grads
 
 ROWS = ("ldit_vit_b", "default_vit_b")
 FROM, COUNTS = (0, 4, 8), (1, 10, 50)
@@ -74,11 +79,34 @@ def taking_turns(runs: Sequence[Callable], *, rounds: int) -> list[list[float]]:
     return seconds
 
 
+def training(model: synthetic.Model, *, size: int) -> list[tuple[Callable, Any]]:
+    """Gradients of all but the image encoder, from pixels and from what its first blocks made."""
+    trainable, frozen = optim.partition(model.params, ("image_encoder",))
+    batch = synthetic.batch(size=size, count=1, tokens=20)
+    about = {"input_ids": batch["ids"], "attention_mask": batch["mask"]} | batch
+    about |= {"content": jnp.array([[size, size]]), "present": jnp.ones(1, jnp.int32)}
+    images = about.pop("images")
+    merged = parameters.merge(model.graph, model.params)
+    before = merged.image_encoder.before_text(images)
+    known = (about | {"images": images}, about | {"before": before})
+
+    @jax.jit
+    def step(trainable, frozen, inputs):
+        return loss_and_grads(model.graph, trainable, frozen, inputs, None)
+
+    programs = [step.lower(trainable, frozen, inputs).compile() for inputs in known]
+    return [
+        (functools.partial(program, trainable, frozen, inputs), program.memory_analysis())
+        for program, inputs in zip(programs, known, strict=True)
+    ]
+
+
 def late(page: Page, *, rounds: int) -> None:
     """A row a block that text enters from."""
     counts = " | ".join(f"{count} at once, s" for count in COUNTS)
     page.add(f"| text from block | {counts} | one more, of the first |")
     page.add("|---" * (len(COUNTS) + 2) + "|")
+    steps = {}
     for block in FROM:
         arch = dataclasses.replace(synthetic.architecture("ldit_vit_b"), inject_from=block)
         model = synthetic.Model(arch)
@@ -87,6 +115,16 @@ def late(page: Page, *, rounds: int) -> None:
         middle = [statistics.median(x) for x in zip(*times, strict=True)]
         more = statistics.median((t[1] - t[0]) / (COUNTS[1] - 1) / t[0] for t in times)
         page.add(f"| {block} | " + " | ".join(f"{x:.2f}" for x in middle) + f" | {more:.2f} |")
+        if block:
+            steps[block] = training(model, size=arch.image_size)
+    page.add()
+    page.add("| text from block | frozen blocks | a step's gradients, s | memory, GB |")
+    page.add("|---|---|---|---|")
+    for block, pair in steps.items():
+        times = zip(*taking_turns([run for run, _ in pair], rounds=2 * rounds), strict=True)
+        for how, (_, used), own in zip(("computed", "read"), pair, times, strict=True):
+            row = f"{statistics.median(own):.2f} | {used.temp_size_in_bytes / 1e9:.2f}"
+            page.add(f"| {block} | {how} | {row} |")
 
 
 def main() -> None:

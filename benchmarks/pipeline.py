@@ -38,13 +38,13 @@ from dit_jax.data.pipeline.items import Collate, Reader, TrainingRow
 from dit_jax.data.pixels import (
     UNCHANGED,
     Augmentation,
+    Stored,
     content_box,
     decode_image,
     inside,
-    run_lengths,
     swap_left_right,
 )
-from dit_jax.data.referent import Referent, Truth
+from dit_jax.data.referent import Truth
 from dit_jax.data.tokenizer import Tokenizer
 
 SIZE, BATCH = 512, 16
@@ -64,16 +64,13 @@ class Pictures:
     def __len__(self) -> int:
         return REFERENTS
 
-    def __getitem__(self, index: int) -> Referent:
-        truth, name = self.truth(index), f"picture {index}"
-        image = decode_image(self.files[index % len(self.files)], name=name)
-        return Referent(image, truth.mask, TEXTS, name, index)
+    def __getitem__(self, index: int) -> Stored:
+        which = index % len(self.files)
+        about = dict(expressions=TEXTS, id=f"picture {index}", image_id=index)
+        return Stored(self.files[which], self.masks[which], size=self.sizes[which], **about)
 
     def truth(self, index: int) -> Truth:
-        which = index % len(self.files)
-        height, width = self.sizes[which]
-        mask = run_lengths.decode(self.masks[which], height=height, width=width)
-        return Truth(mask, TEXTS, f"picture {index}", index)
+        return self[index].truth()
 
     def expression_counts(self) -> np.ndarray:
         return np.full(len(self), len(TEXTS))

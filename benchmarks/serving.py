@@ -10,8 +10,8 @@
 Each request brings one of `--pictures` drawn pictures and a point ("pictures"), or a point in a
 picture that is open at the server ("clicks"). Every mask is compared, bit for bit, with those that
 `Segmenter` gives: programs for 1, 2, 4 and 8 rows differ in their last bits, so there may be more
-than one, and it is counted how many are not that of a single row. The load is bounded: by
-`--seconds` a row, and by 256 requests on their way. The page is benchmarks/results/serving.md.
+than one, and it is counted how many are not that of a single row. The load is bounded: by time,
+and by 256 requests on their way. The page is benchmarks/results/serving.md.
 """
 
 import argparse
@@ -42,6 +42,7 @@ from dit_jax.predict import Picture, Question
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIENTS, ON_THEIR_WAY, ROUNDS = 32, 256, 6
+SECONDS = 24  # of a row of servers in turns
 POINTS, ROWS = 4, 8  # of each picture; computed together
 FAULTS = (
     ("a client goes while it uploads, or while it waits", "its place is free, its mask dropped"),
@@ -50,7 +51,7 @@ FAULTS = (
     ("a client that does not read its answer", "the connection is dropped after the deadline"),
     ("a picture that the decoder refuses, or a bomb", "400 in a sentence, nothing is decoded"),
     ("more bytes than are taken", "413"),
-    ("more questions than fit", "429 with Retry-After"),
+    ("more questions than fit", "429 with Retry-After, read also by who still sends"),
     ("one row of a batch fails", "the others are answered one by one"),
     ("SIGTERM while questions are inside", "they are answered, exit status 0"),
     ("kill -9, and started again", "it serves on the same port"),
@@ -227,7 +228,7 @@ async def opened(server: Server, asked: list[Asked], *, rate: float, seconds: fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="mini_sam")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=200.0, help="of each share")
     parser.add_argument("--pictures", type=int, default=64, help="a multiple of 8")
     arguments = parser.parse_args()
     segmenter = Segmenter.from_pretrained(arguments.model, batch_size=ROWS)
@@ -252,7 +253,7 @@ def report(page: Page, arguments, segmenter: Segmenter, asked: list[Asked]) -> N
             if what == "clicks":
                 some = {n: clicks(server, segmenter) for n, server in servers.items()}
             for clients in (1, CLIENTS):
-                rates = in_turns(servers, some, clients=clients, seconds=arguments.seconds)
+                rates = in_turns(servers, some, clients=clients)
                 for n, tally in rates.items():
                     load = "one client" if clients == 1 else f"{clients} clients"
                     said = f"{tally.rate:.1f} | {tally.percentiles()} | {tally.other}"
@@ -273,13 +274,13 @@ def report(page: Page, arguments, segmenter: Segmenter, asked: list[Asked]) -> N
 
 
 def in_turns(
-    servers: dict[int, Server], asked: dict[int, list[Asked]], *, clients: int, seconds: float
+    servers: dict[int, Server], asked: dict[int, list[Asked]], *, clients: int
 ) -> dict[int, Tally]:
     """Each server's tally; they take turns, because the machine is not the same all the time."""
     tallies = {n: Tally() for n in servers}
     for _ in range(ROUNDS):
         for n, server in servers.items():
-            how = dict(clients=clients, seconds=seconds / ROUNDS / len(servers))
+            how = dict(clients=clients, seconds=SECONDS / ROUNDS / len(servers))
             asyncio.run(closed(server, asked[n], tallies[n], **how))
             assert set(tallies[n].statuses) == {200}, tallies[n].statuses
     return tallies

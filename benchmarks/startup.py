@@ -6,6 +6,8 @@
    process without and with JAX's compilation cache (a process each, weights drawn at random).
 2. The quickstart's training loop, on a batch that is always ready, beside its bare jitted step on
    the same batch: they take turns, `--steps` steps a round; the goal is at most 5 % on top.
+3. The commands: `import dit_jax`, `--help`, and a mask of the model that comes with the package, in
+   a fresh process each.
 
 The page is benchmarks/results/startup.md.
 """
@@ -13,6 +15,7 @@ The page is benchmarks/results/startup.md.
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,11 +23,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import jax
 
 from benchmarks import synthetic
 from benchmarks.page import Page
 from dit_jax.allocator import keep_freed_memory
+from dit_jax.data import shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,7 +94,7 @@ def loop_and_step(folder: Path, *, steps: int, rounds: int) -> tuple[list[float]
     run = Run.of(config, folder)
     run = dataclasses.replace(run, batches=Ready(run.batches), every=0)
     with Stop(0.0) as stop, Checkpoints(folder, config.checkpoint) as checkpoints:
-        training = loop.Training(run, stop, checkpoints)
+        training = loop.Training(run, stop, checkpoints, lease=None)  # of a folder to save in
         training.pause = lambda report: training.step >= until  # neither scores nor saves
         batch = train_steps.place_batch(run.batches.batch, run.model.mesh)
         looped, bare = [], []
@@ -124,6 +129,7 @@ def main() -> None:
     with Page("startup", "From the start to the first step, and what the loop adds") as page:
         compiling(page, options)
         looping(page, options)
+        commands(page, rounds=options.rounds)
 
 
 def compiling(page: Page, options: argparse.Namespace) -> None:
@@ -147,6 +153,41 @@ def looping(page: Page, options: argparse.Namespace) -> None:
         page.add(f"| {name} | {1000 * statistics.median(seconds):.1f} |")
     rounds = f"median of {options.rounds} rounds' own ratios, {options.steps} steps each"
     page.add(f"\nThe loop adds {100 * more:.1f} % ({rounds}).")
+
+
+def commands(page: Page, *, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cv2.imwrite(str(folder / "scene.png"), shapes.scene("val", 0, size=256).image()[..., ::-1])
+        mask = ["launch.py", "--mode=predict", "--model=mini", "--text=the red star", "--overwrite"]
+        mask += [f"--images={folder / 'scene.png'}", f"--out={folder / 'masks'}"]
+        cached = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+        asked = {
+            "`import dit_jax`": (["-c", "import dit_jax"], {}),
+            "`dit-jax --help`": (["launch.py", "--help"], {}),
+            "`dit-jax predict --model=mini`": (mask, {}),
+            "the same, with JAX_COMPILATION_CACHE_DIR, filled": (mask, cached),
+        }
+        took(mask, cached)
+        page.add("\n| command | s |")
+        page.add("|---|---|")
+        for what, (words, more) in asked.items():
+            seconds = [took(words, more) for _ in range(rounds)]
+            page.add(f"| {what} | {statistics.median(seconds):.2f} |")
+
+
+def took(words: list[str], more: dict[str, str]) -> float:
+    """Seconds of Python with these words, to its end."""
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, *words],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=os.environ | more,
+    )
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

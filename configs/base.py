@@ -110,6 +110,7 @@ def model(variant: str, *, text_layer: int, image_size: int) -> dict:
         image_size=image_size,
         mask_padding=False,
         dtype="float32",
+        products=placeholder(str),
         dropout=True,
         remat="none",
         init=dict(model="", sam="", bert=""),

@@ -99,6 +99,7 @@ class Model:
     image_size: int
     mask_padding: bool
     dtype: str
+    products: str | None  # "bfloat16": of activations and weights, whatever `dtype` is
     dropout: bool  # the paper's 0.1 in BERT and after the projections
     remat: str  # what the backward pass recomputes: see `dit_jax.ops.rematerialise`
     init: Init
@@ -347,7 +348,7 @@ class Config:
     def architecture(self) -> Architecture:
         """The model that this run trains."""
         names = ("inject_from", "text_layer", "text_tokens", "presence", "image_size")
-        names += ("mask_padding", "dtype")
+        names += ("mask_padding", "dtype", "products")
         settings = {name: getattr(self.model, name) for name in names}
         settings["iou_trained"] = self.optim.iou_weight > 0
         if self.model.text_encoder is not None:

@@ -31,6 +31,11 @@ class Referent:
     id: str
     image_id: int
 
+    @property
+    def present(self) -> bool:
+        """Whether the expressions fit anything in the picture."""
+        return bool(self.mask.any())
+
     def truth(self) -> Truth:
         """Without the picture."""
         return Truth(self.mask, self.expressions, self.id, self.image_id)

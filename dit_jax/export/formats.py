@@ -26,6 +26,12 @@ def safetensors(found: Source, folder: Path) -> None:
     directory.save(folder, found.arch, found.params, **about, overwrite=True)
 
 
+def rounded(found: Source, folder: Path) -> None:
+    """The same with int8 weights: a quarter of the size, on disk and in memory."""
+    arch, params = params_lib.to_int8(found.arch, found.params)
+    safetensors(dataclasses.replace(found, arch=arch, params=params, unused={}), folder)
+
+
 def lazy(name: str) -> Writer:
     """`write` of a module that takes long to import, or packages that few people need."""
     return lambda found, folder: importlib.import_module(name).write(found, folder)
@@ -33,6 +39,7 @@ def lazy(name: str) -> Writer:
 
 FORMATS: dict[str, Writer] = {
     "safetensors": safetensors,
+    "int8": rounded,
     "stablehlo": lazy("dit_jax.export.stablehlo"),
     "onnx": lazy("dit_jax.export.onnx"),
 }

@@ -64,7 +64,7 @@ def read(model_dir: Path, *, base: Path | None = None) -> Source:
     if base is not None:
         raise ValueError(f"{model_dir} is a whole model, which needs no base; expected a pack.")
     arch, params = directory.read(model_dir)
-    contents = directory.read_contents(model_dir)
+    contents = directory.read_contents(model_dir, rounded=True)
     about = _about(model_dir, vocab=model_dir)
     return Source(model_dir, arch, params, unused=contents.unused, **about)
 

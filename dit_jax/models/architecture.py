@@ -17,7 +17,13 @@ LARGEST, LARGEST_IMAGE = 1 << 20, 4096
 ACTIVATIONS = ("gelu", "gelu_new", "relu")  # of BERT; "gelu_new" is the one with a tanh
 # Fields that an older config.json lacks, by section, and what it means by that.
 YOUNGER = {
-    "": {"presence": False, "iou_trained": None, "inject_from": 0},
+    "": {
+        "presence": False,
+        "iou_trained": None,
+        "inject_from": 0,
+        "products": None,
+        "weights": "float32",
+    },
     "vit": {"table_grid": None},
     "bert": {"activation": "gelu", "epsilon": 1e-12},
 }
@@ -110,7 +116,9 @@ class Architecture:
     mask_padding: bool = False  # hide text padding from every attention; the reference does not
     windowed: bool = False  # Meta's window partition; DIT attends globally in every block
     inject_from: int = 0  # the first block that text enters; 0 = the paper
+    products: str | None = None  # "bfloat16": of activations and weights; None = in `dtype`
     dtype: str = "float32"  # compute dtype; parameters, softmax, norms and loss stay float32
+    weights: str = "float32"  # or "int8", with a scale a channel: to ask a model, not to train it
 
     def __post_init__(self):
         object.__setattr__(self, "injection", Injection(self.injection))
@@ -133,6 +141,9 @@ class Architecture:
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}; expected 'float32' or 'bfloat16'.")
+        if self.products not in (None, "bfloat16"):
+            raise ValueError(f"products is {self.products!r}; expected None or 'bfloat16'.")
+        one_of("weights", self.weights, ("float32", "int8"))
         if self.image_size % PATCH:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of {PATCH}.")
         if self.windowed and self.injection != Injection.NONE:

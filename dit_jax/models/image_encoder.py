@@ -308,10 +308,9 @@ class Attention(nnx.Module):
 
     def project_read(self, text: Text) -> Float[Array, "b l dd"]:
         """Keys and values of text that asks nothing, side by side."""
-        d = text.shape[-1]
-        return checkpoint_name(
-            linear_ops.linear(text, self.qkv.kernel[...][:, d:], self.qkv.bias[...][d:]), QKV
-        )
+        d, qkv = text.shape[-1], self.qkv
+        read = linear_ops.linear(text, qkv.kernel[...][:, d:], qkv.bias[...][d:], qkv.precision)
+        return checkpoint_name(read, QKV)
 
     def tables(
         self, grid: tuple[int, int], *, dtype

@@ -5,6 +5,7 @@ dicts of arrays whose joined keys are the model's own attribute path, such as
 `image_encoder.blocks.3.attn.qkv.kernel`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +14,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dit_jax.models import initial
+from dit_jax.models import initial, int8
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import DitSam
-from dit_jax.models.layers import OneKey
+from dit_jax.models.layers import Linear, OneKey
+from dit_jax.ops.linear import BFLOAT16
 
-Params = dict[str, Any]  # nested; keys are strings, leaves arrays (or jax.ShapeDtypeStruct)
+# Nested; keys are strings, leaves arrays, or `int8.Int8` of them (or jax.ShapeDtypeStruct).
+Params = dict[str, Any]
 
 
 def split(model: DitSam) -> tuple[nnx.GraphDef, Params]:
@@ -28,8 +31,12 @@ def split(model: DitSam) -> tuple[nnx.GraphDef, Params]:
 
 
 def merge(graph: nnx.GraphDef, params: Params) -> DitSam:
-    """Inverse of `split`; cheap, so it is called inside jitted functions."""
-    flat = {_nnx_path(path): nnx.Param(value) for path, value in flatten(params).items()}
+    """Inverse of `split`; cheap, so it is called inside jitted functions.
+
+    Weights that are int8 become float32 here, each just before it is read where that is compiled.
+    """
+    whole = {path: int8.whole(value) for path, value in flatten(params).items()}
+    flat = {_nnx_path(path): nnx.Param(value) for path, value in whole.items()}
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
@@ -40,10 +47,27 @@ def structure(arch: Architecture) -> tuple[nnx.GraphDef, Params]:
     The result is shared between calls: read it, do not change it.
     """
     abstract = nnx.eval_shape(lambda: DitSam(arch, rngs=OneKey()))
+    for _, layer in nnx.iter_graph(abstract):
+        if isinstance(layer, Linear) and arch.products and layer.precision is None:
+            layer.precision = BFLOAT16
     graph, state = nnx.split(abstract, nnx.Param)
-    return graph, unflatten(
-        {".".join(map(str, p)): v.get_value() for p, v in nnx.to_flat_state(state)}
-    )
+    flat = {".".join(map(str, p)): v.get_value() for p, v in nnx.to_flat_state(state)}
+    if arch.weights == "int8":
+        flat |= {p: int8.outline(flat[p].shape, channels=axis) for p, axis in int8.chosen(flat)}
+    return graph, unflatten(flat)
+
+
+def to_int8(arch: Architecture, params: Params) -> tuple[Architecture, Params]:
+    """The same model with int8 weights, for asking only; params are NumPy arrays."""
+    flat = flatten(to_float32(arch, params)[1])
+    flat |= {path: int8.rounded(flat[path], channels=axis) for path, axis in int8.chosen(flat)}
+    return dataclasses.replace(arch, weights="int8"), unflatten(flat)
+
+
+def to_float32(arch: Architecture, params: Params) -> tuple[Architecture, Params]:
+    """The same model, as rounded as it is, with float32 weights."""
+    flat = {path: int8.whole(value) for path, value in flatten(params).items()}
+    return dataclasses.replace(arch, weights="float32"), unflatten(flat)
 
 
 def init(arch: Architecture, *, seed: int = 0) -> Params:

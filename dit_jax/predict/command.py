@@ -73,7 +73,7 @@ def predict(
     asked = _asked(tasks, decided=decided)
     with Outputs(out, overwrite=overwrite) as written:
         left = _left(asked, written)
-        work = _Work(segmenter, left, tiles, skip_broken=skip_broken)
+        work = _Work(segmenter, left, tiles, instances=instances, skip_broken=skip_broken)
         start = dict(initial=len(written.found), total=len(asked))
         for answer in tqdm(work.answers(), **start, unit="question", disable=None, leave=False):
             pending, several = work.pending.popleft(), answer
@@ -178,10 +178,11 @@ class _Work:
         asked: Sequence[Asked],
         tiles: Asker | None,
         *,
+        instances: bool,
         skip_broken: bool,
     ):
         self._segmenter, self._asked, self._tiles = segmenter, asked, tiles
-        self._skip = skip_broken
+        self._instances, self._skip = instances, skip_broken
         self.pending: deque[PendingMask] = deque()
         self.broken: dict[Path, str] = {}
 
@@ -191,7 +192,8 @@ class _Work:
             yield from ([one] for one in self._tiles(self.questions(self._asked), hidden=None))
             return
         for several, asked in itertools.groupby(self._asked, key=attrgetter("task.multimask")):
-            found = self._segmenter.stream(self.questions(asked), multimask=several)
+            how = dict(multimask=several, instances=self._instances)
+            found = self._segmenter.stream(self.questions(asked), **how)
             for first in found:
                 yield [first, *itertools.islice(found, 2 if several else 0)]
 

@@ -1,6 +1,7 @@
 """What a model answers: a mask at the picture's own size, made when it is asked for."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,6 +39,8 @@ class Segmentation:
     # As the decoder gave them, a quarter of the canvas: what a later question may start from.
     low_res: Float32[np.ndarray, "_ _"] | None = field(default=None, repr=False)
     seed: tuple[int, int] | None = None  # (x, y) of the object that alone is meant; see `instances`
+    # Tells objects apart that touch, for `instances`, where that was asked.
+    apart: "Callable[[Segmentation], list[Segmentation]] | None" = field(default=None, repr=False)
 
     @property
     def score_kind(self) -> str:
@@ -70,21 +73,27 @@ class Segmentation:
         """Each object of the mask by itself, with its confidence as score, the best first.
 
         Objects are pieces that touch nowhere, not even at corners, without those below a hundredth
-        of the largest. Of a mask without any pixel there is one, itself.
+        of the largest; and of an answer to a call with `instances`, pieces that the model tells
+        apart where they touch (`apart`). Of a mask without any pixel there is one, itself.
         """
+        whole = [self] if self.apart is None else self.apart(self)
+        found = [piece for part in whole for piece in part._pieces()]
+        most = max((area for area, _ in found), default=0)
+        large = [piece for area, piece in found if area >= SPECK * most]
+        return sorted(large, key=lambda one: -one.score) or [self]
+
+    def _pieces(self) -> list[tuple[int, "Segmentation"]]:
+        """With their numbers of pixels."""
         count, regions, about, _ = cv2.connectedComponentsWithStats(
             self.mask.view(np.uint8), connectivity=8
         )
-        if count == 1:
-            return [self]
-        areas = about[:, cv2.CC_STAT_AREA]
-        large = [i for i in range(1, count) if areas[i] >= SPECK * areas[1:].max()]
         found = []
-        for i in large:
-            y = int(about[i, cv2.CC_STAT_TOP])
+        for i in range(1, count):
+            y, area = (int(about[i, key]) for key in (cv2.CC_STAT_TOP, cv2.CC_STAT_AREA))
             seed = int(np.argmax(regions[y] == i)), y
-            found.append(dataclasses.replace(self, seed=seed, predicted_iou=None))
-        return sorted(found, key=lambda one: -one.score)
+            alone = dict(seed=seed, predicted_iou=None, apart=None)
+            found.append((area, dataclasses.replace(self, **alone)))
+        return found
 
     @property
     def probability(self) -> Float32[np.ndarray, "H W"]:

@@ -5,11 +5,12 @@ segmenter = Segmenter.from_pretrained("models/ldit")
 result.mask  # bool [H, W], at the picture's own size
 """
 
+import dataclasses
 import functools
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.params import Params
 from dit_jax.models.word_attention import WordAttention
+from dit_jax.predict.apart import Apart
 from dit_jax.predict.engine import Answer, Engine, PendingBatch, Request
 from dit_jax.predict.everything import Everything, Found
 from dit_jax.predict.opened import Opened
@@ -37,7 +39,7 @@ from dit_jax.predict.requests import (
     questions,
 )
 from dit_jax.predict.segmentation import Segmentation
-from dit_jax.predict.text_features import shortened
+from dit_jax.predict.text_features import shortened, tokenizer_of
 from dit_jax.predict.tiles import Asker, Tiling
 from dit_jax.weights import directory, hub, manifest
 
@@ -58,9 +60,10 @@ class Segmenter:
         threshold: float | None = None,
         presence_threshold: float = PRESENCE_THRESHOLD,
         batch_size: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ):
         """`tokenizer` is None exactly of plain SAM; for the rest see `from_pretrained`."""
-        self.arch, self.tokenizer = arch, tokenizer
+        self.arch, self.tokenizer, self.provenance = arch, tokenizer, provenance or {}
         self._letterbox = SAM if arch.bert is None else DIT
         self.threshold = self._letterbox.threshold if threshold is None else threshold
         self.presence_threshold = presence_threshold
@@ -93,11 +96,12 @@ class Segmenter:
         """
         model_dir = hub.local(model_dir)
         arch, params = directory.read(model_dir)
-        tokenizer = None if arch.bert is None else _tokenizer(model_dir, arch)
+        tokenizer = None if arch.bert is None else tokenizer_of(model_dir, arch)
         if presence_threshold is None:
             presence_threshold = manifest.presence_threshold(model_dir) or PRESENCE_THRESHOLD
         how = dict(presence_threshold=presence_threshold, batch_size=batch_size)
-        return Segmenter(arch, params, tokenizer, threshold=threshold, **how)
+        how |= dict(threshold=threshold, provenance=directory.read_provenance(model_dir))
+        return Segmenter(arch, params, tokenizer, **how)
 
     def __call__(
         self,
@@ -148,7 +152,8 @@ class Segmenter:
         long = tile is not None or len(asked) > LONG * self.batch_size
         hidden = (None if long else True) if progress is None else not progress
         if tile is None:
-            answers = self._answers(asked, Opened(self.open, still=True), multimask=multimask)
+            how = dict(multimask=multimask, instances=instances)
+            answers = self._answers(asked, Opened(self.open, still=True), **how)
             total = len(asked) * (3 if multimask else 1)
             found = tqdm(answers, total=total, unit="mask", disable=hidden, leave=False)
         else:
@@ -163,17 +168,29 @@ class Segmenter:
         return Asker(tiling, **how, low=logit(self.threshold) - ABSENT)
 
     def stream(
-        self, asked: Iterable[tuple | Question], *, multimask: bool = False
+        self,
+        asked: Iterable[tuple | Question],
+        *,
+        multimask: bool = False,
+        instances: bool = False,
     ) -> Iterator[Segmentation]:
         """Masks for pairs (picture, text), or for `Question`s, as they come: for endless lists.
+
+        With `instances` an answer's `instances()` can ask the model about objects that touch.
 
         An array or PIL picture may be another one each time it comes, as a camera's buffer is.
         What was asked before a mistake is answered before that is raised.
         """
-        yield from self._answers(asked, Opened(self.open, still=False), multimask=multimask)
+        how = dict(multimask=multimask, instances=instances)
+        yield from self._answers(asked, Opened(self.open, still=False), **how)
 
     def _answers(
-        self, asked: Iterable[tuple | Question], opened: "Opened", *, multimask: bool
+        self,
+        asked: Iterable[tuple | Question],
+        opened: "Opened",
+        *,
+        multimask: bool,
+        instances: bool,
     ) -> Iterator[Segmentation]:
         ready = _told(self._asked(question, opened, multimask=multimask) for question in asked)
         started: deque[PendingBatch] = deque()
@@ -189,9 +206,9 @@ class Segmenter:
                 break
             started.append(self._engine.start(chunk, multimask=multimask))
             if len(started) > 1:
-                yield from self._finished(started.popleft())
+                yield from self._finished(started.popleft(), instances=instances)
         while started:
-            yield from self._finished(started.popleft())
+            yield from self._finished(started.popleft(), instances=instances)
         if wrong is not None:
             raise wrong
 
@@ -272,9 +289,9 @@ class Segmenter:
         """An opened picture's question, checked, for `answer`; raises ValueError as a call does."""
         return self._asked(question, lambda asked: self.open(asked.image), multimask=False)
 
-    def answer(self, asked: Sequence[Request]) -> list[Segmentation]:
-        """One mask each of at most `batch_size` questions, of any askers, computed together."""
-        return list(self._finished(self._engine.start(asked, multimask=False)))
+    def answer(self, asked: Sequence[Request], *, multimask: bool = False) -> list[Segmentation]:
+        """One mask each, or three, of at most `batch_size` questions, computed together."""
+        return list(self._finished(self._engine.start(asked, multimask=multimask)))
 
     def _asked(
         self, question: tuple | Question, opened: Callable[..., Picture], *, multimask: bool
@@ -288,9 +305,11 @@ class Segmenter:
         unread = Unread() if text is None else self.tokenizer.unread(text)
         return Request(picture, text, prompt, unread)
 
-    def _finished(self, started: PendingBatch) -> Iterator[Segmentation]:
+    def _finished(self, started: PendingBatch, instances: bool = False) -> Iterator[Segmentation]:
         for asked, answer in zip(started.asked, self._engine.finish(started), strict=True):
-            yield from self._segmentations(asked, answer)
+            apart = Apart(self.answer, asked, self.batch_size) if instances else None
+            for one in self._segmentations(asked, answer):
+                yield dataclasses.replace(one, apart=apart)
 
     def _segmentations(self, asked: Request, answer: Answer) -> Iterator[Segmentation]:
         there = 0.0 if answer.presence is None else answer.presence
@@ -328,14 +347,3 @@ def _told(asked: Iterable[Request]) -> Iterator[Request]:
             )
             told = True
         yield one
-
-
-def _tokenizer(model_dir: str | os.PathLike, arch: Architecture) -> Tokenizer:
-    path = directory.vocab_path(model_dir)
-    tokenizer = Tokenizer(path, length=arch.text_tokens)
-    if tokenizer.size > arch.bert.vocab:
-        raise ValueError(
-            f"{path} has {tokenizer.size} word pieces; the model knows {arch.bert.vocab}: it is the"
-            " vocabulary of another text encoder."
-        )
-    return tokenizer

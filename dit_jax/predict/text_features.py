@@ -1,5 +1,6 @@
 """Expressions as a text encoder's features, computed once each."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from dit_jax.data.tokenizer import Tokenizer
+from dit_jax.models.architecture import Architecture
+from dit_jax.weights import directory
 
 CACHE_SIZE = 512  # expressions; 60 kB each with BERT-base
 
@@ -73,3 +76,15 @@ class TextFeatureCache:
 def shortened(text: str) -> str:
     """A text for a message of one line."""
     return repr(text if len(text) <= 80 else text[:79] + "…")
+
+
+def tokenizer_of(model_dir: str | os.PathLike, arch: Architecture) -> Tokenizer:
+    """That of a model directory; raises ValueError where it is another text encoder's."""
+    path = directory.vocab_path(model_dir)
+    tokenizer = Tokenizer(path, length=arch.text_tokens)
+    if tokenizer.size > arch.bert.vocab:
+        raise ValueError(
+            f"{path} has {tokenizer.size} word pieces; the model knows {arch.bert.vocab}: it is the"
+            " vocabulary of another text encoder."
+        )
+    return tokenizer

@@ -206,9 +206,7 @@ def _answer_mistakes(app: FastAPI) -> None:
 
     @app.exception_handler(ValidationError)
     async def form(request: Request, error: ValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the question"
-        return Refused(422, f"{where}: {first['msg'].lower()}.").response()
+        return Refused(422, schema.sentence(error)).response()
 
     async def mistake(request: Request, error: Exception) -> Response:
         return Refused(400, " ".join(str(error).split())).response()
@@ -224,8 +222,14 @@ async def _read(request: Request, kind: type[Kind]) -> tuple[Kind, bytes | None]
         return kind.model_validate_json(await request.body()), None
     if sort != "multipart/form-data" or not issubclass(kind, schema.Sent):
         raise Refused(415, "expected a JSON object, as application/json.")
-    async with request.form(max_files=1, max_fields=1) as form:
+    expected = "expected a form of `image`, a file, and `question`, its JSON"
+    try:
+        form = await request.form(max_files=1, max_fields=1)
+    except HTTPException as error:
+        why = error.detail.lower().rstrip(".")
+        raise Refused(400, f"{expected}; this one cannot be read: {why}.") from error
+    async with form:
         said, file = form.get("question"), form.get("image")
         if not isinstance(said, str) or not hasattr(file, "read"):
-            raise Refused(422, "expected a form of `image`, a file, and `question`, its JSON.")
+            raise Refused(422, f"{expected}.")
         return kind.model_validate_json(said), await file.read()

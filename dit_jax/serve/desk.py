@@ -11,9 +11,10 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -106,9 +107,11 @@ class Desk:
             threshold=served.segmenter.threshold,
             batch=served.segmenter.batch_size,
             ready=served.ready.is_set(),
+            trained=trained_on(served.segmenter.provenance),
             colours=[list(colour) for colour in viz.COLOURS],
             largest=schema.LARGEST_PICTURE,
             longest=schema.LONGEST_TEXT,
+            points=schema.MOST_POINTS,
         )
 
     async def swap(self, asked: schema.ModelQuestion) -> schema.Model:
@@ -230,6 +233,22 @@ class Desk:
 
     async def _by(self, pool: ThreadPoolExecutor, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def trained_on(provenance: Mapping[str, Any]) -> str:
+    """In a sentence for who sees a model for the first time; empty where nobody noted it."""
+    dataset, settings = provenance.get("dataset"), provenance.get("config") or {}
+    begun = [settings.get(f"model.init.{kind}") for kind in ("model", "sam")]
+    first = next((f", beginning with {Path(one).name}" for one in begun if one), "")
+    if dataset == "shapes":
+        drawn = f"{len(shapes.SHAPES)} shapes in {len(shapes.COLOURS)} colours"
+        return f"It was trained on drawings of {drawn}{first or ', and on no photographs'}."
+    if dataset:
+        return f"It was trained on {dataset}{first}."
+    source = provenance.get("source") or {}
+    files = source.values() if isinstance(source, Mapping) else [source]
+    named = " and ".join(Path(str(file)).name for file in files)
+    return f"Its weights are those of {named}." if named else ""
 
 
 def json_of(said: BaseModel) -> bytes:

@@ -6,6 +6,7 @@ and works until the deadline. A refusal is `{"error": one sentence}`.
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import logging
 import time
@@ -64,17 +65,19 @@ class Door:
             return await self._app(scope, receive, send)
         start, status = time.monotonic(), 0
         scope["end"] = start + self._deadline
+        body = _Limited(scope, receive)
 
         async def protected(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                await body.skip()
                 status = message["status"]
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
         try:
             self._check(scope["path"], Headers(scope=scope))
-            await self._app(scope, _Limited(scope, receive), protected)
+            await self._app(scope, body, protected)
         except Exception as error:
             if not isinstance(error, Refused):
                 logging.getLogger("dit_jax.serve").exception("%(method)s %(path)s", scope)
@@ -100,6 +103,7 @@ class _Limited:
 
     def __init__(self, scope: Scope, receive: Receive):
         self._receive, self._end, self._size, self._more = receive, scope["end"], 0, True
+        self._asks = Headers(scope=scope).get("expect") is not None  # before it sends the body
 
     async def __call__(self) -> Message:
         if not self._more:  # what comes now is that the client has gone
@@ -117,6 +121,17 @@ class _Limited:
             most = f"{LARGEST_BODY / 2**20:.3g} MB"
             raise Refused(413, f"more than {most} were sent; expected a smaller file.")
         return message
+
+    async def skip(self) -> None:
+        """Take what is still on its way, as much again as the limit: a connection that is closed
+        before is reset, and who sends a picture never reads why it was refused."""
+        most = self._size + LARGEST_BODY
+        with contextlib.suppress(TimeoutError):  # answered now, whether or not it is read
+            async with asyncio.timeout(self._end - time.monotonic()):
+                while self._more and self._size < most and (self._size or not self._asks):
+                    message = await self._receive()
+                    self._size += len(message.get("body", b""))
+                    self._more = message.get("more_body", False)
 
 
 def _said(headers: Any) -> list[bytes]:

@@ -39,7 +39,8 @@ def of_found(one: Found, output: str) -> schema.Found:
 
 
 def of_mask(mask: Mask, output: str) -> dict[str, Any]:
-    return {"share": float(mask.mean()), "box": box(mask), "mask": WRITTEN[output](mask)}
+    share = np.count_nonzero(mask) / mask.size
+    return {"share": share, "box": box(mask), "mask": WRITTEN[output](mask)}
 
 
 def of_words(explanation: Explanation) -> schema.Words:

@@ -3,9 +3,10 @@
 Coordinates are pixels of the upright picture, (0, 0) the middle of the top left one.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dit_jax.serve.warm import MOST_POINTS
 
@@ -185,9 +186,54 @@ class Model(BaseModel):
     threshold: float
     batch: int = Field(description="masks that are computed together at most")
     ready: bool = Field(description="everything is compiled")
+    trained: str = Field(description="on what, in a sentence; empty where nobody noted it")
     colours: list[list[int]]
     largest: int = Field(description="bytes of a picture")
     longest: int = Field(description="characters of a text")
+    points: int = Field(description="that a prompt may have")
+
+
+# What pydantic finds wrong, of which its context names the rest.
+MISTAKES = {
+    "missing": "{where} is missing.",
+    "extra_forbidden": "{where} is no key that is known here.",
+    "json_invalid": "the question is no JSON: {error}.",
+    "too_long": "{where} has {actual_length} values; expected at most {max_length}.",
+    "too_short": "{where} has {actual_length} values; expected at least {min_length}.",
+    "string_too_long": "{where} has {length} characters; expected at most {max_length}.",
+    "greater_than": "{where} is {shown}; expected more than {gt:,}.",
+    "greater_than_equal": "{where} is {shown}; expected at least {ge:,}.",
+    "less_than": "{where} is {shown}; expected less than {lt:,}.",
+    "less_than_equal": "{where} is {shown}; expected at most {le:,}.",
+    "literal_error": "{where} is {shown}; expected {expected}.",
+}
+KINDS = {  # the rest of its names are of these
+    "string": "a text",
+    "list": "a list",
+    "model": "an object",
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+}
+
+
+def sentence(error: ValidationError) -> str:
+    """The first mistake in a question, as one of ours."""
+    first = error.errors()[0]
+    where, given, kind = first["loc"], first["input"], first["type"]
+    told = dict(where=".".join(map(str, where)) or "the question", shown=_shown(given))
+    told |= dict(length=len(given)) if isinstance(given, str) else {}
+    expected = KINDS.get(kind.partition("_")[0], "another value")
+    form = MISTAKES.get(kind, f"{{where}} is {{shown}}; expected {expected}.")
+    return form.format_map(told | first.get("ctx", {}))
+
+
+def _shown(value: Any) -> str:
+    known = {list: "a list", dict: "an object", bytes: "no JSON"}.get(type(value))
+    if known is not None:
+        return known
+    text = json.dumps(value[:40] if isinstance(value, str) else value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def body(kind: type[BaseModel]) -> dict[str, Any]:

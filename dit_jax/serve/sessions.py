@@ -107,5 +107,10 @@ def _viewed(pixels: pictures.Rgb) -> UInt8[np.ndarray, "h w 3"]:
     if ratio == 1:
         return pixels
     height, width = (max(1, round(side * ratio)) for side in pixels.shape[:2])
-    how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
-    return cv2.resize(pixels, (width, height), interpolation=how)
+    if ratio > 1:
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC)
+    while min(pixels.shape[0] / height, pixels.shape[1] / width) >= 2:
+        # Halves first: OpenCV is quick at squares of whole pixels.
+        half = [(side + 1) // 2 for side in pixels.shape[1::-1]]
+        pixels = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)

@@ -24,7 +24,7 @@ from dit_jax.train.pointing import Pointing
 from dit_jax.weights import directory, hub
 
 # Fields of an architecture that a run may choose anew for a directory's parameters.
-FREE = ("image_size", "dtype", "windowed", "iou_trained")
+FREE = ("image_size", "dtype", "products", "windowed", "iou_trained")
 OF_TEXT = ("text_layer", "text_tokens", "mask_padding")  # nothing to a model without an encoder
 
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from dit_jax import config as configs
 from dit_jax import storage
 from dit_jax.eval.protocols import PRESENCE_THRESHOLD
+from dit_jax.models import params as parameters
 from dit_jax.models.params import Params
 from dit_jax.strict import flatten
 from dit_jax.train import abstract
@@ -77,7 +78,7 @@ def presence_threshold(rules: configs.Eval, folder: Path | None) -> float:
 
 
 def _of_directory(folder: Path, mesh: Mesh, *, task: str) -> Trained:
-    arch, params = directory.read(folder)
+    arch, params = parameters.to_float32(*directory.read(folder))
     about = directory.read_provenance(folder)
     if arch.bert is None and task != "prompts":
         raise ValueError(

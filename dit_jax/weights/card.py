@@ -26,6 +26,11 @@ METHODS = {
 }
 USES = {
     "safetensors": '    import dit_jax\n    model = dit_jax.load("$name")',
+    "int8": (
+        "    import dit_jax\n"
+        '    segmenter = dit_jax.Segmenter.from_pretrained("$name")\n\n'
+        "Its matrices are int8, with a scale for each output channel; it is not for training."
+    ),
     "stablehlo": (
         "    pip install jax==$jax flatbuffers numpy tokenizers pillow\n"
         '    python run.py photo.jpg "the man on the left"\n\n'

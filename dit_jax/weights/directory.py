@@ -1,7 +1,8 @@
 """The model directory: what a trained or converted model is on disk.
 
     config.json          architecture and where the weights came from
-    model.safetensors    every parameter by its dotted path, float32; float16 is read as float32
+    model.safetensors    every parameter by its dotted path, float32; float16 is read as float32;
+                         of a model for asking alone, int8 with its scales (`dit_jax.models.int8`)
     vocab.txt            WordPiece vocabulary (absent from plain SAM and a BERT without one)
     tokenizer_config.json  whether its texts keep case and accents
     unused.safetensors   tensors of a converted checkpoint that the model never reads, for `reverse`
@@ -28,7 +29,7 @@ from safetensors.numpy import save_file
 
 from dit_jax import storage, vocabulary
 from dit_jax.lease import Lease
-from dit_jax.models import initial
+from dit_jax.models import initial, int8
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import (
     Architecture,
@@ -44,7 +45,7 @@ from dit_jax.vocabulary import VOCAB
 from dit_jax.weights import hub, manifest
 
 FORMAT = 1
-STORED = ("F32", "F16", "I64")  # as safetensors calls them; integers are never parameters
+STORED = ("F32", "F16", "I64", "I8")  # as safetensors calls them; I64 are never parameters
 PRESENCE_HEAD = "mask_decoder.presence_head."
 CONFIG, WEIGHTS, UNUSED = "config.json", "model.safetensors", "unused.safetensors"
 
@@ -112,7 +113,7 @@ def _write(out_dir, config, tensors, vocab, unused, about, half, overwrite) -> N
     with atomic_folder(Path(out_dir), overwrite=overwrite) as folder:
         config = {"format": FORMAT, **config, "provenance": about["provenance"]}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        write_tensors(folder / WEIGHTS, host)
+        write_tensors(folder / WEIGHTS, int8.apart(host))
         if unused:
             write_tensors(folder / UNUSED, unused)
         if vocab is not None:
@@ -184,10 +185,11 @@ def tidy(out_dir: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def read_contents(model_dir: Path | str) -> Contents:
+def read_contents(model_dir: Path | str, *, rounded: bool = False) -> Contents:
     """Reads a directory's files; raises FileNotFoundError or ValueError in one sentence.
 
-    A file that differs from the manifest is such an error: a flipped bit is no model.
+    A file that differs from the manifest is such an error: a flipped bit is no model. So are int8
+    weights, unless they may be `rounded`.
     """
     folder = Path(model_dir)
     for name in (CONFIG, WEIGHTS):
@@ -199,10 +201,16 @@ def read_contents(model_dir: Path | str) -> Contents:
     config = _config(folder / CONFIG)
     unused = folder / UNUSED
     whole = config["kind"] == "dit_sam"
+    arch = from_json(config["architecture"]) if whole else None
+    if arch is not None and arch.weights == "int8" and not rounded:
+        raise ValueError(
+            f"{folder} holds int8 weights, which answer questions but are not trained, converted or"
+            " packed; expected the model that they were rounded from."
+        )
     return Contents(
-        architecture=from_json(config["architecture"]) if whole else None,
+        architecture=arch,
         bert=None if whole else bert_from_json(config["bert"]),
-        tensors=read_parameters(folder / WEIGHTS),
+        tensors=int8.together(read_parameters(folder / WEIGHTS)),
         unused=read_tensors(unused) if unused.is_file() else {},
         provenance=config.get("provenance", {}),
     )
@@ -238,8 +246,9 @@ def read_provenance(model_dir: Path | str) -> dict[str, Any]:
 
 
 def read(model_dir: Path | str) -> tuple[Architecture, Params]:
-    """Architecture and parameters (NumPy, float32), every one checked against the architecture."""
-    contents = read_contents(model_dir)
+    """Architecture and parameters (NumPy, float32 or int8), every one checked against the
+    architecture."""
+    contents = read_contents(model_dir, rounded=True)
     if contents.architecture is None:
         raise ValueError(f"{model_dir} holds only a text encoder; expected a whole model.")
     source = str(Path(model_dir) / WEIGHTS)
@@ -306,13 +315,14 @@ def layers(paths: Iterable[str], prefix: str) -> int:
 
 def check(tensors: dict[str, Any], expected: dict[str, Any], *, source: str) -> None:
     """Raises ValueError listing every missing or unexpected tensor, and other shapes and types."""
+    tensors, expected = int8.apart(tensors), int8.apart(expected)
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     both = [(name, tensors[name], expected[name]) for name in sorted(expected) if name in tensors]
     shapes = [f"{n} {list(v.shape)} ≠ {list(e.shape)}" for n, v, e in both if v.shape != e.shape]
-    types = [f"{name} {value.dtype}" for name, value, _ in both if value.dtype != np.float32]
+    types = [f"{name} {v.dtype} ≠ {e.dtype}" for name, v, e in both if v.dtype != e.dtype]
     problems = {"missing": missing, "unexpected": unexpected}
-    problems |= {"of another shape": shapes, "not float32": types}
+    problems |= {"of another shape": shapes, "of another type": types}
     if any(problems.values()):
         listed = "; ".join(f"{k}: {few(v)}" for k, v in problems.items() if v)
         raise ValueError(f"{source} does not fit the model: {listed}.")

@@ -194,8 +194,9 @@ def test_any_size_divisible_by_16(size):
         model(np.zeros((2, 60, 64, 3), np.float32), ids, mask)
 
 
-def test_bfloat16_keeps_parameters_and_logits_in_float32():
-    arch = small("layer_wise", dtype="bfloat16")
+@pytest.mark.parametrize("where", ["dtype", "products"])
+def test_bfloat16_keeps_parameters_and_logits_in_float32(where):
+    arch = small("layer_wise", **{where: "bfloat16"})
     params = params_lib.init(arch)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     images, ids, mask = batch()
@@ -203,6 +204,7 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32():
     whole = perturbed(small("layer_wise"))(images, ids, mask)
     assert half.logits.dtype == half.iou.dtype == jnp.float32
     assert_close(half.logits, whole.logits, "bfloat16", tolerance=0.05)
+    assert np.abs(half.logits - whole.logits).max() > 1e-4
 
 
 def test_dropout_needs_a_key_and_uses_it():

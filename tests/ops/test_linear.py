@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from closeness import assert_close
 
-from dit_jax.ops.linear import linear
+from dit_jax.ops.linear import BFLOAT16, linear
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4)])
@@ -35,3 +35,22 @@ def test_half_precision_sums_in_whole():
     assert (y.dtype, dx.dtype) == (jnp.bfloat16, jnp.bfloat16)
     assert dkernel.dtype == dbias.dtype == jnp.float32
     assert float(dkernel[0, 0]) == float(dbias[0]) == 1007.8125
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3)])
+def test_products_of_rounded_numbers_are_summed_in_whole(shape):
+    rng = np.random.default_rng(0)
+    draw = lambda *s: jnp.asarray(rng.standard_normal(s, np.float32))  # noqa: E731
+    x, kernel, bias, g = draw(*shape, 600), draw(600, 7), draw(7), draw(*shape, 7)
+    y, back = jax.jit(lambda *a: jax.vjp(lambda *b: linear(*b, BFLOAT16), *a))(x, kernel, bias)
+    x, kernel, rounded = (a.astype(jnp.bfloat16).astype(jnp.float32) for a in (x, kernel, g))
+    rows, columns = x.reshape(-1, 600), rounded.reshape(-1, 7)
+    expected = (
+        x @ kernel + jnp.broadcast_to(bias, y.shape),
+        rounded @ kernel.T,
+        rows.T @ columns,
+        g.reshape(-1, 7).sum(0),
+    )
+    for a, b in zip((y, *back(g)), expected, strict=True):
+        assert_close(a, b, "linear", tolerance=1e-5)
+        assert a.dtype == jnp.float32

@@ -71,6 +71,26 @@ def head(length):
     ).encode()
 
 
+@pytest.mark.parametrize(("most", "length"), [(0, 8 * 2**20), (64, 29 * 2**20)])
+def test_who_still_sends_reads_why_it_is_refused(listening, most, length):
+    _, inside, port = listening
+    start = head(length).replace(b"Host", b"Connection: close\r\nHost", 1)
+    inside._most, whole = most, start + bytes(length)
+    with connected(port, whole[: 2**16]) as client:
+        time.sleep(0.1)  # it is refused by now, were nothing waited for
+        client.sendall(whole[2**16 :])
+        said = b"".join(iter(lambda: client.recv(2**16), b""))
+    assert said.startswith(b"HTTP/1.1 429" if not most else b"HTTP/1.1 413")
+
+
+def test_who_asks_before_it_sends_is_refused_at_once(listening):
+    _, inside, port = listening
+    inside._most = 0
+    asking = head(8 * 2**20).replace(b"Host", b"Expect: 100-continue\r\nHost", 1)
+    with connected(port, asking) as client:
+        assert client.recv(12) == b"HTTP/1.1 429"
+
+
 def test_idle_half_and_vanished_clients_leave_room_for_others(listening):
     _, inside, port = listening
     connected(port, head(len(BODY)) + BODY).close()

@@ -3,10 +3,12 @@ test_browser.py. Its modules' functions are asked in the same browser."""
 
 import numpy as np
 import pytest
-from photos import photo
+from photos import photo, read
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
+
+from dit_jax.eval.prediction_files import encoded
 
 pytestmark = pytest.mark.browser
 
@@ -63,23 +65,32 @@ DRAWN = """
   return Array.from({length: data.length / 4}, (_, i) => data[4 * i + 3]);"""
 
 
-def test_outlines_of_any_mask(page):
+def test_files_of_any_mask(page):
     """Holes, corners that touch, single pixels and borders; nothing, and everything."""
     random = np.random.default_rng(0)
     masks = [random.random((9, 13)) < share for share in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)]
+    masks.append(np.arange(200 * 90).reshape(200, 90) % 16411 < 16400)  # long runs, and more rows
     script = """
-      return given[0].map(([values, height, width]) => {
-        const mask = {pixels: Uint8Array.from(values), width, height};
+      return Promise.all(given[0].map(async (said) => {
+        const mask = new runs.Runs(said), {width, height} = mask;
         const pen = new OffscreenCanvas(width, height).getContext("2d");
         pen.fill(new Path2D(files.pathOf(mask)), "evenodd");
         const {data} = pen.getImageData(0, 0, width, height);
-        return [files.runsOf(mask), values.map((_, i) => data[4 * i + 3])];
-      });"""
-    given = [[mask.ravel().astype(int).tolist(), *mask.shape] for mask in masks]
-    for mask, (runs, alpha) in zip(masks, page.inside(script, given), strict=True):
-        said = rle.frPyObjects({"size": list(mask.shape), "counts": runs}, *mask.shape)
+        const path = Array.from({length: width * height}, (_, i) => data[4 * i + 3]);
+        const png = new Uint8Array(await (await files.pngOf(mask)).arrayBuffer());
+        return [mask.counts, path, [...png], [...mask.sampled(8, 4)]];
+      }));"""
+    given = [encoded(mask) for mask in masks]
+    for mask, (counts, path, png, small) in zip(masks, page.inside(script, given), strict=True):
+        height, width = mask.shape
+        said = rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)
         np.testing.assert_array_equal(rle.decode(said), mask)
-        np.testing.assert_array_equal(np.reshape(alpha, mask.shape), 255 * mask)
+        np.testing.assert_array_equal(np.reshape(path, mask.shape), 255 * mask)
+        np.testing.assert_array_equal(read(bytes(png)), 255 * mask.astype(np.uint8))
+        rows, columns = (
+            (np.arange(n) * 2 + 1) * m // (2 * n) for n, m in ((4, height), (8, width))
+        )
+        np.testing.assert_array_equal(np.reshape(small, (4, 8)), mask[rows][:, columns])
 
 
 def test_the_address_keeps_what_was_asked(own):

@@ -77,6 +77,10 @@ def test_the_last_of_rapid_clicks_is_answered(own):
     assert own.run("return signals.slice(0, -1).every((one) => one.aborted)")
     (expected,) = own.answers()
     assert len(own.prompts()[0]["points"]) == 9
+    own.inside("steps.state.model.points = 9")
+    own.click(0.5, 0.5)
+    own.fails("A mask takes 9 points; take some back, or begin another mask.")
+    assert len(own.prompts()[0]["points"]) == 9
     np.testing.assert_array_equal(own.masks()[0], expected)
 
 
@@ -171,6 +175,16 @@ def test_words_that_are_not_known_are_marked_while_one_types(own):
     assert [text for text, odd in marked if odd] == ["a", "a", "green man"]
     own.find("summary").click()
     assert "It knows 44 words: the, small, large" in own.find("#knows").text
+    told = own.inside("""
+      const tell = (more) => {
+        known.tellOfModel({...steps.state.model, trained: "It was trained on drawings.", ...more});
+        return document.getElementById("about").textContent;
+      };
+      return [tell({reads: false}), tell({})];""")
+    assert told[0].endswith(
+        ". It was trained on drawings. It takes points and boxes, and no words."
+    )
+    assert "It takes words; " in told[1]
     own.find("summary").click()
 
 

@@ -50,31 +50,41 @@ def ask(**prompt):
 @pytest.mark.parametrize(
     ("question", "status", "sentence"),
     [
-        ({}, 422, "prompts: field required."),
-        (ask(text="a") | {"picture": 3}, 422, "picture: input should be a valid string."),
+        ({}, 422, "prompts is missing."),
+        (ask(text="a") | {"picture": 3}, 422, "picture is 3; expected a text."),
         (ask(text="a") | {"picture": "unknown"}, 404, "this picture is no longer open; choose it"),
         (ask(text="a") | {"picture": "/etc/passwd"}, 404, "this picture is no longer open"),
         (ask(text="a") | {"image": ""}, 400, "expected one picture: a file, `image`, or `picture`"),
         (ask(text="a") | {"picture": None}, 400, "expected one picture"),
         (ask(text="a") | {"picture": None, "image": "no"}, 400, "`image` is no base64"),
-        (ask(text="a") | {"output": "mask"}, 422, "output: input should be 'rle', 'polygon', "),
-        (ask(text="a") | {"threshold": 1}, 422, "threshold: input should be less than 1."),
-        (ask(txt="a"), 422, "prompts.0.txt: extra inputs are not permitted."),
+        (
+            ask(text="a") | {"output": "mask"},
+            422,
+            "output is \"mask\"; expected 'rle', 'polygon', 'png' or 'box'.",
+        ),
+        (ask(text="a") | {"threshold": 1}, 422, "threshold is 1; expected less than 1."),
+        (ask(text="a") | {"threshold": 0}, 422, "threshold is 0; expected more than 0."),
+        (ask(txt="a"), 422, "prompts.0.txt is no key that is known here."),
         (ask(), 400, "no text is given for the picture; this model reads words"),
-        (ask(text=["a"]), 422, "prompts.0.text: input should be a valid string."),
+        (ask(text=["a"]), 422, "prompts.0.text is a list; expected a text."),
         (ask(text=" "), 400, "the expression ' ' is empty"),
-        (ask(text="x" * 301), 422, "prompts.0.text: string should have at most 300 characters."),
-        (ask(text="a", points=3), 422, "prompts.0.points: input should be a valid array."),
-        (ask(text="a", points=[[1, 1, 1]] * 65), 422, "should have at most 64 items"),
+        (ask(text="x" * 301), 422, "prompts.0.text has 301 characters; expected at most 300."),
+        (ask(text="a", points=3), 422, "prompts.0.points is 3; expected a list."),
+        (ask(text="a", points=[[1, 1, 1]] * 65), 422, "points has 65 values; expected at most 64."),
         (ask(text="a", points=[[70, 1, 1]]), 400, "lies outside the picture"),
         (ask(text="a", points=[[1, 1, 2]]), 400, "the label of a point is 2"),
-        (ask(text="a", points=[[1]]), 422, "prompts.0.points.0: list should have at least 2 items"),
+        (ask(text="a", points=[[1]]), 422, "prompts.0.points.0 has 1 values; expected at least 2."),
         (ask(text="a", box=[9, 9, 8, 8]), 400, "is no box (x0, y0, x1, y1) inside the picture"),
         (ask(text="a", mask={"size": [9, 9], "counts": "Q2"}), 400, "9x9"),
         (ask(text="a", mask={"size": [48, 70], "counts": "Q2"}), 400, "run lengths"),
         (ask(text="a", mask={"size": [48, 70], "counts": "\u2603"}), 400, "run lengths"),
-        ({"picture": "ID", "prompts": []}, 422, "prompts: list should have at least 1 item"),
-        ([], 422, "the question: input should be an object."),
+        ({"picture": "ID", "prompts": []}, 422, "prompts has 0 values; expected at least 1."),
+        (
+            {"picture": "ID", "prompts": [{"text": "a"}] * 17},
+            422,
+            "prompts has 17 values; expected",
+        ),
+        ([], 422, "the question is a list; expected an object."),
     ],
 )
 def test_mistakes_in_a_question(client, question, status, sentence):
@@ -88,10 +98,10 @@ def test_mistakes_in_a_question(client, question, status, sentence):
     ("data", "kind", "status", "sentence"),
     [
         (b"{}", "text/plain", 415, "expected a JSON object, as application/json."),
-        (b"{}", "multipart/form-data", 400, "missing boundary in multipart.: POST /v1/words."),
-        (b"{", "application/json", 422, "the question: invalid json: "),
+        (b"{}", "multipart/form-data", 400, "one cannot be read: missing boundary in multipart."),
+        (b"{", "application/json", 422, "the question is no JSON: "),
         (b"[" * 60_000, "application/json", 422, "recursion limit exceeded"),
-        (b'{"text": NaN}', "application/json", 422, "text: input should be a valid string."),
+        (b'{"text": NaN}', "application/json", 422, "text is NaN; expected a text."),
         (b'{"text": "\xff"}', "application/json", 422, "invalid unicode code point"),
         (b'{"text": "x"}', "application/json", 400, "expected one picture"),
     ],
@@ -99,6 +109,22 @@ def test_mistakes_in_a_question(client, question, status, sentence):
 def test_mistakes_in_json(client, data, kind, status, sentence):
     said = client.post("/v1/words", content=data, headers={"Content-Type": kind})
     assert said.status_code == status and sentence in said.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        ({"points_per_side": 0}, "points_per_side is 0; expected at least 1."),
+        ({"points_per_side": 33}, "points_per_side is 33; expected at most 32."),
+        ({"points_per_side": 1.5}, "points_per_side is 1.5; expected a whole number."),
+        ({"points_per_side": "a"}, 'points_per_side is "a"; expected a whole number.'),
+        ({"pred_iou_thresh": None}, "pred_iou_thresh is null; expected a number."),
+        ({"min_mask_region_area": 10**7}, "is 10000000; expected at most 1,000,000."),
+    ],
+)
+def test_mistakes_in_settings(client, question, sentence):
+    said = client.post("/v1/everything", json={"image": ""} | question)
+    assert said.status_code == 422 and sentence in said.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -199,3 +225,4 @@ def test_whatever_is_sent_is_answered_in_a_sentence(client, picture, data):
     assert said.status_code in (200, 400, 404, 422)
     if said.status_code != 200:
         assert re.search(r"\w.*\.$", said.json()["error"]), said.json()
+        assert "input should" not in said.json()["error"].lower()

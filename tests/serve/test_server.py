@@ -51,7 +51,35 @@ def test_what_is_told_of_the_model(client):
     assert said["colours"][0] == list(viz.COLOURS[0])
     assert (said["ready"], said["batch"], said["threshold"]) == (True, 1, 0.35)
     assert said["vocabulary"] == 153 and len(said["words"]) == 44
+    assert (said["trained"], said["points"]) == ("", 64)
     assert {"the", "star"} < set(said["words"])
+
+
+@pytest.mark.parametrize(
+    ("noted", "sentence"),
+    [
+        ({}, ""),
+        (
+            {"dataset": "shapes", "config": {"model.init.sam": ""}},
+            "It was trained on drawings of 6 shapes in 8 colours, and on no photographs.",
+        ),
+        (
+            {"dataset": "shapes", "config": {"model.init.sam": "weights/sam_vit_b.pth"}},
+            "It was trained on drawings of 6 shapes in 8 colours, beginning with sam_vit_b.pth.",
+        ),
+        ({"dataset": "refcoco(unc)"}, "It was trained on refcoco(unc)."),
+        ({"source": "/home/a/sam.pth", "format": "sam"}, "Its weights are those of sam.pth."),
+        ({"source": {"sam": "a.pth", "bert": "b"}}, "Its weights are those of a.pth and b."),
+    ],
+)
+def test_what_it_was_trained_on(noted, sentence):
+    assert desk.trained_on(noted) == sentence
+
+
+@pytest.mark.parametrize("name", ["mini", "mini_sam"])
+def test_the_shipped_models_know_drawings(name):
+    noted = Segmenter.from_pretrained(name).provenance
+    assert desk.trained_on(noted).endswith("6 shapes in 8 colours, and on no photographs.")
 
 
 def test_what_of_a_text_is_known(client, sam):

@@ -28,9 +28,9 @@ SWITCHES = (
 )
 MODULES = """
   const done = arguments[arguments.length - 1], given = [...arguments].slice(0, -1);
-  const names = ["steps", "files", "pictures", "list", "known"];
+  const names = ["steps", "files", "pictures", "list", "known", "runs"];
   Promise.all(names.map((name) => import(`/page/${name}.js`))).then(async (found) => {
-    const [steps, files, pictures, list, known] = found;
+    const [steps, files, pictures, list, known, runs] = found;
     %s
   }).then(done, (error) => done(String(error)));"""
 POINTER = """
@@ -195,9 +195,8 @@ class Page:
     def masks(self):
         """What is shown as the answers, `[H, W]` each."""
         said = self.inside("""
-          const urls = steps.items().map((one) => one.prompt.said.mask);
-          const all = await Promise.all(urls.map(files.pixelsOf));
-          return all.map(({pixels, width, height}) => [[...pixels], height, width]);""")
+          const masks = steps.items().map((one) => one.prompt.said.mask);
+          return masks.map((mask) => [[...mask.rows(0, mask.height)], mask.height, mask.width]);""")
         return [np.reshape(values, (height, width)) for values, height, width in said]
 
     def answers(self):

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from pycocotools import mask as rle
 
 from dit_jax.data.pipeline.streams import train_batches
+from dit_jax.data.pixels import Stored
 from dit_jax.data.pixels.transforms import Augmentation
 from dit_jax.data.referent import Referent, Truth
 from dit_jax.data.tokenizer import Tokenizer
@@ -44,6 +47,21 @@ class Noise:
 
     def image_ids(self) -> np.ndarray:
         return np.arange(self.length)
+
+
+class Encoded(Noise):
+    """The same as JPEG and run lengths, as records have it."""
+
+    def __getitem__(self, index: int) -> Referent:
+        noise = super().__getitem__(index)
+        return Stored(
+            cv2.imencode(".jpg", noise.image)[1].tobytes(),
+            rle.encode(np.asfortranarray(noise.mask, np.uint8))["counts"],
+            size=noise.mask.shape,
+            expressions=noise.expressions,
+            id=noise.id,
+            image_id=noise.image_id,
+        )
 
 
 def small_tokenizer(folder) -> Tokenizer:

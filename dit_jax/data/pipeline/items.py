@@ -5,14 +5,15 @@ says which records failed before it, and whoever takes the batch reads those aga
 wrong with them. So threads and worker processes end in the same sentence.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
-from dit_jax.data.pixels import UNCHANGED, Augmentation, augment, inside
+from dit_jax.data.pixels import UNCHANGED, Augmentation, Stored, augment, resize
 from dit_jax.data.referent import Referent, Source
 from dit_jax.data.tokenizer import Words
 
@@ -39,9 +40,10 @@ class Reader:
         rng: np.random.Generator,
         augmentation: Augmentation,
     ) -> Row:
+        exact = augmentation == UNCHANGED or not isinstance(referent, Stored)
         example = augment(
-            referent.image,
-            referent.mask * np.uint8(255),
+            functools.partial(_resized, referent) if exact else referent.fitted,
+            referent.mask.shape if exact else referent.size,
             text=referent.expressions[expression],
             rng=rng,
             size=self.size,
@@ -56,7 +58,7 @@ class Reader:
             "attention_mask": attention_mask[0],
             "mask": example.mask,
             # Of the full mask: a tiny object may fade away when its picture shrinks.
-            "present": np.bool_(referent.mask.any()),
+            "present": np.bool_(referent.present),
         }
 
     def empty_row(self) -> Row:
@@ -73,7 +75,9 @@ class Reader:
     def problem(self, index: int) -> tuple[str, str]:
         """Reads a record again that failed: its id, and a sentence that names it."""
         try:
-            self.tokenizer(self.source[index].expressions)
+            referent = self.source[index]
+            _resized(referent, (1, 1))
+            self.tokenizer(referent.expressions)
             text = (
                 "it could not be read at first, but was read a moment later; expected a record"
                 " that does not change."
@@ -89,6 +93,13 @@ class Reader:
             return self.source.truth(index).id
         except ValueError:
             return f"referent {index}"
+
+
+def _resized(
+    referent: Referent, to: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    """Picture and mask times 255, from their own size."""
+    return resize(referent.image, to), resize(referent.mask * np.uint8(255), to)
 
 
 @dataclass(frozen=True)
@@ -163,7 +174,11 @@ class Collate:
                 batch[key] = np.stack(values)
                 continue
             shape = (len(rows), self.size, self.size, *values[0].shape[2:])
-            batch[key] = np.zeros(shape, np.uint8)
+            batch[key] = np.empty(shape, np.uint8)
             for canvas, row in zip(batch[key], rows, strict=True):
-                inside(canvas, tuple(row["content"].tolist()))[...] = row[key]
+                top, left, height, width = row["content"].tolist()
+                bottom, right = top + height, left + width
+                canvas[top:bottom, left:right] = row[key]
+                canvas[:top], canvas[bottom:] = 0, 0
+                canvas[top:bottom, :left], canvas[top:bottom, right:] = 0, 0
         return batch

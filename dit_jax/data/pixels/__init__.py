@@ -3,8 +3,8 @@
 In: files, members of a zip file, a user's arrays; polygons, mask files, run lengths. Out: RGB
 pixels and one mask of an entry, at the picture's own size, or moved onto a canvas and augmented.
 Read `pictures` and `decode`, then `masks` with `mask_pictures` and `run_lengths`, then
-`transforms`. `stores` finds bytes and `near_names` what is misspelled, `picture_size` reads headers
-only, `frames` tells which way up annotations were drawn.
+`transforms`, and `stored` for what records hold. `stores` finds bytes and `near_names` what is
+misspelled, `picture_size` reads headers only, `frames` tells which way up annotations were drawn.
 """
 
 from dit_jax.data.pixels import pictures, run_lengths
@@ -28,6 +28,7 @@ from dit_jax.data.pixels.picture_size import (
     orientation,
     picture_size,
 )
+from dit_jax.data.pixels.stored import Stored
 from dit_jax.data.pixels.stores import ImageStore, open_images
 from dit_jax.data.pixels.transforms import (
     SIDE,
@@ -39,6 +40,7 @@ from dit_jax.data.pixels.transforms import (
     inside,
     letterbox,
     place,
+    resize,
     restore,
     stretch,
     swap_left_right,
@@ -54,6 +56,7 @@ __all__ = [
     "Frame",
     "ImageStore",
     "Size",
+    "Stored",
     "augment",
     "broken_parts",
     "check_pixels",
@@ -76,6 +79,7 @@ __all__ = [
     "pictures",
     "place",
     "read_entry",
+    "resize",
     "restore",
     "run_lengths",
     "stretch",

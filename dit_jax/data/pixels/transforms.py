@@ -6,6 +6,7 @@ comes after everything, so that its padding stays 0.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -79,7 +80,7 @@ def letterbox(
 ) -> tuple[UInt8[np.ndarray, "S S *c"], Content]:
     """Resize bilinearly and centre on a canvas of zeros; takes pictures and masks (x 255)."""
     content = content_box(*image.shape[:2], size)
-    return place(_resize(image, content), content, size=size), content
+    return place(resize(image, content[2:]), content, size=size), content
 
 
 def restore(
@@ -101,18 +102,23 @@ def stretch(
 
 
 def augment(
-    image: UInt8[np.ndarray, "H W 3"],
-    mask: UInt8[np.ndarray, "H W"],
+    fitted: Callable[[tuple[int, int]], tuple[np.ndarray, np.ndarray]],
+    shape: tuple[int, int],
     *,
     text: str,
     rng: np.random.Generator,
     size: int,
     augmentation: Augmentation,
 ) -> Augmented:
-    """Vary one training example; `mask` is 0 or 255. All randomness comes from `rng`."""
+    """Vary one training example. All randomness comes from `rng`.
+
+    Args:
+      fitted: gives the picture `[h, w, 3]` and the mask times 255 `[h, w]` at a size (h, w).
+      shape: height and width that they have.
+    """
     scale = augmentation.scales[int(rng.integers(len(augmentation.scales)))]
-    content = content_box(*image.shape[:2], size, scale=scale)
-    image, mask = _resize(image, content), _resize(mask, content)
+    content = content_box(*shape, size, scale=scale)
+    image, mask = fitted(content[2:])
     if rng.random() < augmentation.jitter_p:
         image = jitter_colour(image, rng=rng, strength=augmentation.jitter)
     if rng.random() < augmentation.blur_p:
@@ -182,9 +188,9 @@ def _saturation(factor: float, image: np.ndarray, before: Recolouring) -> Recolo
 CHANGES = (_brightness, _contrast, _saturation)
 
 
-def _resize(image: np.ndarray, content: Content) -> np.ndarray:
-    h, w = content[2:]
-    return cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
+def resize(image: UInt8[np.ndarray, "H W *c"], to: tuple[int, int]) -> np.ndarray:
+    """Bilinearly, without antialiasing, to (h, w)."""
+    return cv2.resize(image, to[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 # Whole words only: "bright", "upright" and "leftover" stay. The compounds are those that people

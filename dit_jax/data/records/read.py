@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from tqdm import tqdm
 
 from dit_jax import storage
-from dit_jax.data.pixels import decode_image, run_lengths
+from dit_jax.data.pixels import Stored
 from dit_jax.data.records import bucket
-from dit_jax.data.records.format import index, manifest, sha256
+from dit_jax.data.records.format import index, manifest, parse, sha256
 from dit_jax.data.referent import Referent, Truth
 from dit_jax.strict import counted
 
@@ -32,7 +32,8 @@ class Records:
         self._image_ids = arrays[f"{split}/image_ids"]
         self._contents = arrays[f"{split}/contents"]
         builder = tfds.builder_from_directory(path)
-        self._records = builder.as_data_source(split)
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._records = builder.as_data_source(split, deserialize_method=raw)
         self._shards = None
         if storage.origin(path):
             lengths = builder.info.splits[split].shard_lengths
@@ -42,19 +43,11 @@ class Records:
         return len(self._counts)
 
     def __getitem__(self, index: int) -> Referent:
-        record = self.record(index)
-        truth = _truth(record)
-        return Referent(
-            image=_decoded(record, name=truth.id),
-            mask=truth.mask,
-            expressions=truth.expressions,
-            id=truth.id,
-            image_id=truth.image_id,
-        )
+        return _stored(self.record(index))
 
     def truth(self, index: int) -> Truth:
         """Like `self[index].truth()`; the picture stays encoded."""
-        return _truth(self.record(index))
+        return _stored(self.record(index)).truth()
 
     def expression_counts(self) -> Int[np.ndarray, " n"]:
         """How many expressions each referent has, from the index; reads no record."""
@@ -88,7 +81,7 @@ class Records:
             raise IndexError(f"referent {index} of a split of {len(self)}.")
         if self._shards is not None:
             self._shards.bring(index)
-        return self._records[index]
+        return parse(self._records[index])
 
 
 def verify(path: str | os.PathLike[str], *, progress: bool = True) -> None:
@@ -115,21 +108,14 @@ def verify(path: str | os.PathLike[str], *, progress: bool = True) -> None:
                 raise ValueError(f"{path} {split}: found {found}, the manifest says {counts}.")
 
 
-def _decoded(record: dict[str, Any], *, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    orientation = int(record["orientation"])
-    return decode_image(record["image"], name=name, orientation=orientation)
-
-
-def _truth(record: dict[str, Any]) -> Truth:
-    name, height, width = record["id"].decode(), int(record["height"]), int(record["width"])
-    try:
-        mask = run_lengths.decode(record["mask"], height=height, width=width)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    return Truth(
-        mask=mask,
+def _stored(record: dict[str, Any]) -> Stored:
+    return Stored(
+        record["image"],
+        record["mask"],
+        size=(int(record["height"]), int(record["width"])),
+        orientation=int(record["orientation"]),
         expressions=tuple(text.decode() for text in record["expressions"]),
-        id=name,
+        id=record["id"].decode(),
         image_id=int(record["image_id"]),
     )
 
@@ -158,18 +144,12 @@ def _check_split(source: Records, *, name: str, tick: Callable[[], object]) -> d
 
 
 def _check_record(record: dict[str, Any], *, decode: bool) -> Truth:
-    truth = _truth(record)
-    if truth.mask.any() != bool(record["objects"]):
-        found = "is empty" if record["objects"] else "is not empty"
+    found = _stored(record)
+    if found.present != bool(record["objects"]):
+        said = "is empty" if record["objects"] else "is not empty"
         raise ValueError(
-            f"{truth.id} means {counted(record['objects'], 'object')}, but the mask {found}."
+            f"{found.id} means {counted(record['objects'], 'object')}, but the mask {said}."
         )
-    if decode and (size := _decoded(record, name=truth.id).shape[:2]) != (
-        record["height"],
-        record["width"],
-    ):
-        raise ValueError(
-            f"{truth.id}: the picture is {size[0]}x{size[1]} (height x width) but the record says"
-            f" {record['height']}x{record['width']}."
-        )
-    return truth
+    if decode:
+        _ = found.image  # which has to be as large as the record says
+    return found.truth()

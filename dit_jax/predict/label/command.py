@@ -75,7 +75,10 @@ def label(
                 opened = pixels if tiles else segmenter.open(pixels, name=name)
                 yield from (Question(opened, name, text) for text in classes)
 
-        answers = tiles(questions(), hidden=None) if tiles else segmenter.stream(questions())
+        if tiles:
+            answers = tiles(questions(), hidden=None)
+        else:
+            answers = segmenter.stream(questions(), instances=instances)
         for first in answers:
             several = [first, *itertools.islice(answers, len(classes) - 1)]
             found = record.things(several, classes, instances=instances)

@@ -1,5 +1,7 @@
 // Requests to the page's own server. Every failure is an Error whose message a person can read.
 
+import { Runs } from "./runs.js";
+
 export const model = () => json("/v1/model");
 export const upload = (body) => json("/v1/pictures", { method: "POST", body });
 export const example = () => json("/v1/examples", { method: "POST" });
@@ -8,11 +10,11 @@ export const words = (picture, { text, points, box }) => post("/v1/words", { pic
 export const pictureUrl = (id) => `/v1/pictures/${id}.jpg`;
 export const drawingUrl = (id) => `/v1/pictures/${id}.png`;
 
-// One mask, as a data URL of a PNG of the picture's own size.
+// One mask, of the picture's own size.
 export async function segment(picture, { text, points, box }, signal) {
-  const question = { picture, prompts: [{ text, points, box }], output: "png" };
+  const question = { picture, prompts: [{ text, points, box }] };
   const { answers } = await post("/v1/segment", question, signal);
-  return { ...answers[0], mask: `data:image/png;base64,${answers[0].mask}` };
+  return { ...answers[0], mask: new Runs(answers[0].mask) };
 }
 
 function post(path, value, signal) {
@@ -61,7 +63,7 @@ export async function image(url) {
   try {
     await found.decode();
   } catch {
-    if (!url.startsWith("data:")) await call(url, {}, "blob"); // which says why
+    await call(url, {}, "blob"); // which says why
     throw new Error("The server sent no picture.");
   }
   return found;

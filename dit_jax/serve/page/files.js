@@ -1,69 +1,33 @@
-// Masks as files: COCO's and SVG, with the pixels that are seen.
+// Masks as files: PNG, COCO's and SVG, with the pixels that are seen.
 
-import { image, saveUrl } from "./api.js";
-import { layer } from "./view.js";
+import { saveUrl } from "./api.js";
 import { attempt, complain, several, tell } from "./say.js";
 import { answered, isSeen, state } from "./steps.js";
 
-const STRIP = 256; // columns that are read at once: browsers bound the size of a canvas
-
-// A mask picture's pixels, row by row, each 0 or 1.
-export async function pixelsOf(url) {
-  const mask = await image(url);
-  const { naturalWidth: width, naturalHeight: height } = mask;
-  const pixels = new Uint8Array(width * height);
-  const pen = layer(Math.min(STRIP, width), height, { willReadFrequently: true });
-  for (let left = 0; left < width; left += STRIP) {
-    const columns = Math.min(STRIP, width - left);
-    pen.drawImage(mask, left, 0, columns, height, 0, 0, columns, height);
-    const { data } = pen.getImageData(0, 0, columns, height);
-    for (let y = 0, i = 0; y < height; y++) {
-      for (let x = left; x < left + columns; x++, i += 4) pixels[y * width + x] = data[i] > 127;
-    }
-  }
-  return { pixels, width, height };
-}
-
-// COCO's run lengths: column by column, zeros first.
-export function runsOf({ pixels, width, height }) {
-  const counts = [];
-  let [value, run] = [0, 0];
-  for (let x = 0; x < width; x++) {
-    for (let i = x; i < pixels.length; i += width) {
-      if (pixels[i] === value) run++;
-      else {
-        counts.push(run);
-        [value, run] = [pixels[i], 1];
-      }
-    }
-  }
-  return [...counts, run];
-}
-
+const ROWS = 64; // of a PNG, made at once
 const ACROSS = [1, 0, -1, 0]; // right, down, left, up
 const DOWN = [0, 1, 0, -1];
 
 // An SVG path along the pixels' edges: what belongs lies to the right of it, holes are loops, too.
-export function pathOf({ pixels, width, height }) {
-  const is = (x, y) => x >= 0 && y >= 0 && x < width && y < height && pixels[y * width + x] === 1;
+export function pathOf(mask) {
+  const is = (x, y) => mask.has(x, y);
   const ahead = [
     (x, y) => [is(x, y - 1), is(x, y)],
     (x, y) => [is(x, y), is(x - 1, y)],
     (x, y) => [is(x - 1, y), is(x - 1, y - 1)],
     (x, y) => [is(x - 1, y - 1), is(x, y - 1)],
   ]; // of a corner, by direction: the pixels to the left and to the right
-  const seen = new Uint8Array(pixels.length); // pixels whose upper edge is in a loop
+  const seen = new Set(); // pixels whose upper edge is in a loop
   const steps = [];
-  for (let start = 0; start < pixels.length; start++) {
-    const [left, top] = [start % width, Math.floor(start / width)];
-    if (seen[start] || !pixels[start] || is(left, top - 1)) continue;
+  for (const [left, top] of mask.tops()) {
+    if (seen.has(top * mask.width + left)) continue;
     let [x, y, way] = [left, top, 0];
     steps.push(`M${x} ${y}`);
     do {
       let length = 0;
       let turn = 0;
       while (!turn) {
-        if (way === 0) seen[y * width + x] = 1;
+        if (way === 0) seen.add(y * mask.width + x);
         x += ACROSS[way];
         y += DOWN[way];
         length++;
@@ -76,6 +40,46 @@ export function pathOf({ pixels, width, height }) {
     steps.push("z");
   }
   return steps.join("");
+}
+
+// A PNG of 0 and 255, of which no more than some rows lie in memory at once.
+export async function pngOf(mask) {
+  const packer = new CompressionStream("deflate");
+  const packed = new Response(packer.readable).arrayBuffer();
+  const writer = packer.writable.getWriter();
+  for (let top = 0; top < mask.height; top += ROWS) {
+    // Before each row stands its filter, 0: none.
+    await writer.write(mask.rows(top, Math.min(ROWS, mask.height - top), { value: 255, stride: mask.width + 1 }));
+  }
+  await writer.close();
+  const head = new DataView(new ArrayBuffer(13));
+  head.setUint32(0, mask.width);
+  head.setUint32(4, mask.height);
+  head.setUint8(8, 8); // bits, of grey; the rest is 0
+  const chunks = [chunk("IHDR", head.buffer), chunk("IDAT", await packed), chunk("IEND", new ArrayBuffer(0))];
+  return new Blob([Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10), ...chunks]);
+}
+
+function chunk(name, data) {
+  const bytes = new Uint8Array(12 + data.byteLength);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, data.byteLength);
+  bytes.set(new TextEncoder().encode(name), 4);
+  bytes.set(new Uint8Array(data), 8);
+  view.setUint32(8 + data.byteLength, crc(bytes.subarray(4, 8 + data.byteLength)));
+  return bytes;
+}
+
+const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
+  return n;
+});
+
+// Of a chunk, as PNG asks for it.
+function crc(bytes) {
+  let sum = -1;
+  for (const byte of bytes) sum = TABLE[(sum ^ byte) & 255] ^ (sum >>> 8);
+  return (sum ^ -1) >>> 0;
 }
 
 // As the page's masks go on the drawing: half transparent over whatever it is put on.
@@ -93,21 +97,21 @@ function escaped(text) {
   return text.replace(/[&<>]/g, (one) => named[one]).replace(/[^\P{C}\n\t]/gu, "");
 }
 
-// `pictures`: { name, width, height, masks: [{ text, said, counts, width, height }] }.
+// `pictures`: { name, width, height, masks: [{ text, said }] }.
 export function cocoOf(pictures) {
   const names = [...new Set(pictures.flatMap(({ masks }) => masks.map(({ text }) => text ?? "object")))];
   const images = pictures.map(({ name, width, height }, i) => ({ id: i + 1, file_name: name, width, height }));
   const things = pictures.flatMap(({ masks }, i) => masks.map((mask) => ({ ...mask, image_id: i + 1 })));
-  const annotations = things.map(({ text, said, image_id, width, height, counts }, i) => ({
+  const annotations = things.map(({ text, said: { mask, box, score }, image_id }, i) => ({
     id: i + 1,
     image_id,
     category_id: names.indexOf(text ?? "object") + 1,
     ...(text === null ? {} : { caption: text }),
-    segmentation: { size: [height, width], counts },
-    area: counts.reduce((sum, run, place) => sum + (place % 2) * run, 0),
-    bbox: [said.box[0], said.box[1], said.box[2] - said.box[0], said.box[3] - said.box[1]],
+    segmentation: { size: [mask.height, mask.width], counts: mask.counts },
+    area: mask.counts.reduce((sum, run, place) => sum + (place % 2) * run, 0),
+    bbox: [box[0], box[1], box[2] - box[0], box[3] - box[1]],
     iscrowd: 0,
-    score: said.score,
+    score,
   }));
   return { images, categories: names.map((name, i) => ({ id: i + 1, name })), annotations };
 }
@@ -115,50 +119,36 @@ export function cocoOf(pictures) {
 // What is seen of a picture and has a pixel.
 const shown = (picture) => picture.steps.now.items.filter((item) => isSeen(item) && answered(item).said.box);
 
-// One after the other: each may have as many bytes as the picture has pixels.
-async function read(items, told) {
-  const masks = [];
-  for (const item of items) {
-    const { text, said } = answered(item);
-    const read = await pixelsOf(said.mask);
-    masks.push({ text, said, colour: item.colour, width: read.width, height: read.height, ...told(read) });
-  }
-  return masks;
-}
-
 export async function saveCoco() {
   const pictures = state.pictures.filter((picture) => shown(picture).length);
   const masks = pictures.flatMap(shown).length;
   const from = `${several(masks, "mask")} of ${several(pictures.length, "picture")}`;
-  await write("masks.json", "application/json", from, async () => {
-    const whole = [];
-    for (const picture of pictures) {
-      whole.push({ ...picture, masks: await read(shown(picture), (mask) => ({ counts: runsOf(mask) })) });
-    }
-    return JSON.stringify(cocoOf(whole));
-  });
+  const whole = pictures.map((picture) => ({ ...picture, masks: shown(picture).map(answered) }));
+  await save("masks.json", "application/json", from, () => JSON.stringify(cocoOf(whole)));
 }
 
 export async function saveSvg() {
   const { picture } = state;
   const items = shown(picture);
-  const name = picture.name.replace(/\.\w+$/, "");
-  await write(`${name}.svg`, "image/svg+xml", several(items.length, "mask"), async () => {
-    return svgOf(picture, await read(items, (mask) => ({ path: pathOf(mask) })));
+  await save(`${picture.name.replace(/\.\w+$/, "")}.svg`, "image/svg+xml", several(items.length, "mask"), () => {
+    const paths = items.map((item) => {
+      const { text, said } = answered(item);
+      return { text, colour: item.colour, path: pathOf(said.mask) };
+    });
+    return svgOf(picture, paths);
   });
-}
-
-async function write(name, type, from, work) {
-  if (from.startsWith("0")) return complain("No mask is shown; there is nothing to save.");
-  const text = await attempt("Saving …", work);
-  if (text === null) return;
-  saveUrl(URL.createObjectURL(new Blob([text], { type })), name);
-  tell(`Saved ${from}.`);
 }
 
 export function savePng(item) {
   const { text, said } = answered(item);
   const words = (text ?? "").toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 40).replace(/^-|-$/g, "");
-  saveUrl(said.mask, `mask-${words || "points"}.png`);
-  tell("Saved.");
+  return save(`mask-${words || "points"}.png`, "image/png", "1 mask", () => pngOf(said.mask));
+}
+
+async function save(name, type, from, work) {
+  if (from.startsWith("0")) return complain("No mask is shown; there is nothing to save.");
+  const made = await attempt("Saving …", async () => new Blob([await work()], { type }));
+  if (made === null) return;
+  saveUrl(URL.createObjectURL(made), name);
+  tell(`Saved ${from}.`);
 }

@@ -6,12 +6,14 @@ import { at, element, later, write } from "./say.js";
 import { state } from "./steps.js";
 
 export function tellOfModel(model) {
-  const takes = model.reads ? "reads words" : "takes points";
-  at("model").textContent = `${model.name} · ${model.size} px · ${takes}`;
+  at("model").textContent = `${model.name} · ${model.size} px · ${model.reads ? "reads words" : "takes points"}`;
   at("largest").textContent = megabytes(model.largest);
   const also = model.needs_text ? "points and boxes refine a mask of words" : "points and boxes are enough";
+  const takes = model.reads ? `It takes words; ${also}.` : "It takes points and boxes, and no words.";
+  at("about").textContent = `The model is ${model.name}. ${model.trained} ${takes}`;
   const lines = [
-    model.reads ? `It takes words; ${also}.` : "It takes points and boxes, and no words.",
+    takes,
+    model.trained,
     vocabulary(model),
     `It looks at a picture in ${model.size} × ${model.size} pixels, whatever its size.`,
     model.presence

@@ -43,7 +43,7 @@ async function look({ prompt, colour }, how = {}) {
   const answer = await attempt("Looking …", async () => {
     if (await compiling()) tell("Looking … (the model is still being compiled)");
     const said = await api.segment(picture.id, prompt, signal);
-    return { said, mask: tinted(await api.image(said.mask), colour, picture.view) };
+    return { said, mask: tinted(said.mask, colour, picture.view) };
   }, how);
   if (signal.aborted) return;
   prompt.stop = null;
@@ -74,10 +74,10 @@ async function compiling() {
 }
 
 // Draws again what was let go.
-export async function drawn(picture) {
+export function drawn(picture) {
   for (const item of picture.steps.now.items) {
     const prompt = answered(item);
-    if (prompt) prompt.mask ??= tinted(await api.image(prompt.said.mask), item.colour, picture.view);
+    if (prompt) prompt.mask ??= tinted(prompt.said.mask, item.colour, picture.view);
   }
 }
 
@@ -90,7 +90,10 @@ export function lookAgain() {
 
 export function point([x, y], label) {
   const item = pointed();
-  if (item) refine(item, { points: [...item.prompt.points, [x, y, label]] });
+  const { points } = state.model;
+  if (item?.prompt.points.length >= points) {
+    complain(`A mask takes ${points} points; take some back, or begin another mask.`);
+  } else if (item) refine(item, { points: [...item.prompt.points, [x, y, label]] });
   else if (item === null) ask({ points: [[x, y, label]] });
 }
 
@@ -152,12 +155,11 @@ function replace(changed) {
 export const undo = () => step("back", "Undone.");
 export const redo = () => step("forth", "Done again.");
 
-async function step(way, told) {
+function step(way, told) {
   const { picture } = state;
   if (!picture?.steps[way]()) return;
   leaveMaps();
-  await drawn(picture);
-  if (picture !== state.picture) return;
+  drawn(picture);
   tell(told);
   state.draw();
   lookAgain();

@@ -46,7 +46,7 @@ export async function show(picture) {
   picture.photo ??= await attempt("Opening …", () => photo(picture), { stays: true });
   if (!picture.photo) return state.picture || state.pictures.length === count ? state.draw() : showAny();
   picture.view = [picture.photo.naturalWidth, picture.photo.naturalHeight];
-  await drawn(picture);
+  drawn(picture);
   if (state.picture && state.picture !== picture) letGo(state.picture);
   state.picture = picture;
   leaveMaps();

@@ -196,17 +196,13 @@ export class View {
   }
 }
 
-// A mask picture as two canvases of the size that is shown: all of it, and its outline.
+// A mask as two canvases of the size that is shown: all of it, and its outline.
 export function tinted(mask, colour, [width, height]) {
-  const pen = layer(width, height, { willReadFrequently: true });
-  const larger = width / mask.naturalWidth;
-  if (larger > 1) pen.filter = `blur(${larger / 2}px)`; // round steps, of which an edge is cut below
-  pen.drawImage(mask, 0, 0, width, height);
-  const { data } = pen.getImageData(0, 0, width, height);
-  const [fill, edge] = [pen.createImageData(width, height), pen.createImageData(width, height)];
+  const belongs = width > mask.width ? smooth(mask, width, height) : mask.sampled(width, height);
+  const [fill, edge] = [new ImageData(width, height), new ImageData(width, height)];
   const [whole, around] = [fill, edge].map((pixels) => new Uint32Array(pixels.data.buffer));
   const [tint] = new Uint32Array(Uint8Array.of(...colour, 255).buffer);
-  for (let i = 0; i < whole.length; i++) if (data[4 * i] > 127) whole[i] = tint;
+  for (let i = 0; i < whole.length; i++) if (belongs[i]) whole[i] = tint;
   for (let i = 0; i < whole.length; i++) {
     const x = i % width;
     const deep =
@@ -215,6 +211,17 @@ export function tinted(mask, colour, [width, height]) {
     if (whole[i] && !deep) around[i] = tint;
   }
   return { fill: painted(fill), edge: painted(edge) };
+}
+
+// Enlarged, with round steps.
+function smooth(mask, width, height) {
+  const small = new ImageData(mask.width, mask.height);
+  mask.sampled(mask.width, mask.height).forEach((one, i) => (small.data[4 * i + 3] = 255 * one));
+  const pen = layer(width, height, { willReadFrequently: true });
+  pen.filter = `blur(${width / mask.width / 2}px)`;
+  pen.drawImage(painted(small), 0, 0, width, height);
+  const { data } = pen.getImageData(0, 0, width, height);
+  return Uint8Array.from({ length: width * height }, (_, i) => data[4 * i + 3] > 127);
 }
 
 function painted(pixels) {

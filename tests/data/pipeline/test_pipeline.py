@@ -8,11 +8,11 @@ import grain
 import numpy as np
 import pytest
 from absl import flags
-from noise import SIZE, Noise, assert_same, small_tokenizer, take, training
+from noise import SIZE, Encoded, Noise, assert_same, small_tokenizer, take, training
 
 from dit_jax.data.pipeline import batches
 from dit_jax.data.pipeline.streams import eval_batches, expression_table
-from dit_jax.data.pixels.transforms import UNCHANGED, letterbox
+from dit_jax.data.pixels.transforms import UNCHANGED, Augmentation, letterbox
 from dit_jax.data.tokenizer import Tokenizer
 
 
@@ -71,8 +71,8 @@ def test_augmentation_differs_between_epochs_and_seeds(tokenizer):
 
 
 def test_the_stream_is_the_same_for_threads_and_worker_processes(tokenizer):
-    threads = training(Noise(), tokenizer)
-    workers = training(Noise(), tokenizer, workers=2)
+    threads = training(Encoded(), tokenizer)
+    workers = training(Encoded(), tokenizer, workers=2)
     parsed = flags.FLAGS.is_parsed()
     flags.FLAGS.unparse_flags()
     try:
@@ -85,10 +85,25 @@ def test_the_stream_is_the_same_for_threads_and_worker_processes(tokenizer):
     workers.close()
     assert state == threads.get_state()
     expected = take(threads, 2)
-    one_worker = training(Noise(), tokenizer, workers=1)
+    one_worker = training(Encoded(), tokenizer, workers=1)
     one_worker.set_state(state)
     assert_same(take(one_worker, 2), expected)
     one_worker.close()
+
+
+def test_only_what_is_varied_is_decoded_smaller(tokenizer):
+    """Of a picture of 40 pixels on a canvas of 16, a quarter would do."""
+    source, how = Encoded(), dict(size=16, batch_size=7)
+    flips = Augmentation(scales=(1.0,), jitter_p=0.0, flip_p=0.0)
+    batches = {
+        "scored": next(iter(eval_batches(source, tokenizer, **how, objects=True))),
+        "trained": next(training(source, tokenizer, **how, augmentation=UNCHANGED)),
+        "varied": next(training(source, tokenizer, **how, augmentation=flips)),
+    }
+    for name, batch in batches.items():
+        for row, index in enumerate(batch["index"]):
+            exact, _ = letterbox(source[int(index)].image, 16)
+            assert np.array_equal(batch["image"][row], exact) == (name != "varied")
 
 
 class Counted(Noise):

@@ -75,7 +75,7 @@ def test_verify_notices(tmp_path, damage, message):
     ("changes", "message"),
     [
         ({"objects": 0}, "means 0 objects, but the mask is not empty"),
-        ({"height": WIDTH, "width": HEIGHT}, "the picture is 24x40 .* but the record says 40x24"),
+        ({"height": WIDTH, "width": HEIGHT}, "the mask is 40x24 .* but the picture is 24x40"),
         ({"image": b"no picture"}, "the picture .* cannot be decoded"),
         ({"image_id": 7}, "is not the index's"),
     ],
