@@ -14,7 +14,8 @@ from docs import architecture
 # folder that it lies in, whose files are what all of its rooms speak of. A new one is a decision.
 ARROWS = {
     "ops": set(),
-    "ops.attention": {"ops", "strict"},
+    "ops.attention.mosaic": {"ops"},
+    "ops.attention": {"ops", "ops.attention.mosaic", "strict"},
     "models": {"ops", "ops.attention", "strict"},
     "variants": {"models"},
     "lease": {"storage"},

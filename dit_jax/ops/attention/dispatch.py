@@ -55,7 +55,9 @@ PACKED, MOSAIC = "packed", "mosaic"
 PACKERS: dict[str, Callable] = {
     PACKED: packed.attend_packed,
     # Hopper. Nobody has timed it: only where it is asked for by name.
-    MOSAIC: functools.partial(packed.attend_packed, forward=mosaic.forward),
+    MOSAIC: functools.partial(
+        packed.attend_packed, kernels=(mosaic.relate, mosaic.forward, mosaic.backward)
+    ),
 }
 HALF = ("bfloat16", "float16")
 _CHOSEN: ContextVar[str | None] = ContextVar("attention", default=None)

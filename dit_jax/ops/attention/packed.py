@@ -34,7 +34,7 @@ def attend_packed(
     bands: Bands,
     text_mask: Bool[Array, "b l"] | None = None,
     *,
-    forward: Callable | None = None,
+    kernels: tuple[Callable, Callable, Callable] | None = None,
 ) -> Float[Array, "b n k c"]:
     """softmax(q·k / √c + relative positions)·v over `[image; text]`, for the image's n queries.
 
@@ -43,7 +43,8 @@ def attend_packed(
       text: keys and values of the text.
       bands: `band[i, i']` belongs to queries in row (column) i and keys in row (column) i'.
       text_mask: False hides a token.
-      forward: what computes the forward pass in the place of Triton's kernel (`mosaic`).
+      kernels: what computes relative terms and both directions in the place of Triton's
+        (`mosaic`).
     """
     b, _, _, heads, c = qkv.shape
     if text is None:
@@ -54,33 +55,40 @@ def attend_packed(
     seen = jnp.ones((b, length), bool) if text_mask is None else text_mask
     hidden = jnp.where(jnp.pad(seen, ((0, 0), (0, full))), 0.0, MASK_VALUE * c**0.5)
     bands = tuple(band.astype(qkv.dtype) for band in bands)
-    return _attend(forward or _run_forward, qkv, text, *bands, hidden.astype(jnp.float32))
+    return _attend(
+        kernels or (_relate, _run_forward, _run_backward),
+        qkv,
+        text,
+        *bands,
+        hidden.astype(jnp.float32),
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(run, qkv, text, band_h, band_w, hidden):
-    return _forward(run, qkv, text, band_h, band_w, hidden)[0]
+def _attend(kernels, qkv, text, band_h, band_w, hidden):
+    return _forward(kernels, qkv, text, band_h, band_w, hidden)[0]
 
 
-def _forward(run, qkv, text, band_h, band_w, hidden):
-    rel = relative.relate_rows(qkv, band_h), relative.relate_columns(qkv, band_w)
-    out, log_sum = run(qkv, text, *rel, hidden)
+def _forward(kernels, qkv, text, band_h, band_w, hidden):
+    relate, forward, _ = kernels
+    rel = relate(qkv, band_h, band_w)
+    out, log_sum = forward(qkv, text, *rel, hidden)
     out, log_sum = checkpoint_name(out, ATTENDED), checkpoint_name(log_sum, ATTENDED)
     return out, (qkv, text, band_h, band_w, *rel, hidden, out, log_sum)
 
 
-def _backward(_, residuals, g):
-    qkv, text, band_h, band_w, rel_h, rel_w, hidden, out, log_sum = residuals
-    both = qkv, text, rel_h, rel_w, hidden, g.astype(out.dtype), log_sum
-    dqkv, dh, dw, delta = _by_queries(*both, out)
-    dqkv = _by_keys(*both, delta, dqkv)
-    dtext = _by_text(qkv, text, hidden, g.astype(out.dtype), log_sum, delta)
-    dqkv, dband_h = relative.unrelate_rows(qkv, band_h, dh, dqkv)
-    dqkv, dband_w = relative.unrelate_columns(qkv, band_w, dw, dqkv)
+def _backward(kernels, residuals, g):
+    *inputs, out, log_sum = residuals
+    _, _, band_h, band_w, *_ = inputs
+    dqkv, dtext, dband_h, dband_w = kernels[2](*inputs, g.astype(out.dtype), log_sum, out)
     return dqkv, dtext, dband_h.astype(band_h.dtype), dband_w.astype(band_w.dtype), None
 
 
 _attend.defvjp(_forward, _backward)
+
+
+def _relate(qkv, band_h, band_w):
+    return relative.relate_rows(qkv, band_h), relative.relate_columns(qkv, band_w)
 
 
 def _run_forward(qkv, text, rel_h, rel_w, hidden):
@@ -101,6 +109,16 @@ def _run_forward(qkv, text, rel_h, rel_w, hidden):
             jax.ShapeDtypeStruct((b, heads, n), jnp.float32),
         ],
     )(qkv, qkv, qkv, text, text, rel_h, rel_w, hidden)
+
+
+def _run_backward(qkv, text, band_h, band_w, rel_h, rel_w, hidden, g, log_sum, out):
+    both = qkv, text, rel_h, rel_w, hidden, g, log_sum
+    dqkv, dh, dw, delta = _by_queries(*both, out)
+    dqkv = _by_keys(*both, delta, dqkv)
+    dtext = _by_text(qkv, text, hidden, g, log_sum, delta)
+    dqkv, dband_h = relative.unrelate_rows(qkv, band_h, dh, dqkv)
+    dqkv, dband_w = relative.unrelate_columns(qkv, band_w, dw, dqkv)
+    return dqkv, dtext, dband_h, dband_w
 
 
 def _by_queries(qkv, text, rel_h, rel_w, hidden, g, log_sum, out):
