@@ -49,6 +49,8 @@ FORMER = {
     "model.task": "text",
     "model.presence": False,
     "model.text_encoder": None,
+    "model.inject_from": 0,
+    "model.products": None,
     "data.images": "",
     "data.local_cache": "",
     "data.crowds": "keep",
