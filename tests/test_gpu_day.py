@@ -265,7 +265,7 @@ def test_the_page():
     assert "`ldit_vit_h training none`: out of memory (97.3 GiB)." in text
     assert "| packed | vit_b | 512 | 1.23 | 5.68 |" in text
     assert (
-        "301 s, compilation included; 284 pictures/s." in text and "| val | 71.6 | 67.3 |" in text
+        "301 s, compilation included; 284 pictures/s." in text and "| val | 74.1 | 67.3 |" in text
     )
     assert "`b`, from data to scores: in several starts" in text and "| val | – | 90.0 |" in text
     assert "`rows` was skipped: No module named 'grain'." in text

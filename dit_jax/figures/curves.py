@@ -74,7 +74,8 @@ def save(runs: Mapping[str, Curves], path: Path, *, keys: Sequence[str] = ()) ->
     for panel in list(panels)[len(shown) :]:
         panel.set_visible(False)
     handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False, fontsize=9)
+    how = dict(ncols=min(4, 2 * columns), frameon=False, fontsize=9)
+    figure.legend(handles, names, loc="outside upper left", **how)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
     figure.savefig(unfinished, format="png", dpi=130)
