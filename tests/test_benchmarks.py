@@ -4,11 +4,14 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 from places import ROOT
 
-from benchmarks import tpu
+from benchmarks import cpu_peers, startup, tpu
 from benchmarks.hlo import Traffic
+from dit_jax.models import params as parameters
+from dit_jax.train import optim
 
 FOLDER = ROOT / "benchmarks"
 # The rows of its table, and the commands in it.
@@ -44,6 +47,22 @@ def test_each_page_belongs_to_a_question():
     assert len(made) == len(starred)
     for words, row in zip(made, starred, strict=True):
         assert row.startswith(f"python {words}")
+
+
+def test_the_step_beside_pytorch_is_one_of_ours():
+    setting = cpu_peers.Setting("ldit_vit_b", 64, 1, training=True, kept=True, cores=1, depth=1)
+    graph, params = parameters.structure(cpu_peers.architecture(setting))
+    trainable, frozen = optim.partition(params, ())
+    start = jax.eval_shape(lambda x: (x, optim.direction(cpu_peers.rules()).init(x)), trainable)
+    step = cpu_peers.jax_update(graph, cpu_peers.rules())
+    after, loss = jax.eval_shape(step, start, frozen, cpu_peers.example(setting))
+    assert loss.shape == () and after == start
+
+
+@pytest.mark.proof
+def test_the_loop_is_timed_beside_its_step(tmp_path):
+    looped, bare = startup.loop_and_step(tmp_path, steps=2, rounds=1)
+    assert len(looped) == len(bare) == 1 and min(looped + bare) > 0
 
 
 PROGRAM = """
