@@ -228,8 +228,10 @@ async def _read(request: Request, kind: type[Kind]) -> tuple[Kind, bytes | None]
     except HTTPException as error:
         why = error.detail.lower().rstrip(".")
         raise Refused(400, f"{expected}; this one cannot be read: {why}.") from error
-    async with form:
+    try:
         said, file = form.get("question"), form.get("image")
         if not isinstance(said, str) or not hasattr(file, "read"):
             raise Refused(422, f"{expected}.")
         return kind.model_validate_json(said), await file.read()
+    finally:
+        await form.close()
