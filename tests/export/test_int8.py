@@ -49,6 +49,7 @@ def test_it_answers_as_before_from_a_third_of_the_bytes(folders):
         rounded.replace_params(directory.read(folders / "float32")[1])
 
 
+@pytest.mark.proof
 def test_it_is_exported_again(folders, tmp_path):
     formats.export(folders / "int8", tmp_path / "again", form="safetensors")
     same = [
