@@ -189,14 +189,16 @@ CURVES = {
 
 
 def curves(runs: Runs, path: Path) -> None:
-    """Training losses: the mean over seeds, and the band from the least to the greatest."""
+    """Training losses: the mean over seeds, and the band from the least to the greatest; a panel
+    for what was run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    run = {title: rows for title, rows in CURVES.items() if runs.keys() & set(rows)}
+    figure = Figure(figsize=(1 + 3 * max(len(run), 1), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(CURVES), sharey=True)
-    for panel, (title, rows) in zip(panels, CURVES.items(), strict=True):
+    panels = figure.subplots(1, max(len(run), 1), sharey=True, squeeze=False)[0]
+    for panel, (title, rows) in zip(panels, run.items(), strict=False):
         for number, row in enumerate(rows):
             losses = [dict(line["loss"]) for line in runs.get(row, {}).values()]
             steps = sorted(set.intersection(*map(set, losses))) if losses else []
@@ -215,8 +217,7 @@ def curves(runs: Runs, path: Path) -> None:
         panel.tick_params(labelsize=8)
         panel.grid(color="#dddddd", linewidth=0.7)
         panel.spines[["top", "right"]].set_visible(False)
-        if panel.lines:
-            panel.legend(frameon=False, fontsize=9)
+        panel.legend(frameon=False, fontsize=9)
     panels[0].set_ylabel("training loss", fontsize=8)
     figure.savefig(path, dpi=130)
 
