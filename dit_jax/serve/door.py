@@ -113,10 +113,10 @@ class _Limited:
                 message = await self._receive()
         except TimeoutError:
             raise Refused(408, "the request did not arrive in time.") from None
-        if message["type"] == "http.disconnect":
-            raise Refused(499, "the client has gone.")
         self._size += len(message.get("body", b""))
         self._more = message.get("more_body", False)
+        if message["type"] == "http.disconnect":
+            raise Refused(499, "the client has gone.")
         if self._size > LARGEST_BODY:
             most = f"{LARGEST_BODY / 2**20:.3g} MB"
             raise Refused(413, f"more than {most} were sent; expected a smaller file.")
