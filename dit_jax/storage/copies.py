@@ -150,7 +150,9 @@ def publish(folder: Path, name: Name, *, changed: Iterable[str] | None = None) -
     body = [n for n in changed if n not in LAST]
     if body:
         there = listing(name)
-        remove(name / n for n in LAST if n in there)
+        for last in LAST:  # in this order: a config without its manifest would count
+            if last in there:
+                remove([name / last])
         send({folder / n: name / n for n in body})
         if any(not _is_read(n) for n in now):  # else they were never brought here
             remove(name / n for n in there.keys() - now.keys())
