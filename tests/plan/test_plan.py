@@ -55,12 +55,13 @@ def one_cpu():
     return targets.Devices(jax.devices()[:1], "cpu", {}, simulated=False)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "changes",
     [
         dict(image_size=256, batch_size=8),
-        pytest.param(dict(image_size=512, batch_size=4), marks=pytest.mark.proof),
-        pytest.param(dict(image_size=256, accumulate=2), marks=pytest.mark.proof),
+        dict(image_size=512, batch_size=4),
+        dict(image_size=256, accumulate=2),
     ],
 )
 def test_the_count_against_the_compiler(monkeypatch, changes):
