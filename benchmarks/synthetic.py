@@ -41,11 +41,11 @@ def batch(*, size: int, count: int, tokens: int) -> Batch:
 
 
 class Model:
-    """Fresh parameters of an architecture, and its two programs, compiled for a batch."""
+    """Parameters, fresh or given, and an architecture's two programs, compiled for a batch."""
 
-    def __init__(self, arch: Architecture):
+    def __init__(self, arch: Architecture, params: parameters.Params | None = None):
         self.graph, _ = parameters.structure(arch)
-        self.params = jax.tree.map(jnp.asarray, parameters.init(arch))
+        self.params = params or jax.tree.map(jnp.asarray, parameters.init(arch))
         self.adam = optax.adam(1e-4)
 
     def logits(self, params, batch: Batch, remat: str = "none"):

@@ -99,7 +99,7 @@ class Model:
     image_size: int
     mask_padding: bool
     dtype: str
-    products: str | None  # "bfloat16": of activations and weights, whatever `dtype` is
+    products: str | None  # of activations and weights, whatever `dtype` is: "bfloat16", "fp8"
     dropout: bool  # the paper's 0.1 in BERT and after the projections
     remat: str  # what the backward pass recomputes: see `dit_jax.ops.rematerialise`
     init: Init

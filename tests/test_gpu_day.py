@@ -59,7 +59,7 @@ def test_keys_name_what_there_is():
             assert callable(kernels.comparison(key)[0])
     for key in (*PARTS["speed"].keys, *PARTS["speed"].small):
         row, what, remat = key.split()
-        assert row in variants.VARIANTS and what in parts.WHAT and remat in POLICIES
+        assert row in variants.VARIANTS and what in parts.WHAT and remat in (*POLICIES, "fp8")
     named = {key.split()[2] for key in PARTS["torch"].keys}
     assert named <= page.WHO.keys()
     for part in PARTS.values():
@@ -227,6 +227,7 @@ DAY = [
         "speed",
         **{
             f"{B}training__none": {"ms": 100.0, "batch": 64, "GiB": 23.34},
+            f"{B}training__fp8": {"ms": 50.0, "batch": 64, "GiB": 20.0},
             f"{H}training__none": {"error": "out of memory", "batch": 64, "GiB": 97.3},
             f"{H}training__scan": {"ms": 800.0, "batch": 64, "GiB": None},
         },
@@ -260,6 +261,8 @@ def test_the_page():
     assert others == ["64", "100.0", "640"] and gib == "23.3"
     assert float(mfu.removesuffix(" %")) == pytest.approx(36.5 * 640 / 548.4, abs=0.1)
     assert "| ldit_vit_h | training | dit_jax, `remat=scan` | 64 | 800.0 | 80 |" in text
+    # Other arithmetic: neither bfloat16's MFU nor compared with PyTorch's bfloat16.
+    assert "| training | dit_jax, products of 8 bits | 64 | 50.0 | 1280 | – | 20.0 |" in text
     # By pictures a second, not by milliseconds: 640 beside 320 and 200.
     assert "ldit_vit_b, training: dit_jax is 2.00 times as fast as the fastest PyTorch." in text
     assert "`ldit_vit_h training none`: out of memory (97.3 GiB)." in text

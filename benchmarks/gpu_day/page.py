@@ -12,9 +12,9 @@ Line = dict[str, Any]
 ON_A_CPU = {"val": 74.1, "testA": 71.7, "testB": 43.8, "heldout": 68.3}
 INTRODUCTION = (
     "Batch 64, 512 px, 20 tokens, bfloat16, one layer of BERT, no dropout, except where it says"
-    " otherwise; ten steps that follow one another. MFU is of the card's dense bfloat16 peak;"
-    " recomputation is not counted. GiB: of dit_jax what the compiler sets aside, of PyTorch the"
-    " peak that it allocated."
+    " otherwise; ten steps that follow one another. MFU is of the card's dense bfloat16 peak, so"
+    " that products of 8 bits have none; recomputation is not counted. GiB: of dit_jax what the"
+    " compiler sets aside, of PyTorch the peak that it allocated."
 )
 FOLDED = "PyTorch, `torch.compile`, positions folded into channels"
 BIAS = "PyTorch, `torch.compile`, SDPA with a bias"
@@ -24,6 +24,7 @@ WHO = {
     "fused": BIAS,
     "cudnn_fused": f"{BIAS}, cuDNN's kernels",
     "none": "dit_jax",
+    "fp8": "dit_jax, products of 8 bits",
 }
 
 
@@ -80,11 +81,12 @@ def speed(lines: list[Line], card: str) -> str:
         work = getattr(flops, what)(
             synthetic.architecture(row, image_size=worker.sizes(row)["size"])
         )
-        mfu = "–" if peak is None else f"{100 * rate * work / peak:.1f} %"
+        mfu = "–" if peak is None or how == "fp8" else f"{100 * rate * work / peak:.1f} %"
         gib = "–" if line["GiB"] is None else f"{line['GiB']:.1f}"
         rows.append((row, what, who, line["batch"], f"{line['ms']:.1f}", f"{rate:.0f}", mfu, gib))
-        best = fastest.setdefault((row, what), {})
-        best[theirs] = max(rate, best.get(theirs, 0.0))
+        if how != "fp8":
+            best = fastest.setdefault((row, what), {})
+            best[theirs] = max(rate, best.get(theirs, 0.0))
     ratios = [
         f"{row}, {what}: dit_jax is {best[False] / best[True]:.2f} times as fast as the fastest"
         " PyTorch."

@@ -116,7 +116,7 @@ class Architecture:
     mask_padding: bool = False  # hide text padding from every attention; the reference does not
     windowed: bool = False  # Meta's window partition; DIT attends globally in every block
     inject_from: int = 0  # the first block that text enters; 0 = the paper
-    products: str | None = None  # "bfloat16": of activations and weights; None = in `dtype`
+    products: str | None = None  # of activations and weights: "bfloat16", "fp8"; None = in `dtype`
     dtype: str = "float32"  # compute dtype; parameters, softmax, norms and loss stay float32
     weights: str = "float32"  # or "int8", with a scale a channel: to ask a model, not to train it
 
@@ -141,8 +141,8 @@ class Architecture:
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}; expected 'float32' or 'bfloat16'.")
-        if self.products not in (None, "bfloat16"):
-            raise ValueError(f"products is {self.products!r}; expected None or 'bfloat16'.")
+        if self.products is not None:
+            one_of("products", self.products, ("bfloat16", "fp8"))
         one_of("weights", self.weights, ("float32", "int8"))
         if self.image_size % PATCH:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of {PATCH}.")

@@ -18,7 +18,7 @@ from dit_jax.models import initial, int8
 from dit_jax.models.architecture import Architecture
 from dit_jax.models.dit_sam import DitSam
 from dit_jax.models.layers import Linear, OneKey
-from dit_jax.ops.linear import BFLOAT16
+from dit_jax.ops.linear import PRODUCTS
 
 # Nested; keys are strings, leaves arrays, or `int8.Int8` of them (or jax.ShapeDtypeStruct).
 Params = dict[str, Any]
@@ -49,7 +49,7 @@ def structure(arch: Architecture) -> tuple[nnx.GraphDef, Params]:
     abstract = nnx.eval_shape(lambda: DitSam(arch, rngs=OneKey()))
     for _, layer in nnx.iter_graph(abstract):
         if isinstance(layer, Linear) and arch.products and layer.precision is None:
-            layer.precision = BFLOAT16
+            layer.precision = PRODUCTS[arch.products]
     graph, state = nnx.split(abstract, nnx.Param)
     flat = {".".join(map(str, p)): v.get_value() for p, v in nnx.to_flat_state(state)}
     if arch.weights == "int8":

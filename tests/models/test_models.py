@@ -194,16 +194,19 @@ def test_any_size_divisible_by_16(size):
         model(np.zeros((2, 60, 64, 3), np.float32), ids, mask)
 
 
-@pytest.mark.parametrize("where", ["dtype", "products"])
-def test_bfloat16_keeps_parameters_and_logits_in_float32(where):
-    arch = small("layer_wise", **{where: "bfloat16"})
+@pytest.mark.parametrize(
+    ("changed", "tolerance"),
+    [({"dtype": "bfloat16"}, 0.05), ({"products": "bfloat16"}, 0.05), ({"products": "fp8"}, 0.3)],
+)
+def test_lower_precision_keeps_parameters_and_logits_in_float32(changed, tolerance):
+    arch = small("layer_wise", **changed)
     params = params_lib.init(arch)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     images, ids, mask = batch()
     half = perturbed(arch)(images, ids, mask)
     whole = perturbed(small("layer_wise"))(images, ids, mask)
     assert half.logits.dtype == half.iou.dtype == jnp.float32
-    assert_close(half.logits, whole.logits, "bfloat16", tolerance=0.05)
+    assert_close(half.logits, whole.logits, str(changed), tolerance=tolerance)
     assert np.abs(half.logits - whole.logits).max() > 1e-4
 
 

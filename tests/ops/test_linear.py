@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from closeness import assert_close
 
-from dit_jax.ops.linear import BFLOAT16, linear
+from dit_jax.ops.linear import BFLOAT16, FP8, linear
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4)])
@@ -54,3 +55,39 @@ def test_products_of_rounded_numbers_are_summed_in_whole(shape):
     for a, b in zip((y, *back(g)), expected, strict=True):
         assert_close(a, b, "linear", tolerance=1e-5)
         assert a.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fp8_rounds_what_is_scaled_to_its_largest_number(dtype):
+    """Against NumPy with ml_dtypes: activations and weights e4m3 (to 448), gradients e5m2 (to
+    57344); products of such numbers summed in float32."""
+    rng = np.random.default_rng(0)
+    draw = lambda *s: rng.standard_normal(s, np.float32)  # noqa: E731
+    x, kernel, bias, g = draw(2, 3, 60) * 1e-3, draw(60, 7) * 1e3, draw(7), draw(2, 3, 7) * 1e-6
+    x, g = (np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, g))
+    half = [jnp.asarray(x, dtype), jnp.asarray(kernel), jnp.asarray(bias)]
+    y, back = jax.jit(lambda *a: jax.vjp(lambda *b: linear(*b, FP8), *a))(*half)
+    found = (y, *back(jnp.asarray(g, dtype)))
+
+    def rounded(a, kind, largest):
+        scale = np.abs(a).max() / np.float32(largest)
+        return (a / scale).astype(kind).astype(np.float32) * scale
+
+    e4m3, e5m2 = (ml_dtypes.float8_e4m3fn, 448), (ml_dtypes.float8_e5m2, 57344)
+    rows, weights, up = rounded(x, *e4m3), rounded(kernel, *e4m3), rounded(g, *e5m2)
+    assert np.abs(rows - x).max() > 1e-2 * np.abs(x).max()
+    expected = (
+        rows @ weights + bias,
+        up @ weights.T,
+        rows.reshape(-1, 60).T @ up.reshape(-1, 7),
+        g.reshape(-1, 7).sum(0),
+    )
+    for a, b in zip(found, expected, strict=True):
+        assert_close(a, b, "linear", tolerance=1e-5 if dtype == "float32" else 8e-3)
+    assert [str(a.dtype) for a in found] == [dtype, dtype, "float32", "float32"]
+
+
+def test_fp8_of_nothing_is_nothing():
+    y, back = jax.vjp(lambda *a: linear(*a, None, FP8), jnp.zeros((2, 5)), jnp.ones((5, 3)))
+    for found in (y, *back(jnp.zeros((2, 3)))):
+        assert not np.any(found)
