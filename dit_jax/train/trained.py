@@ -48,7 +48,7 @@ def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Tr
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batches(config.optim, config.eval, mesh)
     if model_dir is not None:
-        return _of_directory(model_dir, mesh, task=config.model.task)
+        return _of_directory(model_dir, mesh, asked=config.model)
     check_same(workdir, flatten(config), only=("model.", "optim.ema", "optim.iou_weight"))
     drawn = Datasets.of(config.data, size=config.model.image_size).drawn
     arch = config.architecture()
@@ -77,15 +77,16 @@ def presence_threshold(rules: configs.Eval, folder: Path | None) -> float:
     return stored or PRESENCE_THRESHOLD
 
 
-def _of_directory(folder: Path, mesh: Mesh, *, task: str) -> Trained:
+def _of_directory(folder: Path, mesh: Mesh, *, asked: configs.Model) -> Trained:
     arch, params = parameters.to_float32(*directory.read(folder))
+    arch = dataclasses.replace(arch, products=asked.products or arch.products)
     about = directory.read_provenance(folder)
-    if arch.bert is None and task != "prompts":
+    if arch.bert is None and asked.task != "prompts":
         raise ValueError(
             f"{folder} is plain SAM, which reads no text; expected a model with a text encoder, or"
             " a config with model.task=prompts."
         )
-    if arch.bert is not None and task == "prompts":
+    if arch.bert is not None and asked.task == "prompts":
         raise ValueError(f"{folder} reads text, and model.task is 'prompts'; expected plain SAM.")
     model = Model.of(arch, directory.vocab_path(folder) if arch.bert else None, mesh)
     return Trained(model, jax.device_put(params, model.placement), training_of(about), folder)

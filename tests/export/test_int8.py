@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from exporting import BERT, SMALL, TEXTS, VIT, drawn, random_params, runner
 
-from dit_jax.config import Init, Mesh
+from dit_jax.config import Config, Init, Mesh
+from dit_jax.configs import quickstart
 from dit_jax.data.shapes.dataset import VOCAB
 from dit_jax.eval.metrics import iou
 from dit_jax.export import formats
@@ -89,7 +90,11 @@ def test_a_scale_of_another_shape_is_refused(folders, tmp_path):
 
 def test_scores_are_of_the_rounded_model(folders):
     mesh = sharding.make_mesh(Mesh(data=1, fsdp=1, tensor=1, slices=1), jax.devices()[:1])
-    found = trained._of_directory(folders / "int8", mesh, task="text")
+    asked = Config.from_dict(quickstart.get_config()).model
+    found = trained._of_directory(folders / "int8", mesh, asked=asked)
     assert found.model.arch == ARCH
+    asked = dataclasses.replace(asked, products="fp8")
+    found = trained._of_directory(folders / "int8", mesh, asked=asked)
+    assert found.model.arch == dataclasses.replace(ARCH, products="fp8")
     expected = parameters.to_float32(*directory.read(folders / "int8"))[1]
     jax.tree.map(np.testing.assert_array_equal, found.params, expected)
