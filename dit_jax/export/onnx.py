@@ -168,7 +168,7 @@ def write(source: Source, folder: Path) -> None:
     onnx, _ = _packages()
     large = sum(leaf.nbytes for leaf in flat.values()) > INSIDE
     outside = dict(save_as_external_data=True, location=f"{PROGRAM}.data") if large else {}
-    made = make(source.arch, flat, presence_threshold=source.presence_threshold)
+    made = make(source.portable, flat, presence_threshold=source.presence_threshold)
     onnx.save(made, folder / PROGRAM, **outside)
     onnx.checker.check_model(folder / PROGRAM)
     write_beside(vocab, folder)

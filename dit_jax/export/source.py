@@ -32,6 +32,11 @@ class Source:
     calibration: manifest.Calibration | None = None
 
     @property
+    def portable(self) -> Architecture:
+        """`arch` with products that every device has."""
+        return dataclasses.replace(self.arch, products=None)
+
+    @property
     def presence_threshold(self) -> float:
         return PRESENCE_THRESHOLD if self.calibration is None else self.calibration.threshold
 

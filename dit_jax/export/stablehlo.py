@@ -36,7 +36,7 @@ def write(source: Source, folder: Path) -> None:
     vocab, flat = source.vocabulary(), params_lib.flatten(source.params)
     inside = sum(leaf.nbytes for leaf in flat.values()) <= INSIDE
     about = dict(inside=inside, presence_threshold=source.presence_threshold)
-    (folder / PROGRAM).write_bytes(make(source.arch, flat, **about).serialize())
+    (folder / PROGRAM).write_bytes(make(source.portable, flat, **about).serialize())
     if not inside:
         directory.write_tensors(folder / WEIGHTS, flat)
     write_beside(vocab, folder)
