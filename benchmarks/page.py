@@ -9,13 +9,15 @@ from pathlib import Path
 
 import jax
 
+NOTES = "\n## Notes\n"  # of people, from here on
 RESULTS = Path(__file__).resolve().parent / "results"
 LIBRARIES = ("jax", "torch", "opencv-python-headless", "grain")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # what decides a CPU's speed here
 
 
 class Page:
-    """`results/NAME.md`; as a context manager it is written where nothing failed."""
+    """`results/NAME.md`; as a context manager it is written where nothing failed. Notes at its end
+    are kept."""
 
     def __init__(self, name: str, title: str):
         self.path = RESULTS / f"{name}.md"
@@ -29,7 +31,9 @@ class Page:
 
     def __exit__(self, kind, error, trace) -> None:
         if error is None:
-            self.path.write_text("\n".join(self.lines).rstrip() + "\n")
+            before = self.path.read_text() if self.path.exists() else ""
+            notes = "".join(before.partition(NOTES)[1:])
+            self.path.write_text("\n".join(self.lines).rstrip() + "\n" + notes)
 
     def add(self, text: str = "") -> None:
         self.lines.append(text)

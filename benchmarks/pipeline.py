@@ -33,6 +33,7 @@ from pycocotools import mask as rle
 from torch.utils.data import DataLoader, Dataset
 
 import dit_jax
+from benchmarks.page import Page
 from dit_jax.data.pipeline import train_batches
 from dit_jax.data.pipeline.items import Collate, Reader, TrainingRow
 from dit_jax.data.pixels import (
@@ -274,20 +275,25 @@ def main() -> None:
         rounds=options.rounds,
     )
     kilobytes = statistics.mean(map(len, files)) / 1000
-    print(f"{len(files)} pictures of {kilobytes:.0f} kB, {SIZE} px, batches of {BATCH},", end=" ")
-    print(f"{os.cpu_count()} cores, medians of {options.rounds} rounds\n")
-    print("| one core | pictures/s | of bare OpenCV | of PyTorch |\n|---|---|---|---|")
-    for name, mine in rates.items():
-        ratios = (
-            statistics.median(a / b for a, b in zip(mine, rates[other], strict=True))
-            for other in ("OpenCV, bare", "PyTorch")
+    with Page("pipeline", f"Input pipeline: pictures per second and core at {SIZE} px") as page:
+        page.add(
+            f"{len(files)} pictures of {kilobytes:.0f} kB, batches of {BATCH}, medians of"
+            f" {options.rounds} rounds."
         )
-        print(f"| {name} | {statistics.median(mine):.0f} |", *(f"{r:.2f} |" for r in ratios))
-    print("\n| `train_batches` | pictures/s of processor time | of wall clock |\n|---|---|---|")
-    for workers in (0, 1, 2):
-        name = f"{workers} worker processes" if workers else "threads"
-        processor, wall = prefetched(source, tokenizer, workers=workers)
-        print(f"| {name} | {processor:.0f} | {wall:.0f} |")
+        page.add("\n| one core | pictures/s | of bare OpenCV | of PyTorch |\n|---|---|---|---|")
+        for name, mine in rates.items():
+            ratios = (
+                statistics.median(a / b for a, b in zip(mine, rates[other], strict=True))
+                for other in ("OpenCV, bare", "PyTorch")
+            )
+            cells = f"{statistics.median(mine):.0f}", *(f"{ratio:.2f}" for ratio in ratios)
+            page.add(f"| {name} | {' | '.join(cells)} |")
+        page.add("\n| `train_batches` | pictures/s of processor time | of wall clock |")
+        page.add("|---|---|---|")
+        for workers in (0, 1, 2):
+            name = f"{workers} worker processes" if workers else "threads"
+            processor, wall = prefetched(source, tokenizer, workers=workers)
+            page.add(f"| {name} | {processor:.0f} | {wall:.0f} |")
 
 
 if __name__ == "__main__":

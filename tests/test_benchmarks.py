@@ -8,7 +8,7 @@ import jax
 import pytest
 from places import ROOT
 
-from benchmarks import cpu_peers, tpu
+from benchmarks import cpu_peers, page, tpu
 from benchmarks.hlo import Traffic
 from dit_jax.models import params as parameters
 from dit_jax.train import optim
@@ -47,6 +47,21 @@ def test_each_page_belongs_to_a_question():
     assert len(made) == len(starred)
     for words, row in zip(made, starred, strict=True):
         assert row.startswith(f"python {words}")
+
+
+def test_a_page_keeps_its_notes(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/x.py", "--rounds=2"])
+    for figure in (1, 2):
+        with page.Page("x", "A question") as made:
+            made.add(f"{figure} s")
+        if figure == 1:
+            made.path.write_text(made.path.read_text() + "\n## Notes\n\nThe first was 1 s.\n")
+    assert made.path.read_text().startswith("# A question\n\n    python -m benchmarks.x --rounds=2")
+    assert made.path.read_text().endswith("\n2 s\n\n## Notes\n\nThe first was 1 s.\n")
+    with pytest.raises(ValueError), page.Page("x", "A question"):
+        raise ValueError("no figure")
+    assert "2 s" in made.path.read_text()
 
 
 def test_the_step_beside_pytorch_is_one_of_ours():
