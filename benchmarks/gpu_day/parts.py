@@ -90,6 +90,7 @@ PARTS = {
         keys=(
             "ldit_vit_b training none",
             "ldit_vit_b forward none",
+            "ldit_vit_b training dots",  # GELU and norms computed again instead of read
             "ldit_vit_h forward none",
             "ldit_vit_h training scan",
             "ldit_vit_h training dots",
