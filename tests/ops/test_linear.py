@@ -1,5 +1,7 @@
 """The linear layer's own derivative against automatic differentiation's."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -8,6 +10,7 @@ import pytest
 from closeness import assert_close
 
 from dit_jax.ops.linear import BFLOAT16, FP8, linear
+from dit_jax.plan import targets
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4)])
@@ -91,3 +94,29 @@ def test_fp8_of_nothing_is_nothing():
     y, back = jax.vjp(lambda *a: linear(*a, None, FP8), jnp.zeros((2, 5)), jnp.ones((5, 3)))
     for found in (y, *back(jnp.zeros((2, 3)))):
         assert not np.any(found)
+
+
+@pytest.mark.parametrize("name", ["h100", "v5e"])
+def test_fp8_products_compile_for_devices_that_are_elsewhere(name):
+    """All three of a GPU read numbers of 8 bits; a TPU v5e, which has no units for them, widens
+    them."""
+    try:
+        where = targets.find(name, 1)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    there = jax.sharding.SingleDeviceSharding(where.devices[0])
+    shapes = ((4096, 256), "bfloat16"), ((256, 512), "float32"), ((4096, 512), "bfloat16")
+
+    @jax.jit
+    def both(x, kernel, g):
+        y, back = jax.vjp(lambda *a: linear(*a, None, FP8), x, kernel)
+        return y, back(g)
+
+    given = [jax.ShapeDtypeStruct(*shape, sharding=there) for shape in shapes]
+    platforms = ("tpu" if name == "v5e" else "cuda",)
+    text = both.trace(*given).lower(lowering_platforms=platforms).compile().as_text()
+    # The first argument of each product: an activation's, a gradient's, an activation's.
+    products = re.findall(r"_computation[\w.]* \(\w+[\w.]*: (f8\w+)\[\S+, \w+[\w.]*: (f8\w+)", text)
+    if name == "h100":
+        pairs = ("f8e4m3fn", "f8e4m3fn"), ("f8e4m3fn", "f8e5m2"), ("f8e5m2", "f8e4m3fn")
+        assert sorted(products) == sorted(pairs)
