@@ -32,13 +32,17 @@ def resize(
       method: "linear" or "cubic"; neither antialiases.
       align_corners: corner pixels map onto corner pixels.
     """
-    h, w = x.shape[-3:-1]
+    *b, h, w, c = x.shape
     if (h, w) == size:
         return x
     rows = jnp.asarray(matrix(h, size[0], method, align_corners), x.dtype)
     columns = jnp.asarray(matrix(w, size[1], method, align_corners), x.dtype)
-    x = jnp.einsum("Hh,...hwc->...Hwc", rows, x, precision=EXACT)
-    return jnp.einsum("Ww,...hwc->...hWc", columns, x, precision=EXACT)
+    # Products of matrices that lie in memory as they are: nothing is turned.
+    x = jnp.matmul(rows, x.reshape(*b, h, w * c), precision=EXACT)
+    if c == 1:
+        return jnp.matmul(x, columns.T, precision=EXACT)[..., None]
+    columns = jnp.broadcast_to(columns, (*b, size[0], *columns.shape))
+    return jnp.matmul(columns, x.reshape(*b, size[0], w, c), precision=EXACT)
 
 
 def resize_rows(x: Float[Array, "n c"], rows: int) -> Float[Array, "rows c"]:

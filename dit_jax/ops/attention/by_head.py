@@ -50,13 +50,18 @@ def _forward(q, k, v, rel, hidden):
 
 def _backward(residuals, upstream):
     q, k, v, rel, hidden, out, log_sum = residuals
-    delta = jnp.sum(out * upstream, axis=-1)
-    dq, dk, dv, drel = _over_heads(_backward_head, q, k, v, rel, hidden, log_sum, delta, upstream)
-    turned = jax.tree.map(lambda x: x.swapaxes(2, 3), (dq, drel))
-    return turned[0], dk, dv, turned[1], None
+    delta = jnp.einsum("bkmc,bkmc->bkm", out, upstream)  # a sum along rows takes ten times as long
+    # Turned here, not by every head: its exponents would read them column by column.
+    arrays = q, k, v, _turned(rel), hidden, log_sum, delta, upstream
+    dq, dk, dv, drel = _over_heads(_backward_head, *arrays)
+    return _turned(dq), dk, dv, _turned(drel), None
 
 
 _attend.defvjp(_forward, _backward)
+
+
+def _turned(arrays):
+    return jax.tree.map(lambda x: x.swapaxes(-2, -1), arrays)
 
 
 def _over_heads(f: Callable, *arrays):
@@ -80,7 +85,7 @@ def _forward_rows(k, v, hidden, queries):
     """Image and text apart: their scores differ in the bias, and padding it costs a third."""
     q, rel = queries
     q = q * q.shape[-1] ** -0.5
-    parts = _image_and_text(k.shape[0], rel)
+    parts = _image_and_text(k.shape[0], rel, 1)
     scores = [q @ k[part].T for part in parts]
     if rel is not None:
         bias = rel[0][:, :, None] + rel[1][:, None, :]
@@ -95,19 +100,22 @@ def _forward_rows(k, v, hidden, queries):
 
 
 def _backward_head(q, k, v, rel, hidden, log_sum, delta, upstream):
-    """Gradients of one head: q's and rel's as [c, m], [h, m], [w, m]; k's and v's as [n, c]."""
+    """Gradients of one head: q's and rel's as [c, m], [h, m], [w, m], as rel itself is; k's and v's
+    as [n, c]."""
     columns = functools.partial(_backward_columns, k, v, hidden)
-    blocks, whole = _blocks(q.shape[0], k.shape[0], (q, rel, log_sum, delta, upstream))
+    rest = log_sum, delta, upstream
+    blocks, whole = _blocks(q.shape[0], k.shape[0], (q, _turned(rel), *rest))
     if blocks is None:
-        return columns((q, rel, log_sum, delta, upstream))
+        return columns((q, rel, *rest))
 
     def add(total, block):
         dq, dk, dv, drel = columns(block)
         return (total[0] + dk, total[1] + dv), (dq, drel)
 
     zero = jnp.zeros_like(k), jnp.zeros_like(v)
-    (dk, dv), (dq, drel) = jax.lax.scan(add, zero, blocks)
-    dq, drel = jax.tree.map(lambda x: whole(x.swapaxes(1, 2)).T, (dq, drel))
+    q, rel, *rest = blocks
+    (dk, dv), (dq, drel) = jax.lax.scan(add, zero, (q, _turned(rel), *rest))
+    dq, drel = jax.tree.map(lambda x: whole(x).T, _turned((dq, drel)))
     return dq, dk, dv, drel
 
 
@@ -116,10 +124,10 @@ def _backward_columns(k, v, hidden, queries):
     q, rel, log_sum, delta, upstream = queries
     scale = q.shape[-1] ** -0.5
     q, turned = q * scale, k.T  # a copy: with rows of k the product for dq takes half as long again
-    parts = _image_and_text(k.shape[0], rel)
+    parts = _image_and_text(k.shape[0], rel, 0)
     scores = [k[part] @ q.T for part in parts]  # [n, m]
     if rel is not None:
-        rel_h, rel_w = rel[0].T, rel[1].T
+        rel_h, rel_w = rel
         bias = rel_h[:, None] + rel_w[None]
         scores[0] = scores[0] + bias.reshape(scores[0].shape)
     if hidden is not None:
@@ -141,9 +149,10 @@ def _backward_columns(k, v, hidden, queries):
     return dq, dk, dv, (by_row, by_column.reshape(rel_w.shape))
 
 
-def _image_and_text(n: int, rel) -> list[slice]:
-    """Keys with positions and those behind them, as far as there are any."""
-    image = n if rel is None else rel[0].shape[1] * rel[1].shape[1]
+def _image_and_text(n: int, rel, axis: int) -> list[slice]:
+    """Keys with positions, which lie along this axis of rel, and those behind them, as far as there
+    are any."""
+    image = n if rel is None else rel[0].shape[axis] * rel[1].shape[axis]
     return [slice(0, image)] + [slice(image, None)] * (image < n)
 
 
