@@ -148,6 +148,6 @@ SECTIONS = {
     "speed torch": ("Forward passes and training steps, and PyTorch's", speed),
     "run": ("From data to scores", run),
     "kills": ("Killed and started again", kills),
-    "attention": ("A block's attention, gradients of tables included", attention),
+    "attention": ("A block's attention, gradients of tables included, and a LayerNorm", attention),
     "rows": ("Rows of the miniature tables", rows),
 }

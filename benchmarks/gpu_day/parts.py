@@ -51,7 +51,9 @@ def kernels() -> Keys:
         ("text", "hidden", "none"),
     )
     half = [f"{way} {row} {size} {text} bfloat16" for size, row, way, text in names]
-    norms = [f"layer_norm {row} bfloat16" for row in ("vit_b", "vit_l", "vit_h")]
+    norms = [
+        f"layer_norm {way} {row} bfloat16" for way in NORMS for row in ("vit_b", "vit_l", "vit_h")
+    ]
     sides = itertools.product(("cudnn", "pallas"), ("vit_b", "vit_h"))
     carried = [f"{way} {row} 512 carried bfloat16" for way, row in sides]
     whole = [f"pallas {row} 512 text float32" for row in ("vit_b", "vit_h")]
@@ -71,6 +73,7 @@ def timed(*ways: str, rows: Keys) -> Keys:
 WHAT = ("training", "forward")
 VITS = ("ldit_vit_b", "ldit_vit_h")
 WAYS = ("packed", "mosaic", "cudnn", "pallas")  # of attention
+NORMS = ("triton", "mosaic")  # kernels of LayerNorm
 ALL_OF_IT = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 TRAINS = ("dit_jax.cli", "dit_jax.train.run", "dit_jax.train.loop")
@@ -82,7 +85,7 @@ PARTS = {
         small=(
             "packed tiny 256 hidden float32",
             "pallas tiny 128 carried float32",
-            "layer_norm tiny bfloat16",
+            "layer_norm triton tiny bfloat16",
         ),
     ),
     "speed": Part(
@@ -129,9 +132,12 @@ PARTS = {
     "attention": Part(
         worker="kernels",
         keys=tuple(
-            f"timed {way} {row} 512" for row, way in itertools.product(("vit_b", "vit_h"), WAYS)
+            f"timed {way} {row} 512"
+            for row, way in itertools.product(
+                ("vit_b", "vit_h"), (*WAYS, *(f"layer_norm_{way}" for way in (*NORMS, "xla")))
+            )
         ),
-        small=("timed by_head tiny 128",),
+        small=("timed by_head tiny 128", "timed layer_norm_xla tiny 128"),
     ),
     "rows": Part(
         worker="rows",

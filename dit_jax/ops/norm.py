@@ -12,11 +12,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from dit_jax.ops import norm_kernel
+from dit_jax.ops import norm_kernel, norm_mosaic
 from dit_jax.ops.arrays import Array
 from dit_jax.ops.kernel_check import kernel_fault, like, warn
 from dit_jax.ops.mesh import shard_rows_and_heads
 from dit_jax.ops.platform import Target, platform, target
+
+# Of the backward pass on NVIDIA GPUs. Nobody has timed Mosaic's: only where Triton's is not there.
+TRITON, MOSAIC = "triton", "mosaic"
+KERNELS = {TRITON: norm_kernel.backward, MOSAIC: norm_mosaic.backward}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -64,31 +68,45 @@ def with_skip(
 ) -> tuple[Float[Array, "*b d"], Float[Array, "*b d"]]:
     """x for the skip connection and `layer_norm` of x; one kernel adds their gradients."""
     # In this order: sizes of a program for other machines may not even be numbers.
-    if _has_kernel(x.shape[-1], str(x.dtype), target()) and norm_kernel.fits(x.shape):
-        return _with_skip(x, scale, bias, epsilon)
+    kernel = _kernel(x.shape[-1], str(x.dtype), target())
+    if kernel and norm_kernel.fits(x.shape):
+        return with_kernel(x, scale, bias, epsilon, kernel)
     return x, layer_norm(x, scale, bias, epsilon)
 
 
 @functools.lru_cache(maxsize=64)
-def _has_kernel(width: int, dtype: str, target: Target) -> bool:
-    """Whether a device runs the backward pass's kernel, decided and logged once."""
+def _kernel(width: int, dtype: str, target: Target) -> str | None:
+    """Of `KERNELS` the first that a device runs, decided and logged once."""
     if target.kind != "gpu":
-        return False
-    program, arguments, definition = comparison(width, dtype, target)
-    reason = kernel_fault(target, program, *arguments, definition=definition)
-    if reason:
-        warn("layer norm: the kernel of its backward pass", f"{width} channels", reason)
-    return reason is None
+        return None
+    for name in KERNELS:
+        reason = fault(name, width, dtype, target)
+        if reason is None:
+            return name
+        warn(f"layer norm: the kernel of its backward pass by {name}", f"{width} channels", reason)
+    return None
 
 
-def comparison(width: int, dtype: str, target: Target) -> tuple[Callable, tuple, Callable]:
+def fault(kernel: str, width: int, dtype: str, target: Target) -> str | None:
+    """Why a device should not run one of `KERNELS` for rows of so many channels; None where it
+    should."""
+    if kernel == MOSAIC and (reason := norm_mosaic.refusal(width, target)):
+        return reason
+    program, arguments, definition = comparison(kernel, width, dtype, target)
+    return kernel_fault(target, program, *arguments, definition=definition)
+
+
+def comparison(
+    kernel: str, width: int, dtype: str, target: Target
+) -> tuple[Callable, tuple, Callable]:
     """What `kernel_check.verdict` compares of the backward pass: program, arguments, definition."""
     rows = like(target, (128, norm_kernel.ROWS, width), dtype)
-    return _by_kernel, (rows, rows, rows, like(target, (width,), "float32")), _by_definition
+    program = functools.partial(_by_kernel, kernel)
+    return program, (rows, rows, rows, like(target, (width,), "float32")), _by_definition
 
 
-def _by_kernel(x, g, skip, scale):
-    dx, *parts = norm_kernel.backward(x, g, skip, scale, epsilon=1e-6)
+def _by_kernel(kernel, x, g, skip, scale):
+    dx, *parts = KERNELS[kernel](x, g, skip, scale, epsilon=1e-6)
     return dx, *(part.sum(0) for part in parts)
 
 
@@ -99,22 +117,23 @@ def _by_definition(x, g, skip, scale):
     return dx + skip, dscale, dbias
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _with_skip(x, scale, bias, epsilon):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def with_kernel(x, scale, bias, epsilon, kernel):
+    """`with_skip` by one of `KERNELS`, whatever the device."""
     return x, layer_norm(x, scale, bias, epsilon)
 
 
-def _with_skip_forward(x, scale, bias, epsilon):
+def _with_skip_forward(x, scale, bias, epsilon, kernel):
     return (x, _forward(x, scale, bias, epsilon)[0]), (x, scale)
 
 
-def _with_skip_backward(epsilon, residuals, upstream):
+def _with_skip_backward(epsilon, kernel, residuals, upstream):
     x, scale = residuals
     arrays = [y.reshape(x.shape[0], -1, x.shape[-1]) for y in (x, upstream[1], upstream[0])]
-    backward = functools.partial(norm_kernel.backward, epsilon=epsilon)
+    backward = functools.partial(KERNELS[kernel], epsilon=epsilon)
     axes, out = ("b", "b", "b", ""), ("b", "b", "b")
     dx, *parts = shard_rows_and_heads(backward, *arrays, scale, axes=axes, out=out)
     return dx.reshape(x.shape), *(part.sum(axis=0) for part in parts)
 
 
-_with_skip.defvjp(_with_skip_forward, _with_skip_backward)
+with_kernel.defvjp(_with_skip_forward, _with_skip_backward)

@@ -5,6 +5,7 @@ in registers until its last row.
 """
 
 import functools
+import inspect
 import math
 
 import jax
@@ -18,7 +19,7 @@ from dit_jax.ops.platform import Target, platform
 WARPS = 4  # of a program, all of its warpgroup
 LANES = 32
 ROWS = 128  # of a program
-BYTES = 16  # that a thread reads at once
+AT_ONCE = 4  # numbers, that a thread reads or writes: 16 bytes of float32
 
 
 def refusal(width: int, target: Target) -> str | None:
@@ -26,7 +27,8 @@ def refusal(width: int, target: Target) -> str | None:
     capability = target.capability()
     if capability != "9.0":
         return f"compute capability is {capability}; expected 9.0, Hopper"
-    return f"{width} channels; expected a multiple of {LANES}" if width % LANES else None
+    least = 2 * LANES  # 4 bytes of 16-bit numbers a thread
+    return f"{width} channels; expected a multiple of {least}" if width % least else None
 
 
 def backward(
@@ -50,9 +52,7 @@ def backward(
         grid=(b * n // rows,),
         grid_names=("rows",),
         kernel_name="layer_norm_backward",
-        compiler_params=plgpu.CompilerParams(
-            lowering_semantics=plgpu.LoweringSemantics.Warpgroup
-        ),
+        compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup),
         **interpreter,
     )
     dx, dscale, dbias = run(*(y.reshape(b * n, d) for y in (x, g, skip)), scale)
@@ -61,12 +61,14 @@ def backward(
 
 def _kernel(plgpu, epsilon, rows, x, g, skip, scale, dx, dscale, dbias):
     d, program = x.shape[1], jax.lax.axis_index("rows")
-    at_once = math.gcd(d // LANES, BYTES // x.dtype.itemsize)
+    at_once = math.gcd(d // LANES, AT_ONCE)
     tiling = plgpu.Tiling(((WARPS, LANES * at_once), (at_once,)))
     layout = plgpu.Layout.TILED(tiling, warp_dims=(-3,), lane_dims=(-2,), vector_dim=-1)
+    place_too = "idx" in inspect.signature(plgpu.load).parameters  # before jax 0.12
+    load = functools.partial(plgpu.load, **dict(idx=...) if place_too else {}, optimized=False)
 
     def read(ref, *place):
-        return plgpu.load(ref, place, layout=layout, optimized=False).astype(jnp.float32)
+        return load(ref.at[place], layout=layout).astype(jnp.float32)
 
     def spread(values, axis):
         values = jax.lax.broadcast_in_dim(values, (WARPS, d), [axis])
@@ -75,8 +77,7 @@ def _kernel(plgpu, epsilon, rows, x, g, skip, scale, dx, dscale, dbias):
     def mean(values):
         return spread(values.sum(axis=1) * (1 / d), 0)
 
-    weights = plgpu.load(scale, (...,), layout=layout.reduce(0), optimized=False)
-    weights = spread(weights, 1)
+    weights = spread(load(scale, layout=layout.reduce(0)), 1)
 
     def some(i, sums):
         here = pl.ds(program * rows + i * WARPS, WARPS), slice(None)

@@ -90,14 +90,14 @@ def test_gradients_that_are_nothing_are_no_fault():
 
 
 def test_layer_norm():
-    program, shapes, definition = norm.comparison(48, "bfloat16", CPU)
+    program, shapes, definition = norm.comparison(norm.TRITON, 48, "bfloat16", CPU)
     found = kernel_check.verdict(CPU, program, *shapes, definition=definition)
     assert found.fault is None
     # The gradient of x alone is of sixteen bits.
     assert found.errors[0] == pytest.approx(2**-9, rel=0.9) and max(found.errors[1:]) < 1e-4
 
     def forgets(x, g, skip, scale):
-        return norm._by_kernel(x, g, jnp.zeros_like(skip), scale)
+        return norm._by_kernel(norm.TRITON, x, g, jnp.zeros_like(skip), scale)
 
     assert "off by" in kernel_check.kernel_fault(CPU, forgets, *shapes, definition=definition)
 
@@ -116,12 +116,13 @@ def test_also_while_a_program_is_traced():
 
 @pytest.fixture
 def without_triton(monkeypatch):
-    """A release of JAX that has no Triton, and GPUs to write programs for."""
+    """A release of JAX that has no Triton, and GPUs before Hopper to write programs for."""
+    monkeypatch.setattr(Target, "capability", lambda self: "8.0")
     monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
     monkeypatch.delattr(jax.experimental.pallas, "triton", raising=False)
     traced = norm._by_kernel  # perhaps by another test, with Triton
     monkeypatch.setattr(norm, "_by_kernel", lambda *x: traced(*x))
-    caches = (dispatch.choose, dispatch._packs, norm._has_kernel, kernel_check._warn_once)
+    caches = (dispatch.choose, dispatch._packs, norm._kernel, kernel_check._warn_once)
     for cached in caches:
         cached.cache_clear()
     with planned_for(Target("gpu")):
@@ -142,7 +143,7 @@ def test_a_kernel_that_jax_no_longer_offers_is_one_warning(without_triton, monke
         alone = Problem(4, 12, **image, masked=False, dtype="float32")
         assert dispatch.choose(alone, without_triton) == "plain"
     for width in (768, 1280):
-        assert not norm._has_kernel(width, "bfloat16", without_triton)
+        assert not norm._kernel(width, "bfloat16", without_triton)
     said = [record.getMessage() for record in caplog.records if "not offer" in record.getMessage()]
     for kernel in ("attention: packed", "attention: pallas", "layer norm"):
         (sentence,) = [one for one in said if one.startswith(kernel)]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from closeness import assert_close
-from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
+from hopper import written_for_hopper
 from places import PYTHONPATH
 
 from benchmarks import synthetic
@@ -130,10 +130,7 @@ def lowered_for_hopper(shape):
         run = functools.partial(by_mosaic, grid=(h, w), text_mask=mask)
         return jax.vjp(run, *arrays)[1](upstream)
 
-    where = AbstractDevice("NVIDIA H100", num_cores=1, platform="gpu")
-    mesh = AbstractMesh((1,), ("x",), abstract_device=where)
-    with use_abstract_mesh(mesh), planned_for(Target("gpu")):
-        return run.trace(*half).lower(lowering_platforms=("cuda",)).as_text()
+    return written_for_hopper(run, *half)
 
 
 def test_mosaic_lowers_for_hopper(shape="vit_h 512"):
