@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dit_jax import variants, viz
-from experiments.miniature import CONTROLS, RESULTS, lines, oiou
+from experiments.miniature import CONTROLS, RESULTS, ROWS, lines, oiou
 
 PAGE = Path(__file__).parents[1] / "docs" / "miniature.md"
+LONGER = RESULTS.with_name("longer.jsonl")  # runs of more steps
 MARKS = "<!-- {}: written by experiments.verdicts -->", "<!-- end of {} -->"
 SPLITS = ("val", "testA", "testB", "heldout")
 DRAWS, LEVEL = 4000, 0.95
@@ -101,6 +102,7 @@ CLAIMS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--longer", type=Path, default=LONGER)
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     runs = by_row(lines(options.results))
@@ -108,6 +110,9 @@ def main() -> None:
     text = "\n\n".join(f"### {name}\n\n{part}" for name, part in parts.items())
     write(options.page, "tables", text)
     write(options.page, "claims", claims(runs))
+    longer = by_row(lines(options.longer))
+    known = tuple(row for row in ROWS if row in longer)
+    write(options.page, "longer", f"{table(longer, known)}\n\n{claims(longer, open_ones=False)}")
     curves(runs, options.page.with_suffix(".png"))
 
 
@@ -136,11 +141,14 @@ def table(runs: Runs, rows: tuple[str, ...]) -> str:
     return "\n".join(text)
 
 
-def claims(runs: Runs) -> str:
+def claims(runs: Runs, *, open_ones: bool = True) -> str:
+    """Markdown; without those that nobody has tried, unless `open_ones`."""
     head = ("claim", "paper", "ours", "95 % interval", "verdict")
     text = [_row(head), _row(["---"] * len(head))]
     for claim in CLAIMS:
         found = judge(runs, claim)
+        if found is None and not open_ones:
+            continue
         ours = ("–", "–", "not run") if found is None else found
         text.append(_row((claim.text, _claimed(claim), *ours)))
     return "\n".join(text)

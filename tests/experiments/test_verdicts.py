@@ -77,6 +77,27 @@ def test_the_page_is_written_between_its_marks(tmp_path, runs):
     assert [one["row"] for one in miniature.lines(results)] == ["ldit_vit_b"]
 
 
+def test_one_command_writes_every_part(tmp_path, monkeypatch):
+    """Of runs with more steps only what was run."""
+    monkeypatch.setattr(verdicts, "DRAWS", 20)
+    page, files = tmp_path / "page.md", [tmp_path / "results.jsonl", tmp_path / "longer.jsonl"]
+    names = ("tables", "claims", "longer")
+    page.write_text("\n".join(m.format(name) for name in names for m in verdicts.MARKS))
+    for path, rows in zip(files, (("default_vit_b", "ldit_vit_b"), ("edit_vit_b",)), strict=True):
+        for row in rows:
+            miniature.append(path, line(row, 0, share=0.6))
+    monkeypatch.setattr(
+        "sys.argv",
+        ["verdicts", f"--results={files[0]}", f"--longer={files[1]}", f"--page={page}"],
+    )
+    verdicts.main()
+    tables, claims, longer = re.findall("verdicts -->(.*?)<!-- end", page.read_text(), re.DOTALL)
+    assert "| ldit_scratch | – |" in tables and "| L-DIT beats default fusion | +11.2 |" in claims
+    assert claims.count("not run") == len(CLAIMS) - 1
+    assert "| edit | 68.07 | 60" in longer and "| ldit |" not in longer
+    assert "beats" not in longer and "not run" not in longer
+
+
 def test_curves_are_drawn_of_what_was_run(tmp_path, runs):
     verdicts.curves(runs, tmp_path / "some.png")
     verdicts.curves({}, tmp_path / "none.png")
