@@ -8,6 +8,7 @@ Products are exact: a TPU would round float32 to bfloat16 first, and logits and 
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from dit_jax.ops.linear import EXACT
 CUBIC_A = -0.75  # PyTorch's `mode="bicubic"`
 
 
+@jax.named_scope("resize")
 def resize(
     x: Float[Array, "*b h w c"],
     size: tuple[int, int],

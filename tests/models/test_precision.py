@@ -24,12 +24,11 @@ LEFT = {
 # Where a coordinate or a score is made: each is there, and exact.
 EXACT = (
     r"jvp\(prompt_encoder\)/dot_general",  # positions of patches, points and boxes
-    r"jvp\(image_encoder\)/Hh,",  # absolute positions, resized
+    r"jvp\(image_encoder\)/resize/dot_general",  # absolute positions, resized
     r"jvp\(image_encoder\)/blocks.0/attn/dot_general",  # relative positions, resized
     r"transpose\(jvp\(mask_decoder\)\)/bmc,bhwc->bmhw",  # logits' gradient
     r"jvp\(mask_decoder\)/dot_general",  # presence
-    r"jvp\(Hh,",  # logits at the canvas's size
-    r"transpose\(jvp\(Ww,",  # and their gradient
+    r"transpose\(jvp\(resize\)\)/dot_general",  # gradient of logits at the canvas's size
 )
 
 
