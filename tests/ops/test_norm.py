@@ -1,5 +1,7 @@
 """Our LayerNorm against PyTorch's, forward and all gradients."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ from hopper import written_for_hopper
 
 from dit_jax.ops import norm, norm_kernel, norm_mosaic
 from dit_jax.ops.norm import layer_norm
-from dit_jax.ops.platform import ANYWHERE, Target, planned_for, target
+from dit_jax.ops.platform import ANYWHERE, Target, of, planned_for, target
+from dit_jax.plan import targets
 
 
 @pytest.mark.parametrize("shift", [0.0, 1000.0])
@@ -81,6 +84,17 @@ def test_mosaic_lowers_for_hopper(width):
     backward = jax.jit(lambda *x: norm_mosaic.backward(*x, epsilon=1e-6))
     text = written_for_hopper(backward, rows, rows, rows, scale)
     assert "mosaic_gpu" in text and "layer_norm_backward" in text
+
+
+@pytest.mark.parametrize("kernel", norm.KERNELS)
+def test_kernels_compile_for_an_h100_that_is_elsewhere(kernel):
+    try:
+        where = targets.find("h100", 1)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    there = dataclasses.replace(of(where.devices[0]), options=tuple(where.options.items()))
+    with planned_for(there):
+        assert norm.fault(kernel, 768, "bfloat16", there) is None
 
 
 def test_which_kernel_it_is(monkeypatch, caplog):
