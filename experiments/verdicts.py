@@ -74,6 +74,7 @@ CLAIMS = (
     Claim("L-DIT beats default fusion", "ldit_vit_b", "default_vit_b"),
     Claim("frozen, E-DIT beats default fusion", "edit_vit_b_frozen", "default_vit_b_frozen"),
     Claim("frozen, L-DIT beats E-DIT", "ldit_vit_b_frozen", "edit_vit_b_frozen"),
+    Claim("frozen, L-DIT beats default fusion", "ldit_vit_b_frozen", "default_vit_b_frozen"),
     Claim(
         "L-DIT's gain over default fusion is larger frozen than tuned",
         *("ldit_vit_b_frozen", "default_vit_b_frozen"),
