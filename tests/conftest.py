@@ -14,8 +14,12 @@ os.environ.setdefault("XLA_FLAGS", COMPILES_FASTER)  # `make proof` compiles as 
 # Else every process that a run starts compiles every module anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+import jaxtyping
 import pytest
+from beartype import BeartypeConf
+from beartype.claw import beartype_package
 
+PACKAGE = Path(__file__).resolve().parents[1] / "dit_jax"
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 TAKE_MINUTES = tuple(
     f"test_{name}.py" for name in ("trouble", "sharding", "models", "checkpoint", "packed", "kills")
@@ -43,6 +47,19 @@ def pytest_unconfigure(config):
 
 
 CREATED = pytest.StashKey[str]()
+
+
+def check_annotations():
+    """At every call in this process. jaxtyping's check, of names of axes, costs 40 times
+    beartype's, so it is kept to the modules that have such names."""
+    files = [file for file in PACKAGE.rglob("*.py") if "jaxtyping" in file.read_text()]
+    modules = [file.relative_to(PACKAGE.parent).with_suffix("") for file in files]
+    unknown = ("dit_jax.cli", "dit_jax.train.logs.duplicates")  # name types that are not imported
+    beartype_package("dit_jax", conf=BeartypeConf(claw_skip_package_names=unknown))
+    jaxtyping.install_import_hook([".".join(each.parts) for each in modules], "beartype.beartype")
+
+
+check_annotations()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ MOST_POINTS = 16  # of a row that others join; more of them are another program 
 class Waiting(NamedTuple):
     segmenter: Segmenter
     row: Request
-    future: "Future[Segmentation]"
+    future: Future[Segmentation]
 
     @property
     def joins(self) -> bool:
@@ -34,7 +34,7 @@ class Batcher:
         self._waiting: queue.SimpleQueue[Waiting] = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True, name="batcher").start()
 
-    def ask(self, segmenter: Segmenter, rows: Sequence[Request]) -> "list[Future[Segmentation]]":
+    def ask(self, segmenter: Segmenter, rows: Sequence[Request]) -> list[Future[Segmentation]]:
         """A future of each; one that is cancelled before its turn costs nothing."""
         asked = [Waiting(segmenter, row, Future()) for row in rows]
         for one in asked:
