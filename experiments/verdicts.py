@@ -96,6 +96,7 @@ CLAIMS = (
     ),
     Claim("L-DIT gains from the pre-trained parts", "ldit_vit_b", "ldit_scratch_vit_b"),
     Claim("L-DIT beats late fusion with as many parameters", "ldit_vit_b", "default_plus1_vit_b"),
+    Claim("text from block 0 beats text from block 2 of 6", "ldit_vit_b", "ldit_from2_vit_b"),
     Claim("text from block 0 beats text from block 4 of 6", "ldit_vit_b", "ldit_from4_vit_b"),
 )
 
