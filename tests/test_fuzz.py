@@ -22,6 +22,7 @@ import pytest
 from broken import PIXELS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from quickly import compiled_quickly
 from runs import config_of
 from small_models import write_model
@@ -70,6 +71,7 @@ def at(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scratch")
     segmenter = Segmenter.from_pretrained(model, batch_size=1)
     segmenter(PIXELS, "the red star")  # XLA loads what it needs
+    pictures.rgb(Image.new("LAB", (3, 2)))  # and so does Pillow, which may compile it first
     copy = shutil.copytree(model, folder / "model")
     (copy / "manifest.json").unlink(missing_ok=True)  # which would tell of any change
     return SimpleNamespace(
