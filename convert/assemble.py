@@ -1,5 +1,6 @@
 """The start of training: SAM's and BERT's published weights, fresh DIT parameters between them."""
 
+import dataclasses
 from pathlib import Path
 
 from dit_jax.convert import files, sources, transfer
@@ -36,7 +37,7 @@ def assemble(
     if bert:
         theirs, tensors = open_bert(Path(bert), like=arch.bert)
         check_bert(theirs, arch.bert, source=bert)
-        flat |= tensors
+        flat |= {path: value for path, value in tensors.items() if path in flat}  # its first layers
     return params_lib.unflatten(flat)
 
 
@@ -55,8 +56,12 @@ def open_bert(source: Path, *, like: Bert | None = None) -> tuple[Bert, dict]:
 
 
 def check_bert(found: Bert, wanted: Bert, *, source: Path | str) -> None:
-    """Raises ValueError naming the fields that differ: equal shapes do not make equal models."""
-    if different := differences(found, wanted):
+    """Raises ValueError naming the fields that differ: equal shapes do not make equal models.
+
+    A model may have fewer layers, the first ones: nothing above `text_layer` is read.
+    """
+    first = dataclasses.replace(found, depth=min(found.depth, wanted.depth))
+    if different := differences(first, wanted):
         raise ValueError(
             f"{source} holds another BERT than the model has (its own ≠ the model's):"
             f" {different}; for a model around it, set model.text_encoder={source}."

@@ -22,6 +22,7 @@ SMALL = ("tiny", "mini")  # backbones of 128 px, each with a text encoder of its
 TEXT_ENCODERS = {
     "tiny": Bert(vocab=256, depth=2, width=96, heads=3, mlp_width=384, positions=64),
     "mini": Bert(vocab=256, depth=4, width=128, heads=4, mlp_width=512, positions=64),
+    "mini_first": Bert(vocab=256, depth=1, width=128, heads=4, mlp_width=512, positions=64),
     "base": Bert(),
 }
 
