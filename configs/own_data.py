@@ -3,8 +3,8 @@
     python launch.py --config=configs/own_data.py --workdir=runs/own \\
         --config.data.source=FOLDER --config.model.init.model=mini
 
-`configs/own_data.py` fits `mini`, which comes with the package, and the quickstart's model.
-`configs/own_data.py:ROW` (ldit_vit_b, …) fits one that was converted from the released code's, or
+`configs/own_data.py` fits `mini`, which comes with the package, `configs/own_data.py:tiny` the
+quickstart's model. `configs/own_data.py:ROW` (ldit_vit_b, …) fits one that was converted from the released code's, or
 trained in the `official` recipe: they read BERT's layer 1; for a model of the `paper` recipe, add
 `--config.model.text_layer=12`. The rates are a fraction of the recipes', because weights are
 improved here and not found.
@@ -16,20 +16,24 @@ From scratch, with data for thousands of steps: `--config.optim.lr=7e-4` and
 from ml_collections import ConfigDict
 
 from dit_jax import variants
-from dit_jax.configs import base, quickstart
+from dit_jax.configs import base, mini, quickstart
 from dit_jax.strict import one_of
 
 
-def get_config(variant: str = "tiny") -> ConfigDict:
-    one_of("the row of configs/own_data.py", variant, tuple(variants.VARIANTS))
-    tiny = variant == "tiny"
-    config = quickstart.get_config() if tiny else base.recipe(variant, "official")
+def get_config(variant: str = "mini") -> ConfigDict:
+    one_of("the row of configs/own_data.py", variant, ("mini", *variants.VARIANTS))
+    small = variant in variants.SMALL
+    config = quickstart.get_config() if small else base.recipe(variant, "official")
+    if variant == "mini":
+        config.model = mini.get_config().model
+        config.model.task = "text"
+        config.model.init.update(sam="", bert="")
     config.data = ConfigDict(base.refcoco(scales=True, blur_p=0.0))
     config.data.update(dataset="folder", split_by="", source="", eval_splits=("val",))
-    config.model.presence = tiny  # as `mini` has it
+    config.model.presence = small  # as `mini` has it
     config.optim.update(
         name="adam",
-        lr=3e-4 if tiny else 5e-5,
+        lr=3e-4 if small else 5e-5,
         warmup_lr=1e-6,
         min_lr=1e-6,
         warmup_epochs=1.0,

@@ -61,7 +61,8 @@ def check_bert(found: Bert, wanted: Bert, *, source: Path | str) -> None:
     A model may have fewer layers, the first ones: nothing above `text_layer` is read.
     """
     first = dataclasses.replace(found, depth=min(found.depth, wanted.depth))
-    if different := differences(first, wanted):
+    if first != wanted:
+        different = differences(found, wanted)
         raise ValueError(
             f"{source} holds another BERT than the model has (its own ≠ the model's):"
             f" {different}; for a model around it, set model.text_encoder={source}."

@@ -85,6 +85,21 @@ def test_assemble_refuses_another_size(parts):
         assemble(wide, sam=sam, bert=bert)
 
 
+def test_a_bert_gives_its_first_layers(parts):
+    """As many as the model has; what is read of them is the same."""
+    arch = dit("layer_wise")
+    first = dataclasses.replace(arch, bert=dataclasses.replace(BERT, depth=1))
+    ids, mask = np.array([[5, 6, 7, 0]]), np.array([[1, 1, 1, 0]])
+    read = [
+        params_lib.merge(
+            params_lib.structure(made)[0], assemble(made, sam=None, bert=parts[1])
+        ).encode_text(ids, mask)
+        for made in (arch, first)
+    ]
+    np.testing.assert_array_equal(*read)
+    assert np.abs(read[0]).max() > 0.1
+
+
 @pytest.mark.parametrize("row", variants.VARIANTS)
 def test_every_parameter_has_a_name_in_pytorch(row):
     """At real size, as tests/models/test_trees.py holds it; no two parameters share a name."""

@@ -103,7 +103,7 @@ def test_a_config_of_another_model_is_refused(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("row", ["tiny", "ldit_vit_b", "ldit_vit_l", "ldit_vit_h"])
+@pytest.mark.parametrize("row", ["mini", "tiny", "ldit_vit_b", "ldit_vit_l", "ldit_vit_h"])
 def test_it_goes_with_every_backbone(row):
     """At real size; one setting, and the projection to the ViT's width comes by itself."""
     config = own_data.get_config(row)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from dit_jax.config import Config
+from dit_jax.config import Config, Init
 from dit_jax.configs import mini, own_data, quickstart
 from dit_jax.data.annotations import folder
 from dit_jax.data.pipeline.streams import eval_batches, train_batches
@@ -124,14 +124,16 @@ def test_what_only_pictures_tell_can_be_skipped(tmp_path, change, sentence):
     assert left_out["record"] == name
 
 
-def test_config_fits_mini_and_the_quickstart(own):
+@pytest.mark.parametrize(("row", "made"), [((), mini), (("tiny",), quickstart)])
+def test_config_fits_mini_and_the_quickstart(own, row, made):
     photos, _ = own
-    values = own_data.get_config()
+    values = own_data.get_config(*row)
     values.data.source = str(photos)
     config = Config.from_dict(values)
-    for made in (mini, quickstart):  # a presence head that a model lacks starts fresh
-        theirs = Config.from_dict(made.get_config()).architecture()
-        assert config.architecture() == dataclasses.replace(theirs, presence=True)
+    theirs = Config.from_dict(made.get_config()).architecture()
+    # A presence head that a model lacks starts fresh.
+    assert config.architecture() == dataclasses.replace(theirs, presence=True)
+    assert config.model.init == Init(model="", sam="", bert="")
     assert (config.data.dataset, config.data.eval_splits) == ("folder", ("val",))
     assert config.data.augmentation.flip_p == 0.5
 

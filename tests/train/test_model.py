@@ -158,7 +158,8 @@ def test_a_text_encoder_by_its_row_or_a_model_directory(tmp_path, bert_folder):
     with_model = with_init(with_model, model=str(tmp_path / "a")).model
     assert model.weights(with_model).bert == ""  # a whole model has its own
     with pytest.raises(
-        ValueError, match="'larg'; expected one of tiny, mini, base, or a BERT's folder: no such"
+        ValueError,
+        match="'larg'; expected one of tiny, mini, mini_first, base, or a BERT's folder: no such",
     ):
         config_of(model__text_encoder="larg").architecture()
     plain_sam(tmp_path / "sam")
