@@ -4,10 +4,10 @@
         --config.data.source=FOLDER --config.model.init.model=mini
 
 `configs/own_data.py` fits `mini`, which comes with the package, `configs/own_data.py:tiny` the
-quickstart's model. `configs/own_data.py:ROW` (ldit_vit_b, …) fits one that was converted from the released code's, or
-trained in the `official` recipe: they read BERT's layer 1; for a model of the `paper` recipe, add
-`--config.model.text_layer=12`. The rates are a fraction of the recipes', because weights are
-improved here and not found.
+quickstart's model. `configs/own_data.py:ROW` (ldit_vit_b, …) fits one that was converted from the
+released code's, or trained in the `official` recipe: they read BERT's layer 1; for a model of the
+`paper` recipe, add `--config.model.text_layer=12`. The rates are a fraction of the recipes',
+because weights are improved here and not found.
 
 From scratch, with data for thousands of steps: `--config.optim.lr=7e-4` and
 `--config.model.vocab=dit_jax/data/shapes/vocab.txt`.
