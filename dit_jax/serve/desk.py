@@ -30,6 +30,7 @@ from dit_jax.serve.batcher import Batcher
 from dit_jax.serve.door import Metrics, Refused
 from dit_jax.serve.sessions import LruCache, OpenPicture, pixels_of, show
 from dit_jax.serve.warm import warm
+from dit_jax.weights import hub
 
 PICTURES = 32  # kept open: 1 MB each at 512 pixels, 4 MB at 1024
 SMALL = 1_000_000  # pixels of a picture all of whose masks are asked for: there may be a thousand
@@ -238,11 +239,13 @@ class Desk:
 def trained_on(provenance: Mapping[str, Any]) -> str:
     """In a sentence for who sees a model for the first time; empty where nobody noted it."""
     dataset, settings = provenance.get("dataset"), provenance.get("config") or {}
-    begun = [settings.get(f"model.init.{kind}") for kind in ("model", "sam")]
-    first = next((f", beginning with {Path(one).name}" for one in begun if one), "")
+    begun = settings.get("model.init.model") or settings.get("model.init.sam")
+    first = f", beginning with {Path(begun).name}" if begun else ""
     if dataset == "shapes":
         drawn = f"{len(shapes.SHAPES)} shapes in {len(shapes.COLOURS)} colours"
-        return f"It was trained on drawings of {drawn}{first or ', and on no photographs'}."
+        if not begun or begun in os.listdir(hub.SHIPPED):  # they know nothing else
+            first = ", and on no photographs"
+        return f"It was trained on drawings of {drawn}{first}."
     if dataset:
         return f"It was trained on {dataset}{first}."
     source = provenance.get("source") or {}

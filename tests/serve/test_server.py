@@ -68,6 +68,14 @@ def test_what_is_told_of_the_model(client):
             {"dataset": "shapes", "config": {"model.init.sam": "weights/sam_vit_b.pth"}},
             "It was trained on drawings of 6 shapes in 8 colours, beginning with sam_vit_b.pth.",
         ),
+        (
+            {"dataset": "shapes", "config": {"model.init.sam": "mini_sam"}},
+            "It was trained on drawings of 6 shapes in 8 colours, and on no photographs.",
+        ),
+        (
+            {"dataset": "folder", "config": {"model.init.model": "mini"}},
+            "It was trained on folder, beginning with mini.",
+        ),
         ({"dataset": "refcoco(unc)"}, "It was trained on refcoco(unc)."),
         ({"source": "/home/a/sam.pth", "format": "sam"}, "Its weights are those of sam.pth."),
         ({"source": {"sam": "a.pth", "bert": "b"}}, "Its weights are those of a.pth and b."),
