@@ -7,8 +7,7 @@ import { choose, drop, hide, takeBack } from "./masks.js";
 import { element, several } from "./say.js";
 import { answered, isHidden, named } from "./steps.js";
 
-// Of a predicted IoU. What `mini` says in 400 pictures of val that has an IoU of at least 0.5:
-// 98 % of "sure", 92 % of "fairly sure", 39 % of "unsure".
+// Of a predicted IoU; docs/see.md says how often `mini` is right in each.
 const SURE = [[0.7, "Sure"], [0.5, "Fairly sure"], [-Infinity, "Unsure"]];
 const MEANING = {
   predicted_iou: "How well the model expects its mask to fit, from 0 to 1",
