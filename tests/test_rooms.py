@@ -56,7 +56,7 @@ ARROWS = {
     },
     "serve": {
         *("data.annotations", "data.pixels", "data.shapes", "eval", "models", "predict"),
-        *("predict.label", "version", "viz"),
+        *("predict.label", "version", "viz", "weights"),
     },
     "export": {
         *("data", "eval", "models", "ops", "ops.attention", "strict", "vocabulary", "weights"),
