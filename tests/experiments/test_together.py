@@ -21,7 +21,8 @@ def small(programs):
 
 @pytest.mark.proof
 def test_seeds_side_by_side_are_their_own_runs(tmp_path):
-    config = config_of(optim__max_steps=3, train__log_every=2, eval__predictions=True)
+    changes = dict(optim__max_steps=3, optim__eps=1e-4)  # see mesh_worker.py
+    config = config_of(**changes, train__log_every=2, eval__predictions=True)
     seeds = {0: tmp_path / "first", 3: tmp_path / "second"}
     together.train(config, seeds, streams=tmp_path / "streams")
     alone = tmp_path / "alone"
@@ -32,7 +33,7 @@ def test_seeds_side_by_side_are_their_own_runs(tmp_path):
         values = [[line[key] for line in some] for some in (found, expected)]
         np.testing.assert_allclose(*values, rtol=1e-4)
     ours, theirs = (directory.read(at)[1] for at in (seeds[3] / "model", alone / "model_final"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), ours, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
     counted = miniature.split_areas(seeds[3])["val"]
     written = miniature.areas(miniature.predictions(alone)[0])
     assert sum(written["union"]) > 0
