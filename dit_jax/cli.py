@@ -155,6 +155,17 @@ def asked(module: str, name: str) -> Callable[[], None]:
     return ask
 
 
+def calibrate() -> None:
+    """Raises ValueError where the threshold would be stored in a copy that is not the user's."""
+    if MODEL.value and model_dir() != Path(MODEL.value):
+        raise ValueError(
+            f"--mode=calibrate stores its threshold in the model, and {MODEL.value} is no folder of"
+            f" this machine; expected one, which --mode=export --model={MODEL.value}"
+            " --format=safetensors --out=DIR writes."
+        )
+    asked("calibrating", "calibrate")()
+
+
 def _about_pictures(ask: Callable[..., None]) -> None:
     with storage.written(OUT.value) as out:
         images = [str(storage.local(name)) for name in IMAGES.value]
@@ -196,7 +207,7 @@ MODES = {
     ),
     "eval": Mode(asked("scoring", "score"), **ON_SPLITS, joins=True),
     "probe": Mode(asked("probing", "probe"), **ON_SPLITS),
-    "calibrate": Mode(asked("calibrating", "calibrate"), **ON_SPLITS),
+    "calibrate": Mode(calibrate, **ON_SPLITS),
     **{
         name: Mode(
             functools.partial(_about_pictures, mode.run),

@@ -206,7 +206,7 @@ class Eval:
     # On the probability that anything is meant (protocol "gres"); None: what the model's directory
     # was calibrated to, else 0.5.
     presence_threshold: float | None
-    false_alarm: float  # share of absent expressions that get a mask: what `calibrate` promises
+    false_alarm: float  # mean share of a picture's absent expressions with a mask: `calibrate`
     bootstrap: int  # resamples of the pictures for the 95 % intervals; 0 = no intervals
     predictions: bool  # also write every predicted mask to <workdir>/predictions/*.jsonl
     every_epochs: float  # 0 = not by epochs

@@ -1,7 +1,8 @@
 """ "Nothing like that here", with a promise: a presence threshold from absent expressions.
 
 Split conformal risk control: Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk
-Control", ICLR 2024, for the loss that is 1 where an absent expression gets a mask, else 0.
+Control", ICLR 2024. What is drawn is a picture, its loss the share of its absent expressions that
+get a mask: expressions about one picture are alike, and count as one.
 """
 
 import math
@@ -9,46 +10,57 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from dit_jax.eval.metrics import measure
 from dit_jax.eval.outcomes import Outcomes
 from dit_jax.eval.protocols import conventions, logit
 
 
-def threshold(presence: Float32[np.ndarray, " n"], *, false_alarm: float) -> float:
-    """The smallest presence threshold t with n / (n + 1) · R(t) + 1 / (n + 1) ≤ `false_alarm`, R(t)
-    being the share of `presence`, the logits of n absent expressions, that is not below t.
+def threshold(
+    presence: Float32[np.ndarray, " n"], pictures: Int[np.ndarray, " n"], *, false_alarm: float
+) -> float:
+    """The smallest presence threshold t with m / (m + 1) · R(t) + 1 / (m + 1) ≤ `false_alarm`.
 
-    An absent expression that is exchangeable with these n then gets a mask with a probability of at
-    most `false_alarm`, over their draw and its own; equal logits get masks together or not at all.
-    Raises ValueError where n is too small, or a logit too large for a threshold below 1.
+    R(t) is the mean over m pictures of the share of their absent expressions whose `presence`, a
+    logit, is not below t. Of a picture that is exchangeable with these m, the same share is then
+    `false_alarm` at most in expectation, over their draw and its own; equal logits get masks
+    together or not at all. Raises ValueError where m is too small, or a logit too large for a
+    threshold below 1.
+
+    Args:
+      presence: of absent expressions.
+      pictures: which picture each of them is about.
     """
-    n = len(presence)
-    masks = allowed(n, false_alarm=false_alarm)
-    last = np.sort(presence)[n - 1 - masks]  # the surest that may not
-    limit = float(np.nextafter(last, np.float32(np.inf)))
+    _, own, counts = np.unique(pictures, return_inverse=True, return_counts=True)
+    left = allowed(len(counts), false_alarm=false_alarm)
+    for place in np.argsort(-presence, kind="stable"):
+        left -= Fraction(1, int(counts[own[place]]))
+        if left < 0:
+            break
+    limit = float(np.nextafter(presence[place], np.float32(np.inf)))  # that one may not
     odds = math.exp(-abs(limit))
     found = (1.0 if limit > 0 else odds) / (1.0 + odds)
     while found < 1 and (found == 0 or logit(found) < limit):  # programs compare float32 logits
         found = math.nextafter(found, 1.0)
     if found == 1:
+        sure = int((presence >= presence[place]).sum())
         raise ValueError(
             f"no presence threshold below 1 keeps eval.false_alarm={false_alarm}: the model is sure"
-            f" that {masks + 1} of {n} absent expressions are there."
+            f" that {sure} of {len(presence)} absent expressions are there."
         )
     return found
 
 
-def allowed(n: int, *, false_alarm: float) -> int:
-    """How many of n absent expressions may get a mask; raises ValueError where n is too small."""
+def allowed(pictures: int, *, false_alarm: float) -> Fraction:
+    """How many pictures' absent expressions may get masks; raises ValueError with too few."""
     share = Fraction(str(false_alarm))
-    if share * (n + 1) < 1:
+    if share * (pictures + 1) < 1:
         raise ValueError(
-            f"eval.false_alarm={false_alarm} needs at least {math.ceil(1 / share) - 1} absent"
-            f" expressions to calibrate on, and there are {n}."
+            f"eval.false_alarm={false_alarm} needs at least {math.ceil(1 / share) - 1} pictures"
+            f" with absent expressions to calibrate on, and there are {pictures}."
         )
-    return math.floor(share * (n + 1)) - 1
+    return share * (pictures + 1) - 1
 
 
 def check(before: Outcomes, after: Outcomes) -> dict[str, Any]:

@@ -235,11 +235,12 @@ class Pointing:
 def middle_of_error(truth: Mask, answer: Mask, clicked: Mask) -> tuple[int, int, bool]:
     """x, y of the next click, and whether it says "object"; pixels `clicked` before do not count.
 
-    Where nothing is wrong, the middle of the object.
+    Where nothing is wrong but what was clicked, the middle of the rest of the object.
     """
     missing, too_much = truth & ~answer, answer & ~truth
-    if not (missing.any() or too_much.any()):
-        missing = truth
+    if not ((missing | too_much) & ~clicked).any():
+        missing, too_much = truth, truth & False
+        clicked = clicked & ~truth if clicked[truth].all() else clicked  # every one was: again
     depths = [_depth(region) * ~clicked for region in (missing, too_much)]
     positive = bool(depths[0].max() > depths[1].max())
     y, x = np.unravel_index(np.argmax(depths[not positive]), truth.shape)

@@ -11,12 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
 
-from dit_jax.data.pixels import Content, letterbox, pictures, place
+from dit_jax.data.pixels import Content, antialiased, letterbox, pictures, place, resize
 from dit_jax.eval.protocols import THRESHOLD
 
 Resized = UInt8[np.ndarray, "h w 3"]
@@ -49,7 +47,7 @@ class Letterbox:
     """How a kind of model wants its pictures: onto a canvas, and coordinates along with them."""
 
     put: Callable[[pictures.Rgb, int], tuple[UInt8[np.ndarray, "S S 3"], Content]]
-    resize: Callable[[pictures.Rgb, int, int], Resized]  # to a height and a width
+    resize: Callable[[pictures.Rgb, tuple[int, int]], Resized]  # to a height and a width
     move: Callable[[Coordinates, Picture], Coordinates]
     threshold: float  # on the probability of a pixel
 
@@ -66,15 +64,7 @@ def in_the_corner(image: pictures.Rgb, size: int) -> tuple[UInt8[np.ndarray, "S 
     ratio = size / max(image.shape[:2])
     height, width = (max(1, int(side * ratio + 0.5)) for side in image.shape[:2])
     content = (0, 0, height, width)
-    return place(antialiased(image, height, width), content, size=size), content
-
-
-def antialiased(image: pictures.Rgb, height: int, width: int) -> Resized:
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def bilinear(image: pictures.Rgb, height: int, width: int) -> Resized:
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return place(antialiased(image, (height, width)), content, size=size), content
 
 
 def by_centres(points: Coordinates, picture: Picture) -> Coordinates:
@@ -92,5 +82,5 @@ def by_corners(points: Coordinates, picture: Picture) -> Coordinates:
     return (points * scale[None]).astype(np.float32)
 
 
-DIT = Letterbox(put=letterbox, resize=bilinear, move=by_centres, threshold=THRESHOLD)
+DIT = Letterbox(put=letterbox, resize=resize, move=by_centres, threshold=THRESHOLD)
 SAM = Letterbox(put=in_the_corner, resize=antialiased, move=by_corners, threshold=0.5)

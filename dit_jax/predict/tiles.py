@@ -87,7 +87,7 @@ class Asker:
     tiling: Tiling
     opened: Callable[..., Picture]
     stream: Callable[[Iterable[Question]], Iterator[Segmentation]]
-    resized: Callable[[pictures.Rgb, int, int], Resized]
+    resized: Callable[[pictures.Rgb, tuple[int, int]], Resized]
     low: float
 
     def __call__(self, asked: Iterable[Question], *, hidden: bool | None) -> Iterator[Segmentation]:
@@ -108,8 +108,9 @@ class Asker:
             picture = self.opened(pixels, name=name)
             yield from self.stream(Question(picture, name, text) for text in texts)
             return
-        sides = [max(1, round(n * self.tiling.canvas / self.tiling.tile)) for n in (height, width)]
-        small = self.resized(pixels, *sides)
+        scale = self.tiling.canvas / self.tiling.tile
+        sides = max(1, round(height * scale)), max(1, round(width * scale))
+        small = self.resized(pixels, sides)
         del pixels
         places = list(itertools.product(*map(self.tiling.spans, sides)))
         together = max(1, ROOM // (4 * sides[0] * sides[1]))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from dit_jax import config as configs
@@ -25,9 +25,10 @@ from dit_jax.weights import manifest
 def calibrate(config: configs.Config, workdir: Path, *, model_dir: Path | None = None) -> None:
     """Choose the presence threshold of a model directory, or of the run's, and store it there.
 
-    The first of `data.eval_splits` chooses, so that at most `eval.false_alarm` of absent
-    expressions get a mask; on each of the others is printed, and stored, what came of it.
-    Raises ValueError or OSError, in a sentence, before the model runs, where that cannot be.
+    The first of `data.eval_splits` chooses, so that at most `eval.false_alarm` of a picture's
+    absent expressions get a mask, in the mean; on each of the others is printed, and stored, what
+    came of it. Raises ValueError or OSError, in a sentence, before the model runs, where that
+    cannot be.
     """
     folder, alarm = model_dir or workdir / "model", config.eval.false_alarm
     noted = manifest.read(folder)
@@ -39,19 +40,20 @@ def calibrate(config: configs.Config, workdir: Path, *, model_dir: Path | None =
             f'{folder} never says "nothing"; expected a model trained with model.presence=true.'
         )
     first, *others = Datasets.of(config.data, size=config.model.image_size).splits
-    absent = _absent(first, config)
-    calibration.allowed(int(absent.sum()), false_alarm=alarm)
+    absent, pictures = _absent(first, config)
+    count = len(np.unique(pictures))
+    calibration.allowed(count, false_alarm=alarm)
     for split in others:
         _absent(split, config)
     presence = []
     for seen in _answers(found, first, config):
         check_finite(seen, name=f"{first.key} {seen.index}", what="the answer is")
         presence.append(seen.presence)
-    chosen = calibration.threshold(np.float32(presence)[absent], false_alarm=alarm)
+    chosen = calibration.threshold(np.float32(presence)[absent], pictures, false_alarm=alarm)
     checks = {
         f"{split.dataset}-{split.name}": _checked(found, split, config, chosen) for split in others
     }
-    where = dict(dataset=first.dataset, split=first.name, n=int(absent.sum()))
+    where = dict(dataset=first.dataset, split=first.name, n=count)
     promise = manifest.Calibration(chosen, alarm, **where, checks=checks)
     manifest.note_calibration(folder, promise, of=noted)
     print(promise.sentence)
@@ -59,18 +61,24 @@ def calibrate(config: configs.Config, workdir: Path, *, model_dir: Path | None =
         print(_said(name, row))
 
 
-def _absent(split: Scored, config: configs.Config) -> Bool[np.ndarray, " n"]:
-    """Which of the expressions that are scored fit nothing; raises ValueError unless some do."""
+def _absent(
+    split: Scored, config: configs.Config
+) -> tuple[Bool[np.ndarray, " n"], Int[np.ndarray, " absent"]]:
+    """Which of the expressions that are scored fit nothing, and the pictures that these are about.
+
+    Raises ValueError unless some do, and some do not.
+    """
     source = split.open()
     nothing = np.array([not source.truth(i).mask.any() for i in range(len(source))])
-    nothing = np.repeat(nothing, source.expression_counts())
-    nothing = nothing[: count_of(len(nothing), config.data.eval_limit)]
+    counts = source.expression_counts()
+    scored = slice(count_of(int(counts.sum()), config.data.eval_limit))
+    nothing = np.repeat(nothing, counts)[scored]
     if nothing.all() or not nothing.any():
         raise ValueError(
             f"{split.key} has {nothing.sum()} absent expressions of {len(nothing)}; expected a"
             " split with some that fit nothing in their picture, and some that do fit."
         )
-    return nothing
+    return nothing, np.repeat(source.image_ids(), counts)[scored][nothing]
 
 
 def _answers(found: Trained, split: Scored, config: configs.Config) -> Iterator[Prediction]:

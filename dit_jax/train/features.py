@@ -34,6 +34,7 @@ from dit_jax.train.run import Run
 from dit_jax.train.workdir import read_json, write_json
 
 NUMBERS, ABOUT = "features.bin", "features.json"
+LOOKED_AT = 8  # pictures, whatever their number
 NEW = ("injector.", "prob_text.")  # parameters of the encoder that come with the text
 
 
@@ -43,6 +44,7 @@ def check(config: configs.Config) -> None:
     wrong = {
         "model.freeze": "image_encoder" not in config.freeze() and "expected image_encoder in it",
         "model.inject_from": not config.architecture().inject_from and "expected 1 or more",
+        "data.on_error": config.data.on_error != "stop" and "expected stop",
         **{
             f"data.augmentation.{key}": flat[f"data.augmentation.{key}"] and "expected 0 or false"
             for key in ("scales", "jitter_p", "blur_p", "flip_p")
@@ -77,6 +79,7 @@ class Features:
         side = arch.image_size // PATCH
         shape, dtype = (len(first), side, side, arch.vit.width), jnp.dtype(arch.dtype)
         about = identity(pictures, params, arch) | {"shape": list(shape)}
+        about["pixels"] = _some_pixels(run, first)
         done = _known(folder, about)
         if not done:
             _check_space(folder, math.prod(shape) * dtype.itemsize)
@@ -94,7 +97,7 @@ class Features:
 
 
 def identity(pictures: Int[np.ndarray, " n"], params: Params, arch: Architecture) -> dict[str, Any]:
-    """What tells these features from others: pictures, weights, where text enters, dtype."""
+    """What tells these features from others: pictures, weights, where text enters, precision."""
     weights = hashlib.sha256()
     for path, value in sorted(parameters.flatten(params["image_encoder"]).items()):
         if not path.startswith(NEW):
@@ -104,7 +107,18 @@ def identity(pictures: Int[np.ndarray, " n"], params: Params, arch: Architecture
         "weights": weights.hexdigest(),
         "blocks": arch.inject_from,
         "dtype": arch.dtype,
+        "products": arch.products,
     }
+
+
+def _some_pixels(run: Run, referents: Int[np.ndarray, " n"]) -> str:
+    """A hash of a few pictures as the encoder sees them: their numbers alone do not tell drawings
+    of another seed, another folder of COCO's numbers, or files that are turned otherwise."""
+    digest = hashlib.sha256()
+    for place in np.unique(np.linspace(0, len(referents) - 1, LOOKED_AT).round().astype(int)):
+        image, content = run.batches.picture(int(referents[place]))
+        digest.update(content.tobytes() + image.tobytes())
+    return digest.hexdigest()
 
 
 def _known(folder: Path, about: dict[str, Any]) -> int:

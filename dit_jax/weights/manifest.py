@@ -43,8 +43,8 @@ class Calibration:
     """A presence threshold and its promise, as `--mode=calibrate` made it."""
 
     threshold: float  # on the probability that anything is meant
-    false_alarm: float  # share of absent expressions that get a mask, at most
-    n: int  # absent expressions that it was chosen by, of
+    false_alarm: float  # mean share of a picture's absent expressions that get a mask, at most
+    n: int  # pictures with absent expressions that it was chosen by, of
     dataset: str
     split: str
     checks: dict  # "shapes-testA" → what came of it there, as `dit_jax.eval.calibration` says it
@@ -57,8 +57,8 @@ class Calibration:
     def sentence(self) -> str:
         return (
             f'A presence below {self.threshold} means "nothing": so that at most'
-            f" {100 * self.false_alarm:g} % of absent expressions get a mask, calibrated on"
-            f" {self.n} of {self.dataset} {self.split}."
+            f" {100 * self.false_alarm:g} % of a picture's absent expressions get a mask in the"
+            f" mean, calibrated on {self.n} pictures of {self.dataset} {self.split}."
         )
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from dit_jax.data import shapes
+from dit_jax.data.pipeline import eval_batches
 from dit_jax.data.tokenizer import NoWords
 from dit_jax.eval import clicks
 from dit_jax.eval.protocols import CLICKS
+from dit_jax.predict.picture import SAM
 
 SIZE = 64
 
@@ -31,6 +33,27 @@ def test_clicks_stand_in_the_middle_of_the_largest_error():
     full = np.ones((9, 9), bool)
     assert clicks.middle_of_error(full, full & False, full & False) == (4, 4, True)
     assert clicks.middle_of_error(truth, truth, blank) == (9, 8, True)  # nothing is wrong
+
+
+@pytest.mark.parametrize("clicked", ["the wrong pixel", "the object"])
+def test_where_all_that_is_wrong_was_clicked_the_object_is_clicked(clicked):
+    """Never a corner that nobody means, as the deepest point of nothing at all."""
+    truth = np.zeros((9, 9), bool)
+    truth[3:6, 3:6] = True
+    answer = truth.copy()
+    answer[5, 5] = False
+    known = ~answer & truth if clicked == "the wrong pixel" else truth
+    assert clicks.middle_of_error(truth, answer, known) == (4, 4, True)
+
+
+def test_points_are_asked_of_the_pictures_that_a_segmenter_shows():
+    source = shapes.Shapes("val", size=200, length=4)
+    how = dict(size=SIZE, batch_size=4, objects=True, corner=True)
+    (batch,) = eval_batches(source, NoWords(), **how)
+    for image, content, referent in zip(batch["image"], batch["content"], source, strict=True):
+        shown = SAM.open(referent.image, size=SIZE, name="x")
+        np.testing.assert_array_equal(image, shown.canvas)
+        assert tuple(content) == shown.content
 
 
 class Source(shapes.Shapes):

@@ -14,6 +14,7 @@ from dit_jax.weights import directory
 
 pytestmark = pytest.mark.usefixtures("small")
 
+DRAWN = dict(length=64, eval_length=4, absent=0.0)
 FROZEN = dict(model__freeze=("image_encoder",), model__inject_from=1, optim__ema=0.0)
 
 
@@ -59,7 +60,12 @@ def count_pictures(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("changes", "key"),
-    [({"seed": 1}, "weights"), ({"model__inject_from": 1, "data__train_limit": 62}, "pictures")],
+    [
+        ({"seed": 1}, "weights"),
+        ({"model__inject_from": 1, "data__train_limit": 62}, "pictures"),
+        ({"data__shapes": {**DRAWN, "seed": 1}}, "pixels"),  # pictures of the same numbers
+        ({"model__products": "bfloat16"}, "products"),
+    ],
 )
 def test_features_of_others_are_refused(tmp_path, kept, changes, key):
     assert (kept / "features.json").is_file()
@@ -76,6 +82,7 @@ def test_features_of_others_are_refused(tmp_path, kept, changes, key):
     [
         ({"model__freeze": None}, "model.freeze is None; expected image_encoder in it"),
         ({"model__inject_from": 0}, "model.inject_from is 0; expected 1 or more"),
+        ({"data__on_error": "skip"}, "data.on_error is skip; expected stop"),
         ({"data__augmentation": "flip_p"}, "data.augmentation.flip_p is 0.5; expected 0 or false"),
     ],
 )

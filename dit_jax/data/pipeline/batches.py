@@ -11,7 +11,7 @@ import cv2
 import grain
 import numpy as np
 from absl import flags, logging
-from jaxtyping import Int
+from jaxtyping import Int, Int32, UInt8
 
 from dit_jax.data.pipeline.items import NONE, Batch, Collate, EvaluationRow, Reader
 
@@ -90,6 +90,15 @@ class TrainBatches(Iterator[Batch]):
         rows = rows.map(EvaluationRow(self._reader, table))
         batches = rows.batch(batch_size, batch_fn=Collate(self._reader.size))
         return EvalBatches(batches, reader=self._reader, **self._how)
+
+    def picture(self, record: int) -> tuple[UInt8[np.ndarray, "h w 3"], Int32[np.ndarray, "4"]]:
+        """A record's picture as it is put onto its canvas, unvaried, and its content there.
+
+        Raises ValueError, naming it, where it is broken.
+        """
+        row = EvaluationRow(self._reader, np.array([[record, 0]]))(0)
+        _stop_where_all_failed(row["failed"][None], self._reader)
+        return row["image"], row["content"]
 
     def close(self) -> None:
         """Stop the threads and worker processes; the next batch starts them again."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from dit_jax.data.pixels import UNCHANGED, Augmentation, Stored, augment, resize
+from dit_jax.data.pixels import UNCHANGED, Augmentation, Stored, antialiased, augment, resize
 from dit_jax.data.referent import Referent, Source
 from dit_jax.data.tokenizer import Words
 
@@ -30,7 +30,7 @@ class Reader:
     source: Source
     tokenizer: Words
     size: int
-    corner: bool = False  # of the canvas: where SAM has its pictures; else they are centred
+    corner: bool = False  # as SAM has its pictures: antialiased, in the corner; else centred
 
     def row(
         self,
@@ -42,7 +42,7 @@ class Reader:
     ) -> Row:
         exact = augmentation == UNCHANGED or not isinstance(referent, Stored)
         example = augment(
-            functools.partial(_resized, referent) if exact else referent.fitted,
+            functools.partial(_resized, referent, corner=self.corner) if exact else referent.fitted,
             referent.mask.shape if exact else referent.size,
             text=referent.expressions[expression],
             rng=rng,
@@ -76,7 +76,7 @@ class Reader:
         """Reads a record again that failed: its id, and a sentence that names it."""
         try:
             referent = self.source[index]
-            _resized(referent, (1, 1))
+            _resized(referent, (1, 1), corner=self.corner)
             self.tokenizer(referent.expressions)
             text = (
                 "it could not be read at first, but was read a moment later; expected a record"
@@ -96,10 +96,11 @@ class Reader:
 
 
 def _resized(
-    referent: Referent, to: tuple[int, int]
+    referent: Referent, to: tuple[int, int], *, corner: bool
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
     """Picture and mask times 255, from their own size."""
-    return resize(referent.image, to), resize(referent.mask * np.uint8(255), to)
+    picture = antialiased if corner else resize
+    return picture(referent.image, to), resize(referent.mask * np.uint8(255), to)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
+from PIL import Image
 
 Content = tuple[int, int, int, int]  # top, left, height, width of the picture inside the canvas
 
@@ -191,6 +192,11 @@ CHANGES = (_brightness, _contrast, _saturation)
 def resize(image: UInt8[np.ndarray, "H W *c"], to: tuple[int, int]) -> np.ndarray:
     """Bilinearly, without antialiasing, to (h, w)."""
     return cv2.resize(image, to[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def antialiased(image: UInt8[np.ndarray, "H W 3"], to: tuple[int, int]) -> np.ndarray:
+    """Pillow's bilinear filter to (h, w), as segment-anything resizes its pictures."""
+    return np.asarray(Image.fromarray(image).resize(to[::-1], Image.Resampling.BILINEAR))
 
 
 # Whole words only: "bright", "upright" and "leftover" stay. The compounds are those that people
