@@ -73,7 +73,14 @@ def main() -> None:
     if unknown:
         parser.error(f"no row is called {', '.join(unknown)}; expected some of {', '.join(ROWS)}.")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several runs share a GPU
-    known = {(line["row"], line["seed"]) for line in lines(options.results)}
+    there = lines(options.results)
+    for line in there:
+        if steps_of(line) != options.steps:
+            parser.error(
+                f"{options.results} holds runs with --steps={steps_of(line)}, not {options.steps};"
+                " expected another file in --results."
+            )
+    known = {(line["row"], line["seed"]) for line in there}
     wanted = [(row, seed) for row in options.rows for seed in options.seeds]
     wanted = [one for one in wanted if one not in known]
     alone = jax.default_backend() == "cpu"
@@ -121,6 +128,12 @@ def command(row: str, seed: int, *, steps: int | None, workdir: Path) -> list[st
         f"--workdir={folder_of(row, seed, workdir)}",
         *(f"--config.{key}={value}" for key, value in changes.items()),
     ]
+
+
+def steps_of(line: Line) -> int | None:
+    """The budget that a run was given; None is the config's."""
+    given = re.search(r"--config\.optim\.max_steps=(\d+)", line["command"])
+    return int(given[1]) if given else None
 
 
 def run(row: str, seed: int, *, steps: int | None, workdir: Path) -> list[Line]:

@@ -6,6 +6,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from scipy import stats
 
 from dit_jax import viz
 from dit_jax.eval.prediction_files import Writer, encoded
@@ -37,21 +38,61 @@ def runs(monkeypatch):
 
 
 def test_a_claim_holds_fails_or_is_undecided(runs):
-    ours, interval, verdict = verdicts.judge(runs, BETTER)
+    ours, interval, seeds, verdict = verdicts.judge(runs, BETTER)
     low, high = map(float, interval.split(" … "))
     assert float(ours) == pytest.approx(10, abs=1) and low < float(ours) < high
-    assert verdict == "holds"
-    assert verdicts.judge(runs, Claim("", "default_vit_b", "ldit_vit_b"))[2] == "fails"
-    assert verdicts.judge(runs, Claim("", "edit_vit_b", "default_vit_b"))[2] == "undecided"
-    assert verdicts.judge(runs, GAP)[2] == "holds"
+    assert (seeds, verdict) == ("3, 3", "holds")
+    assert verdicts.judge(runs, Claim("", "default_vit_b", "ldit_vit_b"))[-1] == "fails"
+    assert verdicts.judge(runs, Claim("", "edit_vit_b", "default_vit_b"))[-1] == "undecided"
+    assert verdicts.judge(runs, GAP)[-1] == "holds"
     assert verdicts.judge(runs, Claim("", "ldit_vit_b", "crossatt_vit_b")) is None
+
+
+def test_every_seed_of_a_row_counts_whatever_the_other_has(runs):
+    runs["default_vit_b"] = {7: runs["default_vit_b"][1]}
+    ours, _, seeds, verdict = verdicts.judge(runs, BETTER)
+    means = [
+        np.mean([miniature.oiou(one["splits"]["val"]) for one in runs[row].values()])
+        for row in ("ldit_vit_b", "default_vit_b")
+    ]
+    assert ours == f"{means[0] - means[1]:+.1f}"
+    assert (seeds, verdict) == ("3, 1", "holds, as far as one seed tells")
+
+
+def areas_of(scores, pictures=400):
+    """Of seeds that score this, in percent, on every picture."""
+    union = np.full((len(scores), pictures), 10_000)
+    return np.stack([np.round(100 * np.array(scores))[:, None] * (union // 10_000), union], axis=-1)
+
+
+def test_the_interval_is_welchs_where_pictures_are_alike(monkeypatch):
+    monkeypatch.setattr(verdicts, "DRAWS", 20)
+    more, less = (61.0, 63.5, 66.0), (60.0, 60.5, 61.9)
+    whole, (low, high) = verdicts.difference([(1, areas_of(more)), (-1, areas_of(less))])
+    expected = stats.ttest_ind(more, less, equal_var=False).confidence_interval(0.95)
+    assert whole == pytest.approx(np.mean(more) - np.mean(less))
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_rows_without_a_difference_seldom_differ(monkeypatch, seeds):
+    """5 % of the verdicts may be wrong; seeds drawn with replacement were wrong in 20 to 40 %."""
+    monkeypatch.setattr(verdicts, "DRAWS", 20)
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        parts = [(weight, areas_of(60 + 2 * rng.standard_normal(seeds), 20)) for weight in (1, -1)]
+        _, (low, high) = verdicts.difference(parts)
+        wrong += low > 0 or high < 0
+    assert wrong <= 0.05 * 300 + 12
 
 
 def test_pictures_are_drawn_together(runs):
     """What both rows have in common, here hard pictures, is no part of their difference."""
     one = runs["default_vit_b"][0]["splits"]["val"]
     areas = np.stack([one["intersection"], one["union"]], axis=1)[None]
-    assert not verdicts.differences([areas, areas], (1, -1)).any()
+    assert not verdicts.drawn([(1, areas), (-1, areas)]).any()
+    assert verdicts.difference([(1, areas), (-1, areas)]) == (0, (0, 0))
 
 
 def test_tables_have_every_row_of_the_paper_and_every_claim_its_rows():
@@ -141,3 +182,14 @@ def test_areas_are_summed_over_a_picture(tmp_path):
             lines.write({"index": number, "image_id": picture} | both)
     expected = {"intersection": [6 + 12, 2], "union": [18 + 12, 14]}
     assert miniature.areas(tmp_path / "val.jsonl") == expected
+
+
+def test_runs_of_another_budget_are_not_mixed_in(tmp_path, monkeypatch, capsys):
+    results = tmp_path / "results.jsonl"
+    words = miniature.command("ldit_vit_b", 0, steps=3000, workdir=tmp_path)
+    about = {"command": " ".join(words)}
+    results.write_text(json.dumps(line("ldit_vit_b", 0, share=0.7) | about) + "\n")
+    monkeypatch.setattr("sys.argv", ["miniature", "--rows=ldit_vit_b", f"--results={results}"])
+    with pytest.raises(SystemExit):
+        miniature.main()
+    assert "holds runs with --steps=3000, not None; expected another" in capsys.readouterr().err
