@@ -53,6 +53,7 @@ def sam(
         **infer.decoder(found),
         image_size=usual if image_size is None else image_size,
         windowed=noted is None or noted.windowed,
+        **_as_noted(noted),
     )
     return arch, found
 
@@ -127,8 +128,7 @@ def dit(
     text = _untold(found, said, text_heads, head_width=image.width // image.heads)
     usual = dict(text_layer=RELEASED_TEXT_LAYER, image_size=DIT_IMAGE_SIZE, text_tokens=TEXT_TOKENS)
     if noted is not None:
-        kept = (*usual, "mask_padding", "dtype")
-        usual = {field: getattr(noted, field) for field in kept}
+        usual = {field: getattr(noted, field) for field in (*usual, "mask_padding")}
         variant = variant or noted.injection
     given = dict(text_layer=text_layer, image_size=image_size)
     given |= {"text_tokens": infer.static_tokens(found)}
@@ -139,6 +139,7 @@ def dit(
         **infer.decoder(found),
         text_projection="visual_encoder.prob_text.weight" in found.tensors,
         presence=any(name.startswith("mask_decoder.presence_head.") for name in found.tensors),
+        **_as_noted(noted),
         **usual | {field: value for field, value in given.items() if value is not None},
     )
     return arch, found
@@ -201,6 +202,12 @@ def _untold(
             f" beside them does; assumed: {listed}."
         )
     return untold | assumed
+
+
+def _as_noted(noted: Architecture | None) -> dict[str, Any]:
+    """What leaves no trace in tensors, whatever the model."""
+    fields = ("dtype", "products", "iou_trained")
+    return {} if noted is None else {field: getattr(noted, field) for field in fields}
 
 
 def _noted(found: Checkpoint) -> Architecture | None:

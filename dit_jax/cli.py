@@ -157,11 +157,12 @@ def asked(module: str, name: str) -> Callable[[], None]:
 
 def calibrate() -> None:
     """Raises ValueError where the threshold would be stored in a copy that is not the user's."""
-    if MODEL.value and model_dir() != Path(MODEL.value):
+    given = MODEL.value or f"{WORKDIR.value}/model"
+    if storage.parse(given) or (MODEL.value and model_dir() != Path(given)):
         raise ValueError(
-            f"--mode=calibrate stores its threshold in the model, and {MODEL.value} is no folder of"
-            f" this machine; expected one, which --mode=export --model={MODEL.value}"
-            " --format=safetensors --out=DIR writes."
+            f"--mode=calibrate stores its threshold in the model, and {given} is no folder of this"
+            f" machine; expected one in --model: --mode=export --model={given} --format=safetensors"
+            " --out=DIR writes it."
         )
     asked("calibrating", "calibrate")()
 

@@ -184,7 +184,7 @@ class Optim:
     click_share: float  # of the steps of "text+clicks", that have clicks
     batch_size: int  # of one optimiser step, on all devices together
     accumulate: int  # micro-batches a step
-    max_steps: int  # length and schedule in steps instead of epochs; 0 = epochs decide
+    max_steps: int  # length in steps, 0 = of `epochs`; warm-up and milestones stay in epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +259,11 @@ class Config:
         one_of("model.task", self.model.task, TASKS)
         one_of("model.backbone", self.model.backbone, (None, *variants.BACKBONES))
         one_of("model.remat", self.model.remat, rematerialise.POLICIES)
+        if self.model.task == "prompts" and self.model.remat == rematerialise.SCAN:
+            raise ValueError(
+                f"model.remat is {self.model.remat}, whose blocks are alike; expected another policy"
+                " with model.task=prompts, whose encoder has windows in some."
+            )
         one_of("model.injection", self.model.injection, (None, *map(str, Injection)))
         for encoder in self.model.freeze or ():
             one_of("model.freeze", encoder, ENCODERS)

@@ -108,6 +108,10 @@ def without(section, key):
             plain("model", remat="block"),
             "model.remat is 'block'; expected one of none, dots, full, scan",
         ),
+        (
+            plain("model", remat="scan", task="prompts"),
+            "model.remat is scan, whose blocks are alike; expected another policy",
+        ),
         (plain("optim", max_steps=True), "optim.max_steps is True of type bool; expected int."),
         (plain("data", eval_splits=3), "data.eval_splits is 3; expected a tuple"),
         (plain("data", eval_splits=","), "data.eval_splits is empty; expected at least one"),

@@ -84,9 +84,10 @@ def check(before: Outcomes, after: Outcomes) -> dict[str, Any]:
     }
 
 
-def interval(count: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share of which `count` of `n` were seen (Clopper and Pearson,
+def interval(count: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share of which `count` of `n` were seen (Clopper and Pearson,
     Biometrika 1934)."""
+    tail = (1 - level) / 2
     i = np.arange(1, n + 1)
     ways = np.concatenate([[0.0], np.cumsum(np.log((n - i + 1) / i))])  # log of n over i
 
@@ -94,11 +95,11 @@ def interval(count: int, n: int) -> tuple[float, float]:
         i = np.arange(k + 1)
         return np.exp(ways[i] + i * math.log(share) + (n - i) * math.log1p(-share)).sum()
 
-    def around(k: int, level: float) -> tuple[float, float]:
+    def around(k: int, share: float) -> tuple[float, float]:
         low, high = 0.0, 1.0
         for _ in range(40):
             middle = (low + high) / 2
-            low, high = (middle, high) if at_most(k, middle) > level else (low, middle)
+            low, high = (middle, high) if at_most(k, middle) > share else (low, middle)
         return low, high
 
-    return around(count - 1, 0.975)[0], around(count, 0.025)[1]
+    return around(count - 1, 1 - tail)[0], around(count, tail)[1]

@@ -82,9 +82,12 @@ class TruthInRecords:
 
     def index(self, line: Line) -> int:
         """Which expression a line is about, by `sent_id`, `index`, or `id` and `text`."""
-        if (sent_id := line.number("sent_id")) is not None:
+        index = line.number("index")
+        sent_id = line.number("sent_id")
+        tells = index is None or self._by_sent_id.get(sent_id, index) is not None
+        if sent_id is not None and tells:  # else several expressions have it, and `index` tells
             return self._find(self._by_sent_id, sent_id, f"{line.where}: sent_id {sent_id}")
-        if (index := line.number("index")) is not None:
+        if index is not None:
             return self._find(self._by_index, index, f"{line.where}: index {index}")
         name, text = line.text("id"), line.text("text")
         if name is None or text is None:

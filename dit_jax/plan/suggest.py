@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dit_jax import config as configs
-from dit_jax.ops.rematerialise import POLICIES
+from dit_jax.ops.rematerialise import POLICIES, SCAN
 from dit_jax.train.placement import sharding
 
 Change = dict[str, Any]  # config key → value
@@ -46,6 +46,8 @@ def _options(config: configs.Config, kind: str, devices: int) -> list[Change]:
     """Nothing, and every value of one kind of change."""
     model, optim = config.model, config.optim
     policies = POLICIES[POLICIES.index(model.remat) + 1 :]
+    if model.task == "prompts":
+        policies = [policy for policy in policies if policy != SCAN]  # not of blocks with windows
     data, fsdp, _ = sharding.mesh_sizes(config.mesh, devices)
     values = {
         "remat": [{"model.remat": policy} for policy in policies],

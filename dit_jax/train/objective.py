@@ -98,12 +98,13 @@ class Objective:
     def of_clicks(
         self, answering: Answering, answer: Prediction, inputs: Inputs, key: Array
     ) -> Metrics:
-        """In a share of the steps; nothing in the others."""
+        """In a share of the steps, which say `clicked`; zeros in the others."""
         often, key = jax.random.split(jax.random.fold_in(key, 1))
 
         def clicked(_) -> Metrics:
             given = inputs["target"], answer.logits, answer.low_res_logits
-            return click_losses(answering, *given, key, rounds=self.rounds)
+            losses = click_losses(answering, *given, key, rounds=self.rounds)
+            return losses | {"clicked": jnp.ones(())}
 
         def unclicked(_) -> Metrics:
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(clicked, 0))

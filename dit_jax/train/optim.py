@@ -127,6 +127,24 @@ def total_steps(optim: configs.Optim, steps_per_epoch: float | int) -> int:
     return optim.max_steps or math.ceil(optim.epochs * steps_per_epoch)
 
 
+def cut_short(optim: configs.Optim, *, steps_per_epoch: float | int) -> str | None:
+    """A sentence where `max_steps` ends the run before its rate has done what the recipe means."""
+    warmup = optim.warmup_epochs * steps_per_epoch
+    if 0 < optim.max_steps <= warmup:
+        return (
+            f"optim.max_steps={optim.max_steps} ends the run within its warm-up of {warmup:g} steps:"
+            f" the rate never reaches optim.lr. optim.warmup_epochs={optim.warmup_epochs:g} is in"
+            " epochs."
+        )
+    first = min(optim.milestones, default=0) * steps_per_epoch
+    if optim.schedule == "steps" and 0 < optim.max_steps <= first:
+        return (
+            f"optim.max_steps={optim.max_steps} ends the run before its rate first falls, at step"
+            f" {first:g}: optim.milestones are in epochs."
+        )
+    return None
+
+
 def schedule(optim: configs.Optim, *, steps_per_epoch: float | int) -> Schedule:
     """step (from 0) → learning rate: linear warm-up, then the recipe's decay.
 

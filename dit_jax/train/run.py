@@ -87,6 +87,8 @@ class Run:
             weights=config.data.weights,
         )
         per_epoch = optim.epoch_steps(training.epoch, rules.batch_size)
+        if warning := optim.cut_short(rules, steps_per_epoch=per_epoch):
+            logging.warning(warning)
         return Run(
             config,
             workdir,

@@ -19,7 +19,7 @@ from dit_jax.train.checkpoint import Checkpoints
 from dit_jax.train.model import Model
 from dit_jax.train.placement import sharding
 from dit_jax.train.sources import Datasets
-from dit_jax.train.workdir import check_place, check_same
+from dit_jax.train.workdir import check_model, check_place
 from dit_jax.weights import directory, manifest
 
 TRAINING = ("dataset", "split", "leaks")  # of `Run.meta`
@@ -49,7 +49,7 @@ def load(config: configs.Config, workdir: Path, *, model_dir: Path | None) -> Tr
     sharding.check_batches(config.optim, config.eval, mesh)
     if model_dir is not None:
         return _of_directory(model_dir, mesh, asked=config.model)
-    check_same(workdir, flatten(config), only=("model.", "optim.ema", "optim.iou_weight"))
+    check_model(workdir, flatten(config))
     drawn = Datasets.of(config.data, size=config.model.image_size).drawn
     arch = config.architecture()
     model = Model.of(arch, models.vocabulary(config.model, drawn=drawn), mesh)

@@ -7,7 +7,7 @@ Settings are a config's values by dotted key, as `dit_jax.strict.flatten` gives 
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,9 @@ SCORING = (
     *("data.split_by", "data.source", "data.crowds", "data.units", "data.orientation"),
     "data.shapes.",
 )
+# Keys that say which model a run's checkpoints hold, and those of them that only trained it.
+OF_THE_MODEL = ("model.", "optim.ema", "optim.iou_weight")
+OF_ITS_TRAINING = ("model.init.", "model.remat", "model.dropout")
 # Keys that runs of dit_jax 0.1 may lack, and what those runs did.
 FORMER = {
     "model.task": "text",
@@ -100,25 +103,40 @@ def check_place(workdir: Path) -> None:
 
 def write_settings(workdir: Path, settings: Settings) -> None:
     """Write the run's settings into its folder: `check_same` first, unless it is to be replaced."""
+    hosts.sync("settings were compared")  # with those that are there, by every process
     if hosts.is_primary():
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG, _plain(settings))
     hosts.sync("settings")
 
 
-def check_same(workdir: Path, settings: Settings, *, only: tuple[str, ...] = ("",)) -> None:
-    """Raise ValueError naming the keys (that start like one of `only`) that the run had
-    otherwise."""
-    if changed := changes(workdir, settings, only=only):
-        listed = few(changed, 10, between="; ")
+def check_same(workdir: Path, settings: Settings) -> None:
+    """Raise ValueError naming the keys that the run had otherwise."""
+    if changed := changes(workdir, settings, only=("",)):
         raise ValueError(
-            f"{workdir} holds a run of another config ({listed}); choose another --workdir, or"
-            " continue it under the new config with --overwrite."
+            f"{_another(workdir, changed)}; choose another --workdir, or continue it under the new"
+            " config with --overwrite."
         )
 
 
-def changes(workdir: Path, settings: Settings, *, only: tuple[str, ...]) -> list[str]:
-    """Keys that start like one of `only` and that the run had otherwise, with both values."""
+def check_model(workdir: Path, settings: Settings) -> None:
+    """Raise ValueError naming the keys by which the run's model is another one."""
+    if changed := changes(workdir, settings, only=OF_THE_MODEL, but=OF_ITS_TRAINING):
+        raise ValueError(
+            f"{_another(workdir, changed)}; expected the run's own values, or its model directory in"
+            " --model."
+        )
+
+
+def _another(workdir: Path, changed: Sequence[str]) -> str:
+    return f"{workdir} holds a run of another config ({few(changed, 10, between='; ')})"
+
+
+def changes(
+    workdir: Path, settings: Settings, *, only: tuple[str, ...], but: tuple[str, ...] = ()
+) -> list[str]:
+    """Keys that start like one of `only`, and of none of `but`, and that the run had otherwise,
+    with both values."""
     path, flat = workdir / CONFIG, _plain(settings)
     if not path.is_file():
         return []
@@ -127,7 +145,7 @@ def changes(workdir: Path, settings: Settings, *, only: tuple[str, ...]) -> list
         f"{printed(key)}: {_shown(saved, key)} → {_shown(flat, key)}"
         for key in sorted(saved.keys() | flat.keys())
         if _shown(saved, key) != _shown(flat, key)
-        if key.startswith(only) and not key.startswith(FREE)
+        if key.startswith(only) and not key.startswith((*FREE, *but))
     ]
 
 

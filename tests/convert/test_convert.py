@@ -46,6 +46,20 @@ def test_dit_round_trip(tmp_path, injection, wrapping):
         np.testing.assert_array_equal(back[name].numpy(), value, err_msg=name)
 
 
+@pytest.mark.parametrize("form", ["dit", "sam"])
+def test_what_no_tensor_tells_travels(tmp_path, form):
+    """Whose IoU is trusted, precision, padding: noted, since nothing in the weights says so."""
+    odd = dict(iou_trained=form == "dit", dtype="bfloat16", products="bfloat16")
+    arch = dit("layer_wise", **odd, mask_padding=True)
+    if form == "sam":
+        arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True, **odd)
+    vocab = None if arch.bert is None else write_vocab(tmp_path / "vocab.txt", arch.bert.vocab)
+    directory.save(tmp_path / "model", arch, params_lib.init(arch), vocab=vocab)
+    assert run("reverse", f"--format={form}", tmp_path / "model", tmp_path / "back.pth") == 0
+    assert run(form, tmp_path / "back.pth", tmp_path / "again") == 0
+    assert directory.read(tmp_path / "again")[0] == arch
+
+
 def test_a_presence_head_travels(tmp_path, capsys):
     """Found in the tensors, back bit for bit; told to whoever loads it into the released code."""
     arch = dit("layer_wise", presence=True)

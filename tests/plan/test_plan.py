@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 import subprocess
@@ -20,7 +21,7 @@ from runs import shallow
 
 from dit_jax import variants
 from dit_jax.config import Config
-from dit_jax.configs import base
+from dit_jax.configs import base, mini_sam
 from dit_jax.models import flops
 from dit_jax.models import params as parameters
 from dit_jax.ops.attention import dispatch
@@ -35,6 +36,23 @@ CPU_FACTOR = 2
 
 def mesh_of(data=1, fsdp=1, tensor=1):
     return AbstractMesh((data, fsdp, tensor), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def promised():
+    """(chips, settings) of the table of slices."""
+    rows = re.findall(
+        r"^\| v\w+, ([\d ×]+)(?: chips)? \|[^|]+\|([^|]+)\|",
+        (ROOT / "docs/tpu.md").read_text(),
+        re.MULTILINE,
+    )
+    return [
+        (
+            math.prod(map(int, chips.split("×"))),
+            {name: int(value) for name, value in re.findall(r"`([\w.]+)=(\d+)`", said)},
+        )
+        for chips, said in rows
+        if "mesh." in said
+    ]
 
 
 def config(row="ldit_vit_b", *, recipe="official", **changes):
@@ -170,6 +188,25 @@ def test_changes_are_ordered_by_cost():
     for change in found:
         smaller = suggest.changed(config(), change)
         sharding.check_batches(smaller.optim, smaller.eval, mesh_of(8))
+
+
+def test_no_change_is_one_that_training_refuses():
+    own = mini_sam.get_config()
+    prompts = Config.from_dict(own)
+    found = [change.get("model.remat") for change in suggest.changes(prompts, 1)]
+    assert {"dots", "full"} <= set(found) and "scan" not in found
+    with pytest.raises(ValueError, match="remat is scan, whose blocks are alike"):
+        suggest.changed(prompts, {"model.remat": "scan"})
+
+
+@pytest.mark.parametrize(("chips", "settings"), promised())
+def test_what_is_promised_of_a_slice_can_be_run(chips, settings):
+    """The rows of docs/tpu.md, by the check that training makes first."""
+    own = config()
+    for name, value in settings.items():
+        own = suggest.changed(own, {name: value})
+    sizes = sharding.mesh_sizes(own.mesh, chips)
+    sharding.check_batches(own.optim, own.eval, mesh_of(*sizes))
 
 
 def advised(limit, **changes):

@@ -92,7 +92,7 @@ def test_mistakes(model, tmp_path):
         (write_model(tmp_path / "silent"), [], 'says "nothing"; expected a model trained with mod'),
         (unlisted, [], "has no manifest.json; write it anew with --mode=export."),
         (tmp_path / "none", [], "is no model directory: it is not there."),
-        ("mini", [], "and mini is no folder of this machine; expected one, which --mode=export"),
+        ("mini", [], "and mini is no folder of this machine; expected one in --model: --mode=exp"),
         (
             model,
             ["--config.data.shapes.absent=0.0"],

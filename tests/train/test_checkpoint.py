@@ -18,7 +18,7 @@ from dit_jax.train.checkpoint import Checkpoints
 from dit_jax.train.logs import progress
 from dit_jax.train.run import Run
 from dit_jax.train.stop import Stop
-from dit_jax.train.workdir import FORMER, check_same, write_settings
+from dit_jax.train.workdir import FORMER, check_model, check_same, write_settings
 from dit_jax.weights import directory
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -218,7 +218,9 @@ def test_another_config_is_refused(tmp_path):
     check_same(tmp_path, flatten(config_of(train__minutes=3.0)))  # changes no step
     with pytest.raises(ValueError, match=r"optim.lr: 0.001 → 0.1; optim.max_steps: 4 → 9"):
         check_same(tmp_path, flatten(config_of(optim__lr=0.1, optim__max_steps=9)))
-    check_same(tmp_path, flatten(config_of(optim__lr=0.1)), only=("model.",))
+    check_model(tmp_path, flatten(config_of(optim__lr=0.1, model__remat="full")))
+    with pytest.raises(ValueError, match=r"text_layer: 1 → 2\); expected the run's own values, or"):
+        check_model(tmp_path, flatten(config_of(model__text_layer=2)))
     write_settings(tmp_path, flatten(config_of(optim__lr=0.1)))
     check_same(tmp_path, flatten(config_of(optim__lr=0.1)))
 

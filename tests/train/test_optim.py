@@ -131,6 +131,23 @@ def test_a_run_within_the_warm_up_only_rises(recipe, steps):
     assert math.isfinite(rate(steps))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "steps", "said"),
+    [
+        ("paper", 0, None),
+        ("paper", 30, r"=30 ends the run within its warm-up of 30 steps: .*warmup_epochs=3 is in"),
+        ("paper", 300, r"=300 ends the run before its rate first falls, at step 300: .* in epochs"),
+        ("paper", 301, None),
+        ("official", 30, "within its warm-up of 30 steps"),
+        ("official", 31, None),
+    ],
+)
+def test_a_run_that_its_length_cuts_short_is_told(recipe, steps, said):
+    rules = Config.from_dict(base.recipe("ldit_vit_b", recipe)).optim
+    found = optim.cut_short(dataclasses.replace(rules, max_steps=steps), steps_per_epoch=10)
+    assert (found is None) if said is None else re.search(said, found)
+
+
 def test_average():
     ema, param = {"a": jnp.array([1.0])}, {"a": jnp.array([2.0])}
     for step, decay in ((0, 0.1), (8, 0.5), (10**6, 0.9997)):

@@ -92,7 +92,7 @@ def test_clicks_after_a_text(small, tmp_path):
     assert loop.train(config_of(**changes), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["train/click_loss"] for row in rows if "train/click_loss" in row]
-    assert len(losses) == 6 and 0 < sum(loss > 0 for loss in losses) < 6  # in a share of the steps
+    assert 0 < len(losses) < 6 and min(losses) > 0  # in a share of the steps
     found = {path.name for path in (tmp_path / "eval").glob("*.json")}
     assert found == {"shapes-val-dit.json", "shapes-val-click1.json"}
 

@@ -135,6 +135,8 @@ def find_files(folder: Path) -> tuple[Path, ...]:
     for suffix in READERS:
         present = sorted(path for path in folder.glob(f"*{suffix}") if path.is_file())
         named = [path for path in present if path.stem == ALL or SPLIT.fullmatch(path.stem)]
+        if suffix == ".json":  # labelme's are called as their pictures, perhaps "test1"
+            named = [path for path in named if not folder_labelme.is_one(path)]
         if suffix == ".jsonl" and len(named) < len(present):
             other = next(path for path in present if path not in named)
             raise ValueError(f"{other}: no such split; expected {_expected(suffix)}.")

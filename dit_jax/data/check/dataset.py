@@ -239,11 +239,22 @@ def _size(entry: Entry, seen: dict[str, Seen]) -> Size | None:
 
 
 def _turned(entries: Sequence[Entry], seen: dict[str, Seen]) -> Iterator[Problem]:
-    """Pictures that EXIF turns, where that is not how they are read; each once."""
-    said = set()
+    """Pictures that EXIF turns, where that is not how they are read; each once. And those whose
+    lines were drawn on different frames, by what each says alone."""
+    said, ways = set(), {}
     for entry in entries:
         found = _frame(entry, seen)
-        if found and found.remark and (entry.file_name, found.remark) not in said:
+        if found is None:
+            continue
+        first, turn = ways.setdefault(entry.file_name, (entry.name, found.orientation))
+        if turn != found.orientation:
+            text = (
+                f"{entry.file_name} fits as it is {'stored' if found.orientation == 1 else 'shown'},"
+                f" and for {first} as it is {'stored' if turn == 1 else 'shown'}; expected"
+                " --orientation=stored or upright, whichever all were drawn on."
+            )
+            yield Problem("pictures that are read two ways up", True, entry.name, text)
+        if found.remark and (entry.file_name, found.remark) not in said:
             said.add((entry.file_name, found.remark))
             text = f"{entry.file_name}: {found.remark}"
             yield Problem("pictures that EXIF turns", False, entry.name, text)

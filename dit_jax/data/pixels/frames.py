@@ -12,6 +12,8 @@ from dit_jax.data.entries import Entry, MaskFile
 from dit_jax.data.pixels.masks import MARGIN, in_pixels
 from dit_jax.data.pixels.picture_size import Size, header
 
+OVERSHOT = 0.01  # of a side: a hand that drew over the border, no sign of another frame
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -32,7 +34,7 @@ def frame(entry: Entry, *, stored: Size, orientation: int) -> Frame:
     frames = {"stored": Frame(1, stored, ""), "upright": Frame(orientation, shown, "")}
     asked = frames.pop(entry.orientation)
     ((name, other),) = frames.items()
-    if _fits(entry, asked.size) or not _fits(entry, other.size):
+    if _fits(entry, asked.size, over=OVERSHOT) or not _fits(entry, other.size):
         return asked
     sizes = "{}x{}, not {}x{} (height x width)".format(*other.size, *asked.size)
     text = f"fits {sizes}, so it is read as {name}."
@@ -41,13 +43,15 @@ def frame(entry: Entry, *, stored: Size, orientation: int) -> Frame:
     return Frame(other.orientation, other.size, text)
 
 
-def _fits(entry: Entry, size: Size) -> bool:
-    """Whether a picture of this size can be the one that an entry speaks of."""
+def _fits(entry: Entry, size: Size, *, over: float = 0.0) -> bool:
+    """Whether a picture of this size can be the one that an entry speaks of, if its places may lie
+    `over` a side, as a share of it."""
     height, width = size
     if any(claimed != size for claimed in _claimed(entry)):
         return False
     places = list(far_ends(in_pixels(entry, height=height, width=width)))
-    return all(x <= width + MARGIN and y <= height + MARGIN for x, y in places)
+    most = width * (1 + over) + MARGIN, height * (1 + over) + MARGIN
+    return all(x <= most[0] and y <= most[1] for x, y in places)
 
 
 def _claimed(entry: Entry) -> Iterator[Size]:

@@ -101,7 +101,7 @@ def _values(image: Image.Image, bits: int) -> Values:
         return Values(pixels // step, pixels, None, palette=False)
     colour, alpha = pixels[..., : 3 if pixels.shape[2] > 2 else 1], pixels[..., -1]
     if pixels.shape[2] in (2, 4) and np.ptp(alpha):
-        if not np.ptp(colour, axis=(0, 1)).any():
+        if not np.ptp(colour[alpha > 0], axis=0).any():  # whatever transparent ones are
             return Values(alpha, alpha, None, palette=False)
         colour = colour * (alpha > 0)[..., None]  # transparent is outside
     spread = _spread(colour)  # of small numbers, those of panoptic masks, it tells objects apart

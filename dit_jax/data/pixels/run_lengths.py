@@ -53,7 +53,9 @@ def resized(
         left, right = _extent(lengths, height=height)
         common = math.gcd(width, w)  # both grids meet again after so many parts of either
         start = max(0, left - 1) * common // width  # one column more on either side, of zeros
-        left, right = start * width // common, min(width, right + 1)
+        left = start * width // common
+        # At least what becomes one column; to the right there are as many, since grids meet there.
+        right = min(width, max(right + 1, left - (-width // w)))
         if h == height:  # OpenCV would copy what need not be resized otherwise
             start, left, right = 0, 0, width
         columns = _columns(lengths, left, right, height=height) * np.uint8(255)

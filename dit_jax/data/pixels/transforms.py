@@ -212,8 +212,14 @@ SIDE = re.compile(
 )
 
 
+HAND_SIDE = re.compile(r"(?<![^\W\d_])(?P<side>[lr])(?P<after>hs)(?![^\W\d_])", re.IGNORECASE)
+OTHER_HAND = str.maketrans("lrLR", "rlRL")
+
+
 def swap_left_right(text: str) -> str:
-    """Exchange "left" and "right" as words or parts of words like "leftmost", keeping the case."""
+    """Exchange "left" and "right" as words or parts of words like "leftmost", and "lhs" and "rhs",
+    keeping the case."""
+    text = HAND_SIDE.sub(lambda m: m["side"].translate(OTHER_HAND) + m["after"], text)
     return SIDE.sub(lambda m: m["before"] + _other_side(m["side"]) + m["after"], text)
 
 

@@ -4,6 +4,7 @@ Intervals are 95 % percentile bootstraps over pictures, because what is said of 
 independent. All figures are in percent.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dit_jax.eval.bootstrap import LEVEL, draws
+from dit_jax.eval.calibration import interval
 from dit_jax.eval.probe.measures import PROBES, Values
 from dit_jax.eval.relations import CLASSES
 
@@ -55,7 +57,8 @@ class Rule:
     """`reads` where the lower bound of the first measure is above `LITTLE`; otherwise `blind`
     where the upper bound of one of the measures is at most `LITTLE`; otherwise undecided.
 
-    Measures of fewer than `FEWEST_PICTURES` decide nothing.
+    Near 0 the bootstrap's upper bound is too low, so the exact one of a share counts as well, which
+    is wrong in 5 % of the cases at most. Measures of fewer than `FEWEST_PICTURES` decide nothing.
     """
 
     measures: tuple[tuple[str, str], ...]  # (probe, measure)
@@ -106,15 +109,19 @@ def verdicts(groups: Mapping[str, Mapping[str, Group]]) -> dict[str, str]:
 
 def _verdict(rule: Rule, groups: Mapping[str, Mapping[str, Group]]) -> str:
     bounds = [_bounds(groups[probe].get(ALL), measure) for probe, measure in rule.measures]
-    if bounds[0] and bounds[0].low > LITTLE:
+    if bounds[0] and bounds[0][0] > LITTLE:
         return rule.reads
-    return rule.blind if any(b and b.high <= LITTLE for b in bounds) else UNDECIDED
+    return rule.blind if any(both and both[1] <= LITTLE for both in bounds) else UNDECIDED
 
 
-def _bounds(group: Group | None, measure: str) -> Interval | None:
-    """The interval that a verdict may rest on."""
-    enough = group is not None and group.pictures >= FEWEST_PICTURES
-    return group.measures[measure] if enough else None
+def _bounds(group: Group | None, measure: str) -> tuple[float, float] | None:
+    """The lower and the upper bound that a verdict may rest on."""
+    if group is None or group.pictures < FEWEST_PICTURES:
+        return None
+    found = group.measures[measure]
+    reacting = math.ceil(max(0.0, found.mean) * group.pictures / 100 - 1e-6)
+    exact = 100 * interval(reacting, group.pictures, level=0.9)[1]  # 95 % on this side alone
+    return found.low, max(found.high, exact)
 
 
 def _group(

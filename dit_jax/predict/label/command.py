@@ -22,13 +22,13 @@ from dit_jax.predict import outputs, pairs
 from dit_jax.predict.command import say_left_out, weights
 from dit_jax.predict.everything import Everything
 from dit_jax.predict.label import record
-from dit_jax.predict.label.formats import FORMATS, Files
-from dit_jax.predict.label.record import Labeled, Records, Thing
+from dit_jax.predict.label.formats import FORMATS, Files, check
+from dit_jax.predict.label.record import Labeled, Records, Task, Thing
 from dit_jax.predict.requests import Question
 from dit_jax.predict.segmenter import Segmenter
 from dit_jax.strict import counted, one_of
 
-Answered = tuple[str, tuple[int, int], list[Thing]]  # a picture's name and size, what is in it
+Answered = tuple[Task, tuple[int, int], list[Thing]]  # a picture, its size, what is in it
 REVIEW = "review"
 LINES = 20  # below a picture, at most
 
@@ -57,21 +57,25 @@ def label(
     """
     one_of("--format", form, tuple(FORMATS))
     classes = ontology(ontology_file)
+    check(form, [*classes.values()])
     tasks = by_name(images)
     segmenter = Segmenter.from_pretrained(model_dir)
     for text in classes:
         segmenter.check(Question(ontology_file, str(ontology_file), text))
     asked = {"model": weights(model_dir), "classes": classes, "instances": instances}
     asked |= {"tile": tile, "overlap": overlap} if tile else {}
+    if segmenter.arch.presence:
+        asked["presence_threshold"] = segmenter.presence_threshold
     tiles = segmenter.tiled(tile, overlap) if tile else None
     opener = _Opener(skip_broken)
 
-    def answered(paths: Sequence[Path]) -> Iterator[Answered]:
-        waiting: deque[tuple[str, tuple[int, int]]] = deque()
+    def answered(left: Sequence[Task]) -> Iterator[Answered]:
+        waiting: deque[tuple[Task, tuple[int, int]]] = deque()
 
         def questions() -> Iterator[Question]:
-            for name, pixels in opener.opened(paths):
-                waiting.append((name, pixels.shape[:2]))
+            for task, pixels in opener.opened(left):
+                name = task.path.name
+                waiting.append((task, pixels.shape[:2]))
                 opened = pixels if tiles else segmenter.open(pixels, name=name)
                 yield from (Question(opened, name, text) for text in classes)
 
@@ -86,7 +90,7 @@ def label(
 
     with Records(out, asked=asked, overwrite=overwrite) as found:
         _answer(found, tasks, answered)
-        finish(found, tasks, Files(out, overwrite), form=form, labels=[*classes.values()])
+        finish(found, tasks, Files(out, overwrite, found), form=form, labels=[*classes.values()])
         if review:
             draw(found, tasks, out)
     say_left_out(opener.broken)
@@ -110,30 +114,30 @@ def everything(
     segmenter = Segmenter.from_pretrained(model_dir)
     opener = _Opener(skip_broken)
 
-    def answered(paths: Sequence[Path]) -> Iterator[Answered]:
-        for name, pixels in opener.opened(paths):
+    def answered(left: Sequence[Task]) -> Iterator[Answered]:
+        for task, pixels in opener.opened(left):
             found = segmenter.everything(pixels, **settings)
-            yield name, pixels.shape[:2], [record.anything(one) for one in found]
+            yield task, pixels.shape[:2], [record.anything(one) for one in found]
 
     asked = {"model": weights(model_dir), "everything": dataclasses.asdict(rules)}
     with Records(out, asked=asked, overwrite=overwrite) as found:
         _answer(found, tasks, answered)
-        finish(found, tasks, Files(out, overwrite), form="coco", labels=[record.ANYTHING])
+        finish(found, tasks, Files(out, overwrite, found), form="coco", labels=[record.ANYTHING])
         draw(found, tasks, out)
     say_left_out(opener.broken)
 
 
 def _answer(
     found: Records,
-    tasks: dict[str, Path],
-    answered: Callable[[Sequence[Path]], Iterator[Answered]],
+    tasks: Sequence[Task],
+    answered: Callable[[Sequence[Task]], Iterator[Answered]],
 ) -> None:
     """Ask about the pictures of which nothing is known yet."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our sentence is enough
-    left = [tasks[name] for name in tasks if name not in found.done]
+    left = [task for task in tasks if not found.knows(task)]
     start = dict(initial=len(tasks) - len(left), total=len(tasks), unit="picture")
-    for name, size, things in tqdm(answered(left), **start, disable=None, leave=False):
-        found.write(name, size, things)
+    for task, size, things in tqdm(answered(left), **start, disable=None, leave=False):
+        found.write(task, size, things)
 
 
 def ontology(file: Path) -> dict[str, str]:
@@ -154,8 +158,8 @@ def ontology(file: Path) -> dict[str, str]:
     return values
 
 
-def by_name(images: Sequence[str]) -> dict[str, Path]:
-    """Pictures by their names; ValueError where two would be labeled in one file."""
+def by_name(images: Sequence[str]) -> list[Task]:
+    """Pictures of different names; ValueError where two would be labeled in one file."""
     found: dict[str, Path] = {}
     for task in pairs.named(images, ()):
         other = found.setdefault(task.image.stem, task.image)
@@ -164,11 +168,11 @@ def by_name(images: Sequence[str]) -> dict[str, Path]:
                 f"{task.given} and {storage.named(other)} would both be labeled as {other.stem!r};"
                 " rename one, or label them into two folders."
             )
-    return {path.name: path for path in found.values()}
+    return [Task.of(path) for path in found.values()]
 
 
 def finish(
-    found: Records, tasks: dict[str, Path], files: Files, *, form: str, labels: Sequence[str]
+    found: Records, tasks: Sequence[Task], files: Files, *, form: str, labels: Sequence[str]
 ) -> None:
     """The files of a format, of all these pictures that are known; and how many these are."""
     counts = [0, 0]
@@ -187,7 +191,7 @@ def finish(
     )
 
 
-def draw(found: Records, tasks: dict[str, Path], out: Path) -> None:
+def draw(found: Records, tasks: Sequence[Task], out: Path) -> None:
     """Each picture with what was found in it, in colours, and below it what that is."""
     (out / REVIEW).mkdir(exist_ok=True)
     for one in found.read(tasks):
@@ -214,13 +218,13 @@ class _Opener:
         self._skip = skip_broken
         self.broken: dict[Path, str] = {}
 
-    def opened(self, paths: Sequence[Path]) -> Iterator[tuple[str, pictures.Rgb]]:
-        for path in paths:
+    def opened(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, pictures.Rgb]]:
+        for task in tasks:
             try:
-                pixels = pictures.rgb(path)
+                pixels = pictures.rgb(task.path)
             except (ValueError, OSError) as error:
                 if not self._skip:
                     raise
-                self.broken[path] = str(error)
+                self.broken[task.path] = str(error)
             else:
-                yield path.name, pixels
+                yield task, pixels

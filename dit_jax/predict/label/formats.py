@@ -8,6 +8,7 @@
 | voc | `Annotations/NAME.xml`, `SegmentationClass/` and `SegmentationObject/NAME.png`, … | pixels |
 """
 
+import hashlib
 import io
 import json
 import os
@@ -25,33 +26,55 @@ from pycocotools import mask as rle
 
 from dit_jax.eval.prediction_files import encoded
 from dit_jax.predict.label.outlines import outlines
-from dit_jax.predict.label.record import Labeled
+from dit_jax.predict.label.record import Labeled, Records
 
 COCO_FILE, YOLO_FILE = "annotations.json", "data.yaml"
 # An outline runs through the centers of pixels. Some readers of fractions round to whole pixels,
 # others cut: this much more than a whole number gives the same to both.
 WITHIN = 0.25
 LABELME_VERSION = "5.5.0"  # whose form of file this is
-MOST_OBJECTS = 254  # of a picture in VOC, which has 255 for "ignore"
+MOST = 254  # objects of a picture and classes in VOC, which has 255 for "ignore"
 
 
 @dataclass(frozen=True)
 class Files:
-    """Writes into a folder; FileExistsError where a file is there that says something else, which
-    somebody may have worked on, unless `overwrite`."""
+    """Writes into a folder; FileExistsError where a file is there that says something else than an
+    earlier call wrote, by its `records`: somebody may have worked on it. Not with `overwrite`."""
 
     out: Path
     overwrite: bool
+    records: Records | None = None
 
     def save(self, name: str, content: str | bytes) -> None:
         path, data = self.out / name, content.encode() if isinstance(content, str) else content
-        if not self.overwrite and path.exists() and path.read_bytes() != data:
+        if not self.overwrite and path.exists() and not self._ours(name, data):
             raise FileExistsError(
                 f"{path} is there and says something else; choose another folder for --out, or"
                 " replace such files with --overwrite."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        if self.records is not None:
+            self.records.wrote(name, _sha256(data))
+
+    def _ours(self, name: str, data: bytes) -> bool:
+        """Whether the file says what we want to write, or what we wrote last."""
+        there = (self.out / name).read_bytes()
+        known = None if self.records is None else self.records.files.get(name)
+        return there == data or _sha256(there) == known
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def check(form: str, classes: Sequence[str]) -> None:
+    """Raises ValueError where a format cannot tell so many classes apart."""
+    if form == "voc" and len(set(classes)) > MOST:
+        raise ValueError(
+            f"there are {len(set(classes))} classes; VOC's pictures of classes hold at most {MOST}:"
+            " choose --format=coco."
+        )
 
 
 def coco(found: Iterable[Labeled], files: Files, classes: Sequence[str]) -> None:
@@ -130,12 +153,13 @@ def labelme(found: Iterable[Labeled], files: Files, classes: Sequence[str]) -> N
 
 def voc(found: Iterable[Labeled], files: Files, classes: Sequence[str]) -> None:
     """Class and object of each pixel as a palette's numbers, 0 outside, and XML with boxes."""
+    check("voc", classes)
     names = []
     for picture in found:
-        if len(picture.things) > MOST_OBJECTS:
+        if len(picture.things) > MOST:
             raise ValueError(
                 f"{picture.path.name} has {len(picture.things)} objects; VOC's pictures of objects"
-                f" hold at most {MOST_OBJECTS}: choose --format=coco."
+                f" hold at most {MOST}: choose --format=coco."
             )
         layers = np.zeros((2, picture.height, picture.width), np.uint8)
         for number, thing in enumerate(picture.things, start=1):

@@ -1,12 +1,15 @@
 """What was found in each picture: overlaps resolved, and kept in `labels.ndjson` as it comes.
 
-The first line says what is asked and of which weights; then there is a line a picture:
+The first line says what is asked and of which weights; then there is a line a picture, known by its
+bytes, and one for each file that was written from them:
 
-    {"image": "1.jpg", "size": [480, 640], "things": [{"label": "car", "text": …, "mask": …, …}]}
+    {"image": "1.jpg", "sha256": …, "size": [480, 640], "things": [{"label": "car", "mask": …, …}]}
+    {"file": "annotations.json", "sha256": …}
 
 so the same command goes on where one was stopped, and another `--format` asks no model again.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -38,6 +41,20 @@ class Thing:
     score: float
     mask: Bool[np.ndarray, "H W"]
     more: dict[str, Any] = field(default_factory=dict)  # what COCO's annotation says besides
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A picture's file, and the SHA-256 of its bytes."""
+
+    path: Path
+    sha256: str
+
+    @staticmethod
+    def of(path: Path) -> "Task":
+        """Raises OSError where it cannot be read."""
+        with path.open("rb") as file:
+            return Task(path, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +112,8 @@ class Records:
         self.path = out / FILE
         self._head, self._overwrite = json.dumps({"asked": asked}, ensure_ascii=False), overwrite
         self._lease, self._open = Lease(out, purpose="labeling"), ExitStack()
-        self.done: set[str] = set()
+        self.done: dict[str, set[str]] = {}  # name → SHA-256 of the pictures that are known by it
+        self.files: dict[str, str] = {}  # name → SHA-256 of what was written last
 
     def __enter__(self) -> "Records":
         with ExitStack() as stack:
@@ -112,7 +130,8 @@ class Records:
                 )
             self._lines.truncate(len(there) if head == self._head else 0)
             if head == self._head:
-                self.done = {json.loads(line)["image"] for line in rest.splitlines()}
+                for line in map(json.loads, rest.splitlines()):
+                    self._note(line)
             else:
                 self._write(self._head)
             self._open = stack.pop_all()
@@ -123,7 +142,16 @@ class Records:
             self.path.unlink()  # which would only be in the way
         self._open.__exit__(kind, *error)
 
-    def write(self, name: str, size: tuple[int, int], found: Sequence[Thing]) -> None:
+    def _note(self, line: dict[str, Any]) -> None:
+        if "file" in line:
+            self.files[line["file"]] = line["sha256"]
+        else:
+            self.done.setdefault(line["image"], set()).add(line.get("sha256"))
+
+    def knows(self, task: Task) -> bool:
+        return task.sha256 in self.done.get(task.path.name, ())
+
+    def write(self, task: Task, size: tuple[int, int], found: Sequence[Thing]) -> None:
         """What is in a picture of that height and width, in one line."""
         self._lease.check()
         said = [
@@ -131,22 +159,30 @@ class Records:
             | {"mask": encoded(one.mask)}
             for one in found
         ]
-        line = {"image": name, "size": list(size), "things": said}
+        line = {"image": task.path.name, "sha256": task.sha256, "size": list(size), "things": said}
         self._write(json.dumps(line, ensure_ascii=False))
-        self.done.add(name)
+        self._note(line)
         storage.push(self.path.parent, every=60.0)
+
+    def wrote(self, name: str, sha256: str) -> None:
+        """A file of the folder, so that a later call may write it anew."""
+        if self.files.get(name) != sha256:
+            line = {"file": name, "sha256": sha256}
+            self._write(json.dumps(line, ensure_ascii=False))
+            self._note(line)
 
     def _write(self, line: str) -> None:
         self._lines.write(line.encode() + b"\n")
         self._lines.flush()  # a kill loses nothing that was answered
 
-    def read(self, pictures: dict[str, Path]) -> Iterator[Labeled]:
-        """What is known of those pictures, by the names that they were written under."""
+    def read(self, tasks: Iterable[Task]) -> Iterator[Labeled]:
+        """What is known of those pictures, each once."""
+        wanted = {(task.path.name, task.sha256): task.path for task in tasks}
         for line in read(self.path):
-            if line.values.get("image") in pictures:
+            known = line.values.get("image"), line.values.get("sha256")
+            if path := wanted.pop(known, None):
                 height, width = line.values["size"]
                 said = [Line(line.where, one) for one in line.values["things"]]
-                path = pictures[line.values["image"]]
                 yield Labeled(path, height, width, tuple(map(_thing, said)))
 
 

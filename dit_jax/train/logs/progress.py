@@ -117,7 +117,7 @@ class MetricWriter:
         self._counted += len(waiting)
         images = self._counted * self._batch_size / max(time.monotonic() - self._since, 1e-9)
         self.restart_clock()
-        mean = {key: sum(v[key] for v in good) / len(good) for key in values[0] if good}
+        mean = _of_clicked({k: sum(v[k] for v in good) / len(good) for k in values[0] if good})
         record = {**mean, "lr": values[-1]["lr"], "images_per_s": round(images, 2)}
         line = {f"train/{key}": value for key, value in record.items()}
         counts = {"data/skipped": self._skipped, "train/nonfinite": self._failures.total}
@@ -178,6 +178,15 @@ class MetricWriter:
         """Print without breaking the progress bar."""
         if not self._silent:
             self._bar.write(text)
+
+
+def _of_clicked(mean: dict[str, float]) -> dict[str, float]:
+    """Means over the steps with clicks, where only some have any: they are 0 in the others."""
+    share = mean.pop("clicked", None)
+    if share is None:
+        return mean
+    clicked = {key: mean.pop(key) for key in ("click_loss", "last_iou")}
+    return mean | {key: value / share for key, value in clicked.items() if share}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

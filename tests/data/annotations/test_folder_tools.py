@@ -104,6 +104,14 @@ def test_a_label_means_all_that_bears_it_and_an_object_itself(tmp_path):
     ]
 
 
+def test_labelmes_files_may_be_called_as_splits_are(tmp_path):
+    """They bear their pictures' names."""
+    for name in ("train_001", "test1", "zebra"):
+        labelme(tmp_path, shape(), name=f"{name}.json", imagePath=f"{name}.jpg")
+    found = folder.read(tmp_path, val_share=0.0)
+    assert len(found.splits["train"]) == 3
+
+
 def test_labelmes_folders_are_splits(tmp_path):
     for name in ("val", "train"):
         labelme(tmp_path, shape(), name=f"{name}/a.json", imagePath="..\\images\\1.jpg")

@@ -118,6 +118,26 @@ def test_what_fits_one_frame_alone_decides(tmp_path, orientation, reading):
     assert f"so it is read as {other}" in remark
 
 
+def test_a_hand_that_drew_over_the_border_turns_no_picture(tmp_path):
+    """One percent of a side is cut off; what is further out is another frame's."""
+    shown = rgb(encoded("JPEG", 6))  # 100 high and 60 wide
+    for folder, x in (("near", 60.5), ("far", 70)):
+        (tmp_path / folder).mkdir()
+        polygon = [5, 20, x, 20, x, 40, 5, 40]
+        (one,), remarks = built(own(tmp_path / folder, [{"polygon": polygon}]))
+        assert (one.image.shape == shown.shape) == (folder == "near")
+        assert any("EXIF" in remark for remark in remarks) == (folder == "far")
+
+
+def test_lines_that_fit_different_frames_of_one_picture_are_an_error(tmp_path):
+    own(tmp_path, [{"box": [5, 5, 10, 10]}, {"box": [80, 5, 10, 10]}])
+    said = r"a.jpg fits as it is stored, and for train.jsonl line 1 as it is shown; .*orientation"
+    with pytest.raises(ValueError, match=said):
+        built(tmp_path)
+    found, _ = built(tmp_path, orientation="stored")
+    assert [one.image.shape[:2] for one in found] == [(HEIGHT, WIDTH)] * 2
+
+
 def test_sizes_of_coco_files_decide(tmp_path):
     shown = rgb(encoded("JPEG", 6))
     polygon = forms(red(shown), tmp_path)[0]["polygon"]

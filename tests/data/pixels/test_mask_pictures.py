@@ -77,6 +77,7 @@ EVIDENT = {  # two values: nothing is said
     "a palette of greys": indices(OBJECT * 255, [level for i in range(256) for level in [i] * 3]),
     "white, transparent outside": transparent(np.full((SIDE, SIDE, 3), 255)),
     "black, transparent outside": transparent(np.zeros((SIDE, SIDE, 3))),
+    "black, white and transparent outside": transparent(painted((0, 0, 0), 255)),
     "opaque": transparent(painted((255, 255, 255), 0), np.full((SIDE, SIDE), 255)),
     "white on nothing": transparent(painted((255, 255, 255), 0)),
     "grey and transparent": Image.fromarray(np.uint8(transparent(OBJECT * 255)), "LA"),

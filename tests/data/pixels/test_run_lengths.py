@@ -1,5 +1,6 @@
 """COCO's run lengths in NumPy, against pycocotools."""
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as rle
@@ -31,6 +32,22 @@ def test_decodes_what_pycocotools_encodes(height, width):
         decoded = run_lengths.decode(counts, height=height, width=width)
         assert decoded.dtype == bool and decoded.flags["C_CONTIGUOUS"]
         np.testing.assert_array_equal(decoded, mask)
+
+
+@pytest.mark.parametrize("width", [640, 1920, 3024, 4032])
+def test_a_narrow_mask_of_a_large_picture_is_resized(width):
+    """Fewer columns than become one, wherever they lie; as OpenCV does it with all of them."""
+    height, rng = 96, np.random.default_rng(width)
+    for _ in range(60):
+        h, w = (int(side) for side in rng.integers((40, 40), (96, 513)))
+        left, narrow = int(rng.integers(width)), int(rng.integers(1, 12))
+        mask = np.zeros((height, width), np.uint8)
+        mask[20:60, left : left + narrow] = 255
+        counts = rle.encode(np.asfortranarray(mask // 255))["counts"]
+        lengths = run_lengths.checked(counts, height=height, width=width)
+        found = run_lengths.resized(lengths, height=height, width=width, to=(h, w))
+        expected = cv2.resize(mask, (w, h), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(found.astype(int), expected, atol=2)
 
 
 def test_runs_are_the_uncompressed_counts():

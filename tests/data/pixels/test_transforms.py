@@ -169,6 +169,7 @@ def test_no_jitter_leaves_the_picture():
         ("midleft middleright centerleft", "midright middleleft centerright"),
         ("leftcorner, left_man, the_right one", "rightcorner, right_man, the_left one"),
         ("left2 man, 2right, from left2right", "right2 man, 2left, from right2left"),
+        ("guy on rhs, LHS one, rhsx", "guy on lhs, RHS one, rhsx"),
         ("leftmiddle rightcenter leftupper", "rightmiddle leftcenter rightupper"),
     ],
 )

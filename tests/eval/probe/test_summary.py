@@ -53,6 +53,14 @@ def test_few_pictures_decide_nothing(pictures, verdict):
     assert verdicts(by_class(rows, resamples=100, seed=0))["sides"] == verdict
 
 
+def test_a_verdict_is_as_sure_with_some_reactions():
+    """One of 40 pictures: the bootstrap's bound is 7.5 %, and 1 of 40 is seen of 11 % as well."""
+    rows = [outcome(float(i == 0), image_id=i, probe="mirror-only") for i in range(40)]
+    assert verdicts(by_class(rows, resamples=400, seed=0))["sides"] == "undecided"
+    rows = [outcome(float(i == 0), image_id=i, probe="mirror-only") for i in range(60)]
+    assert verdicts(by_class(rows, resamples=400, seed=0))["sides"] == "side-blind"
+
+
 def outcome(value: float, *, image_id: int, probe: str = "mirror") -> Outcome:
     values = dict.fromkeys(PROBES[probe].measures, value)
     return Outcome(probe, ("side",), (), image_id, values)

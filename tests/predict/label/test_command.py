@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 
+import cv2
 import numpy as np
 import pytest
 from absl import flags
@@ -18,6 +19,7 @@ from dit_jax.data import shapes
 from dit_jax.predict.everything import Everything
 from dit_jax.predict.label import command, record
 from dit_jax.predict.label.record import Records
+from dit_jax.weights import manifest
 
 ONTOLOGY = {"the red star": "star", "the blue star": "star", "the large square": "square"}
 
@@ -93,7 +95,7 @@ def test_a_stopped_call_goes_on(model, photos, tmp_path, monkeypatch, capsys):
         )
         label(model, photos, out)
         label(model, photos, out, form="voc")  # asks nothing
-    assert [name for name, *_ in asked] == ["1.png", "2.png"]
+    assert [task.path.name for task, *_ in asked] == ["1.png", "2.png"]
     assert (out / record.FILE).read_bytes()[: len(kept)] == kept
     first, second = (json.loads((f / "annotations.json").read_text()) for f in (whole, out))
     assert first["images"] == second["images"]
@@ -101,6 +103,46 @@ def test_a_stopped_call_goes_on(model, photos, tmp_path, monkeypatch, capsys):
     assert captions[0] == captions[1]
     assert (out / "SegmentationObject/2.png").is_file()
     assert set(os.listdir(whole)) == {record.FILE, "annotations.json"}
+
+
+def test_a_picture_is_known_by_its_bytes_not_by_its_name(model, photos, tmp_path, capsys):
+    """Another folder's, or one that was replaced: asked again, and its own labels come out."""
+    label(model, photos, tmp_path / "out")
+    other = tmp_path / "other"
+    other.mkdir()
+    wide = np.full((40, 90, 3), 200, np.uint8)
+    cv2.imwrite(str(other / "1.png"), wide)
+    label(model, other, tmp_path / "out", form="voc")
+    assert cv2.imread(str(tmp_path / "out/SegmentationClass/1.png"), 0).shape == (40, 90)
+    (photos / "1.png").write_bytes((other / "1.png").read_bytes())
+    label(model, photos, tmp_path / "out")  # annotations.json is what an earlier call wrote
+    images = json.loads((tmp_path / "out/annotations.json").read_text())["images"]
+    assert {"height": 40, "width": 90} in [
+        {key: row[key] for key in ("height", "width")} for row in images
+    ]
+    assert len(images) == 3 and len({row["file_name"] for row in images}) == 3
+
+
+def test_pictures_may_be_added(model, photos, tmp_path, capsys):
+    (photos / "2.png").rename(tmp_path / "2.png")
+    label(model, photos, tmp_path / "out")
+    (tmp_path / "2.png").rename(photos / "2.png")
+    label(model, photos, tmp_path / "out")
+    path = tmp_path / "out/annotations.json"
+    assert len(json.loads(path.read_text())["images"]) == 3
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match="annotations.json is there and says something else"):
+        label(model, photos, tmp_path / "out")
+    assert path.read_text() == "mine"
+
+
+def test_another_threshold_is_another_question(photos, tmp_path, capsys):
+    folder = write_model(tmp_path / "model", presence=True)
+    label(folder, photos, tmp_path / "out")
+    promise = manifest.Calibration(1e-9, 0.05, 19, "shapes", "val", {})
+    manifest.note_calibration(folder, promise, of=manifest.read(folder))
+    with pytest.raises(FileExistsError, match="labels of another model or ontology"):
+        label(folder, photos, tmp_path / "out")
 
 
 def test_labels_of_others_are_not_gone_on_with(model, photos, tmp_path, capsys):

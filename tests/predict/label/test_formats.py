@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
-from dit_jax.predict.label.formats import FORMATS, Files
+from dit_jax.predict.label.formats import FORMATS, Files, check
 from dit_jax.predict.label.outlines import outlines
 from dit_jax.predict.label.record import Labeled, Thing, resolved
 
@@ -205,6 +205,11 @@ def test_voc_has_a_limit(tmp_path):
         ValueError, match="a.png has 255 objects; VOC's .* hold at most 254: choose"
     ):
         written([Labeled(tmp_path / "a.png", 16, 16, things)], "voc", tmp_path)
+    many = [str(number) for number in range(255)]
+    with pytest.raises(ValueError, match="there are 255 classes; VOC's .* hold at most 254: choos"):
+        check("voc", many)
+    check("voc", [*many[:254], "0"])
+    check("coco", many)
 
 
 def test_what_somebody_worked_on_is_left(pictures, tmp_path):

@@ -32,6 +32,22 @@ def log(report, steps):
         report.step(step, metrics, index=np.arange(4))
 
 
+def test_what_clicks_cost_is_a_mean_over_the_steps_with_some(tmp_path):
+    """In the other steps it is 0; a line without any says nothing of it."""
+    about = dict(every=4, batch_size=4, failures=NonFinite(3), names=lambda index: [], writers=())
+    with MetricWriter(tmp_path, start=0, total=8, **about) as report:
+        for step in range(1, 9):
+            metrics = dict.fromkeys(("loss", "lr", "grad_norm"), jnp.float32(1))
+            clicked = float(step in (2, 3))
+            metrics |= {"clicked": clicked, "click_loss": 0.5 * clicked, "last_iou": 0.8 * clicked}
+            report.step(step, metrics, index=np.arange(4))
+        report.flush()
+    first, second = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first["train/click_loss"] == 0.5 and first["train/last_iou"] == 0.8
+    assert first["train/loss"] == 1 and "train/clicked" not in first
+    assert not {"train/click_loss", "train/last_iou"} & second.keys()
+
+
 def events(workdir):
     """All events of a folder's files, in the order in which they were written."""
     for path in sorted((workdir / "tensorboard").glob("events.*")):  # named by the second
