@@ -261,8 +261,8 @@ class Config:
         one_of("model.remat", self.model.remat, rematerialise.POLICIES)
         if self.model.task == "prompts" and self.model.remat == rematerialise.SCAN:
             raise ValueError(
-                f"model.remat is {self.model.remat}, whose blocks are alike; expected another policy"
-                " with model.task=prompts, whose encoder has windows in some."
+                f"model.remat is {self.model.remat}, whose blocks are alike; expected another"
+                " policy with model.task=prompts, whose encoder has windows in some."
             )
         one_of("model.injection", self.model.injection, (None, *map(str, Injection)))
         for encoder in self.model.freeze or ():

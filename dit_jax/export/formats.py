@@ -79,8 +79,8 @@ def export(
         else:
             found = source.read(model_dir, base=base)
             FORMATS[form](found, folder)
-            if form == "int8":  # other weights: what was promised of the old ones is not of them
-                found = dataclasses.replace(found, calibration=None)
+            if form == "int8":  # other weights: what was measured of the old ones is not of them
+                found = dataclasses.replace(found, calibration=None, scores={})
         found = dataclasses.replace(
             found, license=license or found.license, scores={**found.scores, **scores}
         )

@@ -6,18 +6,18 @@ that hardly change with their threshold, that do not end where a crop ends, and 
 covers the box of.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from dit_jax.data.pixels import inside, pictures, stretch
+from dit_jax.data.pixels import inside, pictures, run_lengths, stretch
+from dit_jax.eval.prediction_files import encoded
 from dit_jax.predict.picture import Picture
 
 EDGE = 20  # pixels within which a box ends where its crop ends
@@ -95,15 +95,15 @@ class Everything:
             if side:
                 x0, y0, x1, y1 = crop
                 picture = opened(np.ascontiguousarray(pixels[y0:y1, x0:x1]))
-                asked = self._stable(picture, grid(side), answers, middle=middle)
-                found += self._framed(asked, crop, whole=whole)
+                stable = self._stable(picture, grid(side), answers, middle=middle, crop=crop)
+                found += self._best(one for one in stable if not _cut(one.box, crop, whole))
         if len(crops) > 1:
             corners = np.array([one.crop for one in found], np.float32).reshape(-1, 4)
             scores = 1 / np.prod(corners[:, 2:] - corners[:, :2], axis=1)
             found = [found[i] for i in kept(_boxes(found), scores, limit=self.crop_nms_thresh)]
         if self.min_mask_region_area:
-            found = self._without_specks(found)
-        return [one.told() for one in found]
+            found = self._without_specks(found, height=height, width=width)
+        return [one.told(height=height, width=width) for one in found]
 
     def crops(self, *, width: int, height: int) -> list[tuple[Corners, int]]:
         """Parts of the picture with their layers; layer n has 2^n crops along a side."""
@@ -126,6 +126,7 @@ class Everything:
         answers: Answers,
         *,
         middle: float,
+        crop: Corners,
     ) -> Iterator["_Mask"]:
         """The answers to points of a picture that are worth keeping; `places` are in [0, 1]."""
         points, size = places * (picture.width, picture.height), picture.canvas.shape[0]
@@ -139,24 +140,28 @@ class Everything:
                     full = stretch(canvas, height=picture.height, width=picture.width)
                     stable = stability(full, middle, offset=self.stability_score_offset)
                     if not self.stability_score_thresh > 0 or stable >= self.stability_score_thresh:
-                        yield _Mask(full > middle, float(iou), stable, tuple(point))
+                        at = float(point[0]) + crop[0], float(point[1]) + crop[1]
+                        about = dict(iou=float(iou), stability=stable, point=at, crop=crop)
+                        yield _Mask.of(full > middle, at=crop[:2], **about)
 
-    def _framed(self, found: Iterable["_Mask"], crop: Corners, *, whole: Corners) -> list["_Mask"]:
-        """Masks of a crop in the picture's frame, without those that the crop cuts, and without
-        those of which there is a better one."""
-        framed = (one.framed(crop, whole) for one in found)
-        masks = [one for one in framed if not _cut(one.box, crop, whole)]
+    def _best(self, found: Iterable["_Mask"]) -> list["_Mask"]:
+        """Masks of a crop without those of which there is a better one."""
+        masks = list(found)
         scores = np.array([one.iou for one in masks], np.float32)
         return [masks[i] for i in kept(_boxes(masks), scores, limit=self.box_nms_thresh)]
 
-    def _without_specks(self, found: Sequence["_Mask"]) -> list["_Mask"]:
+    def _without_specks(
+        self, found: Sequence["_Mask"], *, height: int, width: int
+    ) -> list["_Mask"]:
         """Without small holes and pieces; of two masks that are now alike, the unchanged stays."""
         changed = []
         for one in found:
-            mask, filled = without_small(one.mask, self.min_mask_region_area, holes=True)
+            mask = one.mask(height=height, width=width)
+            mask, filled = without_small(mask, self.min_mask_region_area, holes=True)
             mask, cut = without_small(mask, self.min_mask_region_area, holes=False)
             same = not (filled or cut)
-            changed.append((one if same else dataclasses.replace(one, mask=mask), float(same)))
+            about = dict(iou=one.iou, stability=one.stability, point=one.point, crop=one.crop)
+            changed.append((one if same else _Mask.of(mask, **about), float(same)))
         masks = [one for one, _ in changed]
         scores = np.array([same for _, same in changed], np.float32)
         limit = max(self.box_nms_thresh, self.crop_nms_thresh)
@@ -165,32 +170,39 @@ class Everything:
 
 @dataclass(frozen=True, eq=False)
 class _Mask:
-    mask: Bool[np.ndarray, "H W"]
+    """One mask, as run lengths: thousands may wait until the better ones are known."""
+
+    runs: dict[str, Any]  # of the mask, whose upper left pixel is `at` (x, y) in the picture
+    at: tuple[int, int]
+    box: Corners  # the outermost pixels' coordinates; zeros where there is no pixel
     iou: float
     stability: float
     point: tuple[float, float]
-    crop: Corners = (0, 0, 0, 0)
+    crop: Corners
 
-    @property
-    def box(self) -> Corners:
-        """The outermost pixels' coordinates; zeros where there is no pixel."""
-        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
-        if not len(rows):
-            return 0, 0, 0, 0
-        return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+    @staticmethod
+    def of(mask: Bool[np.ndarray, "h w"], *, at: tuple[int, int] = (0, 0), **about: Any) -> "_Mask":
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        box = (0, 0, 0, 0)
+        if len(rows):
+            x, y = at
+            box = (x + columns[0], y + rows[0], x + columns[-1], y + rows[-1])
+        return _Mask(encoded(mask), at, tuple(map(int, box)), **about)
 
-    def framed(self, crop: Corners, whole: Corners) -> "_Mask":
-        """Of a crop, in the picture's frame."""
-        (x0, y0, x1, y1), (*_, width, height) = crop, whole
+    def mask(self, *, height: int, width: int) -> Bool[np.ndarray, "H W"]:
+        """In the whole picture."""
+        (x, y), (h, w) = self.at, self.runs["size"]
         mask = np.zeros((height, width), bool)
-        mask[y0:y1, x0:x1] = self.mask
-        x, y = self.point
-        return dataclasses.replace(self, mask=mask, point=(x + x0, y + y0), crop=crop)
+        mask[y : y + h, x : x + w] = run_lengths.decode(
+            self.runs["counts"].encode(), height=h, width=w
+        )
+        return mask
 
-    def told(self) -> Found:
+    def told(self, *, height: int, width: int) -> Found:
+        mask = self.mask(height=height, width=width)
         return Found(
-            segmentation=self.mask,
-            area=int(self.mask.sum()),
+            segmentation=mask,
+            area=int(mask.sum()),
             bbox=_xywh(self.box),
             predicted_iou=self.iou,
             point_coords=[[float(x) for x in self.point]],

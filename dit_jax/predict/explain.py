@@ -21,6 +21,7 @@ from dit_jax.eval.metrics import iou
 from dit_jax.eval.protocols import logit
 from dit_jax.models.word_attention import WordAttention
 from dit_jax.predict.picture import Picture
+from dit_jax.predict.prompts import POINT_COUNTS
 from dit_jax.predict.requests import Question
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.segmenter import Segmenter
@@ -106,7 +107,14 @@ def _words(
         for rest, read in zip(rests, own, strict=True)
         if read and _can_be_asked(segmenter, picture, rest)
     }
-    answers = {one.text: one for one in segmenter(picture, sorted(asked), points=points, box=box)}
+    # Many points are a program of their own, which a server has ready for one row alone.
+    alone = len(points or ()) > POINT_COUNTS[0]
+    together = [[rest] for rest in sorted(asked)] if alone else [sorted(asked)]
+    answers = {
+        one.text: one
+        for some in together
+        for one in segmenter(picture, some, points=points, box=box)
+    }
     words = []
     for (start, end), read, rest in zip(places, own, rests, strict=True):
         without = answers.get(rest) if read else answer

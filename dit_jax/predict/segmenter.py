@@ -141,9 +141,13 @@ class Segmenter:
         Raises FileNotFoundError or ValueError, in a sentence, for what cannot be answered; texts
         and the files' existence are checked before anything is computed.
         """
-        if tile is None and isinstance(image, Iterator) and not isinstance(image, ONE_PICTURE):
+        if isinstance(image, Iterator) and not isinstance(image, ONE_PICTURE):
             # It may hand out one buffer, or one file, again and again.
-            image = [self.open(one, name=name_of(one, n)) for n, one in enumerate(image, start=1)]
+            numbered = enumerate(image, start=1)
+            if tile is None:
+                image = [self.open(one, name=name_of(one, n)) for n, one in numbered]
+            else:
+                image = [pictures.rgb(one, name=name_of(one, n)).copy() for n, one in numbered]
         asked = questions(image, texts, points, box, mask)
         for question in asked:
             self.check(question, multimask=multimask)

@@ -57,6 +57,7 @@ class Desk:
         self._batcher = Batcher(count=metrics.rows.observe)
         self._hands = ThreadPoolExecutor(HANDS, "hands")
         self._slow = ThreadPoolExecutor(1, "slow")
+        self._tasks = ThreadPoolExecutor(HANDS, "tasks")  # which wait for many answers each
         self._inside, self._lasted = 0, 1.0  # questions; seconds of one, lately
 
     @asynccontextmanager
@@ -198,9 +199,11 @@ class Desk:
 
     async def with_model(self, work: Callable[[Callable], Any]) -> Any:
         """What `work` makes of a function that answers questions, a mask each."""
-        segmenter = self.served.segmenter
+        segmenter, gone = self.served.segmenter, threading.Event()
 
         def ask(questions: Sequence[Question]) -> list[predict.Segmentation]:
+            if gone.is_set():
+                raise TimeoutError("nobody waits for the answer any more.")
             opened: dict[int, Picture] = {}
             rows = []
             for one in questions:
@@ -210,7 +213,10 @@ class Desk:
                 rows.append(segmenter.prepare(dataclasses.replace(one, image=opened[key])))
             return [one.result() for one in self._batcher.ask(segmenter, rows)]
 
-        return await self._by(self._hands, lambda: work(ask))
+        try:
+            return await self._by(self._tasks, lambda: work(ask))
+        finally:
+            gone.set()  # at the deadline, or where the client has gone
 
     async def _picture(
         self, segmenter: Segmenter, asked: schema.About, data: bytes | None

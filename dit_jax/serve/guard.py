@@ -36,7 +36,7 @@ class Guard:
     def __init__(self, host: str, *, any_name: bool = False):
         self._any_name = any_name
         self._any_address = host in ("", "0.0.0.0", "::")
-        own = {host, socket.gethostname()} if not is_loopback(host) else set()
+        own = {host} if is_loopback(host) else {host, socket.gethostname()}
         self._names = LOOPBACK | {name.lower() for name in own if name}
 
     def refusal(self, headers: Any) -> str | None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from dit_jax.data.pixels import pictures
 from dit_jax.predict.label import studio
 from dit_jax.serve.desk import Desk
+from dit_jax.serve.sessions import pixels_of
 
 URL, TOKEN = "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"  # of the environment, as its SDK has them
 
@@ -29,7 +31,10 @@ def add(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/predict", **hidden)
     async def predict(request: Request) -> dict[str, Any]:
-        fetch = studio.Pictures(os.environ.get(URL, ""), os.environ.get(TOKEN, ""))
+        known = studio.Pictures(os.environ.get(URL, ""), os.environ.get(TOKEN, ""))
+
+        def fetch(source: str) -> pictures.Rgb:
+            return pixels_of(known(source))
 
         def work(ask: studio.Ask, body: bytes) -> dict[str, Any]:
             try:

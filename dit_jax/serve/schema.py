@@ -41,6 +41,12 @@ class RunLengths(Strict):
     """COCO's compressed run lengths of a mask of the picture's own size."""
 
     size: Annotated[list[int], Field(min_length=2, max_length=2, description="[height, width]")]
+    counts: str
+
+
+class GivenRunLengths(RunLengths):
+    """The same in a question, which has a bound; the answer that a speckled mask is has none."""
+
     counts: Annotated[str, Field(max_length=2**20)]
 
 
@@ -51,7 +57,9 @@ class Prompt(Strict):
     text: Text | None = None
     points: Points = []
     box: Box | None = None
-    mask: RunLengths | None = Field(None, description="where to start from: an earlier answer's")
+    mask: GivenRunLengths | None = Field(
+        None, description="where to start from: an earlier answer's"
+    )
 
 
 class Sent(Strict):

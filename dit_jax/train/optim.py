@@ -132,9 +132,9 @@ def cut_short(optim: configs.Optim, *, steps_per_epoch: float | int) -> str | No
     warmup = optim.warmup_epochs * steps_per_epoch
     if 0 < optim.max_steps <= warmup:
         return (
-            f"optim.max_steps={optim.max_steps} ends the run within its warm-up of {warmup:g} steps:"
-            f" the rate never reaches optim.lr. optim.warmup_epochs={optim.warmup_epochs:g} is in"
-            " epochs."
+            f"optim.max_steps={optim.max_steps} ends the run within its warm-up of {warmup:g}"
+            f" steps: the rate never reaches optim.lr. optim.warmup_epochs={optim.warmup_epochs:g}"
+            " is in epochs."
         )
     first = min(optim.milestones, default=0) * steps_per_epoch
     if optim.schedule == "steps" and 0 < optim.max_steps <= first:

@@ -123,8 +123,8 @@ def check_model(workdir: Path, settings: Settings) -> None:
     """Raise ValueError naming the keys by which the run's model is another one."""
     if changed := changes(workdir, settings, only=OF_THE_MODEL, but=OF_ITS_TRAINING):
         raise ValueError(
-            f"{_another(workdir, changed)}; expected the run's own values, or its model directory in"
-            " --model."
+            f"{_another(workdir, changed)}; expected the run's own values, or its model directory"
+            " in --model."
         )
 
 

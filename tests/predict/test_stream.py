@@ -44,6 +44,10 @@ def test_a_generator_that_gives_one_buffer_or_one_file_again(segmenter, tmp_path
     for given in (buffer, path):
         answers = segmenter(camera(given), STAR)
         np.testing.assert_array_equal(masks(answers), masks(expected))
+    in_tiles = segmenter(list(frames()), STAR, tile=64, progress=False)
+    for given in (buffer, path):
+        answers = segmenter(camera(given), STAR, tile=64, progress=False)
+        np.testing.assert_array_equal(masks(answers), masks(in_tiles))
     assert [answer.name for answer in segmenter(camera(buffer), STAR)] == [
         answer.name for answer in expected
     ]

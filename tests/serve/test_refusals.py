@@ -191,6 +191,7 @@ def test_only_its_own_page_may_ask(client, headers, allowed):
 
 def test_other_addresses():
     """Where it listens on all, numbers lead here and only known names do."""
+    assert Guard("127.0.0.2").refusal({"Host": "127.0.0.2:8000"}) is None
     everywhere = Guard("0.0.0.0")
     assert everywhere.refusal({"Host": "192.168.0.7:8000"}) is None
     assert everywhere.refusal({"Host": "[fe80::1]:8000"}) is None

@@ -51,6 +51,8 @@ def test_nothing_is_compiled_by_who_asks(kind, tmp_path, monkeypatch):
         if text:
             asked = {"picture": pictures[0], "text": text}
             assert client.post("/v1/words", json=asked).status_code == 200
+            asked["points"] = [[9, 9, 1]] * 17
+            assert client.post("/v1/words", json=asked).status_code == 200
     if not model["reads"]:
         files, form = {"image": ("a.png", encoded(photo()))}, {"question": "{}"}
         assert client.post("/v1/everything", files=files, data=form).status_code == 200

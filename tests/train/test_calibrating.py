@@ -169,8 +169,10 @@ def test_where_it_goes(torn, tmp_path):
     assert manifest.verify(tmp_path / "whole").calibration == stored
     card = (tmp_path / "whole" / "README.md").read_text()
     assert stored.sentence in card and '  - shapes-testA: {"n": 1}' in card
+    manifest.note_scores(folder, {"shapes-val-original": {"protocol": "original", "oIoU": 61.25}})
     formats.export(folder, tmp_path / "int8", form="int8")
-    assert manifest.verify(tmp_path / "int8").calibration is None
+    rounded = manifest.verify(tmp_path / "int8")
+    assert (rounded.calibration, rounded.scores) == (None, {})
     arch, params = directory.read(folder)
     params["mask_decoder"]["iou_token"] = params["mask_decoder"]["iou_token"] + 1
     directory.save(tmp_path / "base", arch, params, vocab=directory.vocab_path(folder))

@@ -33,7 +33,9 @@ def find(folder: Path) -> dict[str, list[Path]]:
     """The files of each split, or those in the folder itself as `ALL`; {} where there are none."""
     splits = [path for path in sorted(folder.iterdir()) if SPLIT.fullmatch(path.name)]
     places = {path.name: path for path in splits if path.is_dir()} or {ALL: folder}
-    found = {name: [p for p in sorted(at.rglob("*.json")) if is_one(p)] for name, at in places.items()}
+    found = {
+        name: [p for p in sorted(at.rglob("*.json")) if is_one(p)] for name, at in places.items()
+    }
     return {name: files for name, files in found.items() if files}
 
 

@@ -248,10 +248,10 @@ def _turned(entries: Sequence[Entry], seen: dict[str, Seen]) -> Iterator[Problem
             continue
         first, turn = ways.setdefault(entry.file_name, (entry.name, found.orientation))
         if turn != found.orientation:
+            here, there = ("stored" if one == 1 else "shown" for one in (found.orientation, turn))
             text = (
-                f"{entry.file_name} fits as it is {'stored' if found.orientation == 1 else 'shown'},"
-                f" and for {first} as it is {'stored' if turn == 1 else 'shown'}; expected"
-                " --orientation=stored or upright, whichever all were drawn on."
+                f"{entry.file_name} fits as it is {here}, and for {first} as it is {there};"
+                " expected --orientation=stored or upright, whichever all were drawn on."
             )
             yield Problem("pictures that are read two ways up", True, entry.name, text)
         if found.remark and (entry.file_name, found.remark) not in said:

@@ -33,7 +33,7 @@ KINDS = ("BrushLabels", "PolygonLabels")  # what is answered with, the first of 
 LARGEST_SCHEMA = 1_000_000  # characters
 SECONDS = 30.0  # that a picture may take to come
 Ask = Callable[[Sequence[Question]], Iterable[Segmentation]]
-Fetch = Callable[[str], bytes]
+Fetch = Callable[[str], bytes | pictures.Rgb]
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,16 @@ def predict(body: dict[str, Any], *, ask: Ask, fetch: Fetch) -> dict[str, Any]:
 
     Args:
       ask: answers questions about pictures, one mask each.
-      fetch: the bytes of a picture that a task names.
+      fetch: the bytes, or the pixels, of a picture that a task names.
     """
     project = Project.of(body.get("label_config"))
     tasks, params = body.get("tasks"), body.get("params") or {}
     if not isinstance(tasks, list) or not isinstance(params, dict):
         raise ValueError("'tasks' is no list, or 'params' no object; expected Label Studio's form.")
-    context = (params.get("context") or {}).get("result") or []
+    context = params.get("context") or {}
+    if not isinstance(context, dict) or not all(isinstance(task, dict) for task in tasks):
+        raise ValueError("a task, or 'context', is no object; expected Label Studio's form.")
+    context = context.get("result") or []
     return {"results": [_answered(project, task, context, ask=ask, fetch=fetch) for task in tasks]}
 
 
@@ -142,6 +145,8 @@ def _asked(project: Project, context: list, pixels: pictures.Rgb) -> list[tuple[
             text = " ".join(map(str, value.get("text") or [])).strip() or text
             continue
         place = np.array([value.get("x", 0.0), value.get("y", 0.0)], float) * scale
+        # 100 % is the picture's far border, and the last pixel what is meant.
+        place = np.minimum(place, scale * 100 - 1)
         if kind == "keypointlabels":
             points.append((*place.tolist(), int(bool(one.get("is_positive", True)))))
         elif kind == "rectanglelabels":

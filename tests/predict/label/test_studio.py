@@ -96,6 +96,12 @@ def test_points_boxes_and_words_of_an_open_task():
     assert answer["result"][0]["value"]["brushlabels"] == ["square"]
 
 
+def test_a_click_on_the_far_border_is_one_on_the_last_pixel():
+    edge = {"x": 100, "y": 100, "keypointlabels": ["square"]}
+    (one,), _ = predicted(said("keypointlabels", edge, is_positive=True))
+    assert one.points == [(WIDTH - 1, HEIGHT - 1, 1)]
+
+
 @pytest.mark.parametrize(("text", "label"), [("Square, blue", "square"), ("something", "star")])
 def test_words_alone_choose_a_label(text, label):
     asked, answer = predicted(said("textarea", {"text": [text]}))
@@ -186,6 +192,11 @@ def test_mistakes_in_tasks():
     for task, sentence in (({"data": {}}, "no picture under 'picture'"), ({}, "no picture under")):
         with pytest.raises(ValueError, match=sentence):
             predicted(task=task)
+    for task, context in (("1.png", {}), (TASK, ["square"])):
+        body = {"label_config": SCHEMA.format(kind="BrushLabels"), "tasks": [task]}
+        with pytest.raises(ValueError, match="a task, or 'context', is no object; expected"):
+            body["params"] = {"context": context}
+            studio.predict(body, ask=StandIn(), fetch=lambda source: encoded(PICTURE))
     with pytest.raises(ValueError, match="'tasks' is no list"):
         body = {"label_config": SCHEMA.format(kind="BrushLabels")}
         studio.predict(body, ask=StandIn(), fetch=lambda source: b"")
