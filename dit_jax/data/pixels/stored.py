@@ -17,6 +17,8 @@ from dit_jax.data.pixels.transforms import resize
 from dit_jax.data.referent import Referent
 
 REDUCED = (8, 4, 2)  # by what JPEG is decoded smaller
+# EXIF's orientations by which the last row, or the last column, of either comes first.
+TURNED_UP, TURNED_LEFT = (3, 4, 7, 8), (2, 3, 6, 7)
 
 
 class Stored(Referent):
@@ -66,9 +68,12 @@ class Stored(Referent):
         image = self._decoded(reduced)
         if reduced == 1:
             return resize(image, to), mask
-        # Its last row and column may reach beyond the picture; what they reach is cut off.
+        # Its last row and column, before it is turned, may reach beyond the picture: that is cut off.
         scales = dict(fx=w * reduced / width, fy=h * reduced / height)
-        return cv2.resize(image, None, **scales, interpolation=cv2.INTER_LINEAR)[:h, :w], mask
+        found = cv2.resize(image, None, **scales, interpolation=cv2.INTER_LINEAR)
+        top = found.shape[0] - h if self._orientation in TURNED_UP else 0
+        left = found.shape[1] - w if self._orientation in TURNED_LEFT else 0
+        return found[top : top + h, left : left + w], mask
 
     def _decoded(self, reduced: int) -> UInt8[np.ndarray, "h w 3"]:
         about = dict(name=self.id, orientation=self._orientation)

@@ -70,6 +70,19 @@ def test_of_a_picture_decoded_smaller_nothing_is_moved():
     assert np.abs(image.astype(int) - expected).max() <= 2
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("axis", [0, 1])
+def test_of_a_turned_picture_decoded_smaller_nothing_is_moved(orientation, axis):
+    """Wherever the row and the column are that reach beyond it."""
+    shape = [1, 1, 1]
+    shape[axis] = 257
+    ramp = np.broadcast_to(np.linspace(0, 255, 257).reshape(shape), (257, 257, 3)).astype(np.uint8)
+    one = stored(ramp, np.ones((257, 257), bool), orientation=orientation)
+    image, _ = one.fitted((32, 32))
+    expected = cv2.resize(one.image, (32, 32), interpolation=cv2.INTER_AREA)
+    assert np.abs(image.astype(int) - expected).max() <= 3  # a pixel further is 8
+
+
 def test_a_turned_picture_and_its_mask_fit_each_other():
     mask = next(masks(66, 40))
     image, _ = stored(picture(40, 66), mask, orientation=6).fitted((33, 20))
