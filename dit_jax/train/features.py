@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 
 from dit_jax import config as configs
 from dit_jax import storage
+from dit_jax.lease import Lease
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import PATCH, Architecture
 from dit_jax.models.params import Params
@@ -71,7 +72,8 @@ class Features:
     def __init__(self, run: Run, params: Params):
         """Computes what is not there yet.
 
-        Raises ValueError where the folder holds others', OSError where the disk is too small.
+        Raises ValueError where the folder holds others', OSError where the disk is too small, or
+        another run computes features there.
         """
         arch, folder = run.model.arch, Path(run.config.data.cache_features).expanduser()
         pictures = run.batches.image_ids()
@@ -83,14 +85,18 @@ class Features:
         done = _known(folder, about)
         if not done:
             _check_space(folder, math.prod(shape) * dtype.itemsize)
-        self._table = np.memmap(folder / NUMBERS, dtype, "r+" if done else "w+", shape=shape)
         if done < len(first):
-            logging.info("Computing features of %d pictures, once.", len(first) - done)
-        for rows in _computed(run, params, first[done:]):
-            self._table[done : done + len(rows)] = rows
-            self._table.flush()
-            done += len(rows)
-            write_json(folder / ABOUT, about | {"done": done})
+            with Lease(folder, purpose="computing features") as lease:
+                done = _known(folder, about)  # by now
+                logging.info("Computing features of %d pictures, once.", len(first) - done)
+                table = np.memmap(folder / NUMBERS, dtype, "r+" if done else "w+", shape=shape)
+                for rows in _computed(run, params, first[done:]):
+                    lease.check()
+                    table[done : done + len(rows)] = rows
+                    table.flush()
+                    done += len(rows)
+                    write_json(folder / ABOUT, about | {"done": done})
+        self._table = np.memmap(folder / NUMBERS, dtype, "r", shape=shape)
 
     def __call__(self, index: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b h w d"]:
         return self._table[self._picture[index]]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from runs import config_of
 
+from dit_jax.lease import Lease, Taken
 from dit_jax.train import features, loop
 from dit_jax.weights import directory
 
@@ -101,6 +102,14 @@ def test_a_bucket_is_refused():
         ValueError, match="is gs://bucket/features; expected a folder of this machi"
     ):
         features.check(config)
+
+
+def test_two_runs_do_not_compute_into_one_folder(tmp_path):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    config = config_of(**FROZEN, data__cache_features=str(folder))
+    with Lease(folder, purpose="computing features"), pytest.raises(Taken, match="computing feat"):
+        loop.train(config, tmp_path / "run")
 
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):

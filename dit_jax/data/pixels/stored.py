@@ -68,7 +68,7 @@ class Stored(Referent):
         image = self._decoded(reduced)
         if reduced == 1:
             return resize(image, to), mask
-        # Its last row and column, before it is turned, may reach beyond the picture: that is cut off.
+        # Its last row and column before it is turned may reach beyond the picture; that is cut off.
         scales = dict(fx=w * reduced / width, fy=h * reduced / height)
         found = cv2.resize(image, None, **scales, interpolation=cv2.INTER_LINEAR)
         top = found.shape[0] - h if self._orientation in TURNED_UP else 0
