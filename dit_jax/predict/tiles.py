@@ -93,10 +93,21 @@ class Asker:
     def __call__(self, asked: Iterable[Question], *, hidden: bool | None) -> Iterator[Segmentation]:
         """One mask a question, in order; a picture's questions follow each other.
 
-        Raises ValueError where something else than words is asked.
+        Raises ValueError where something else than words is asked. What was asked before a mistake
+        is answered before that is raised.
         """
-        for _, several in itertools.groupby(map(_checked, asked), key=lambda one: id(one.image)):
+        wrong: list[Exception] = []
+
+        def checked() -> Iterator[Question]:
+            try:
+                yield from map(_checked, asked)
+            except (ValueError, OSError) as error:
+                wrong.append(error)
+
+        for _, several in itertools.groupby(checked(), key=lambda one: id(one.image)):
             yield from self._of_picture(list(several), hidden=hidden)
+        if wrong:
+            raise wrong[0]
 
     def _of_picture(
         self, asked: Sequence[Question], *, hidden: bool | None

@@ -32,6 +32,7 @@ from dit_jax.ops.platform import compiler_options
 from dit_jax.strict import flatten
 from dit_jax.train.placement import hosts
 from dit_jax.train.run import Run
+from dit_jax.train.stop import Stop, Stopped
 from dit_jax.train.workdir import read_json, write_json
 
 NUMBERS, ABOUT = "features.bin", "features.json"
@@ -69,8 +70,8 @@ def check(config: configs.Config) -> None:
 class Features:
     """Features of the pictures that `batch["index"]` names, from a folder on disk."""
 
-    def __init__(self, run: Run, params: Params):
-        """Computes what is not there yet.
+    def __init__(self, run: Run, params: Params, stop: Stop):
+        """Computes what is not there yet; raises Stopped where it is to stop before that.
 
         Raises ValueError where the folder holds others', OSError where the disk is too small, or
         another run computes features there.
@@ -96,6 +97,8 @@ class Features:
                     table.flush()
                     done += len(rows)
                     write_json(folder / ABOUT, about | {"done": done})
+                    if done < len(first) and (stop.asked or stop.late):
+                        raise Stopped
         self._table = np.memmap(folder / NUMBERS, dtype, "r", shape=shape)
 
     def __call__(self, index: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b h w d"]:

@@ -59,7 +59,13 @@ def train(
             check_same(workdir, run.settings())
         stopping, saving = Stop(config.train.minutes), Checkpoints(workdir, config.checkpoint)
         with stopping as stop, saving as checkpoints:
-            training = Training(run, stop, checkpoints, lease)
+            try:
+                training = Training(run, stop, checkpoints, lease)
+            except Stopped:
+                print(
+                    "Stopped while features were computed. The same command continues.", flush=True
+                )
+                return False
             if others := changes(workdir, run.settings(), only=SCORING):
                 checkpoints.forget_scores()
                 logging.warning("Scores so far choose no best checkpoint: %s.", "; ".join(others))
@@ -96,7 +102,7 @@ class Training:
         self.state, self.step = self.start(abstract, placement)
         self.saved = self.step
         if run.config.data.cache_features:
-            self.features = features.Features(run, states.evaluated(self.state))
+            self.features = features.Features(run, states.evaluated(self.state), stop)
 
     def place(self, batch: Batch) -> steps.Batch:
         """A batch on the devices, with what is known of its pictures in place of them."""

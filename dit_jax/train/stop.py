@@ -7,7 +7,7 @@ from dit_jax.train.placement import hosts
 
 
 class Stopped(Exception):
-    """SIGTERM or Ctrl-C arrived during an evaluation."""
+    """The run is to end, and an evaluation, or the computing of features, is not at its end."""
 
 
 class Stop:

@@ -79,6 +79,18 @@ def test_a_picture_of_one_tile_is_asked_about_as_ever():
     assert found.predicted_iou == 0.5 and found.logits.shape == (64, 51)
 
 
+def test_what_was_asked_before_a_mistake_is_answered_before_it():
+    def asked():
+        yield Question(scene(100, 80), "1.png", "a")
+        raise ValueError("2.png is broken.")
+
+    found = []
+    with pytest.raises(ValueError, match=r"2\.png is broken"):
+        for answer in StandIn().asker()(asked(), hidden=True):
+            found.append(answer.name)
+    assert found == ["1.png"]
+
+
 def test_an_object_across_seams_is_one():
     image = np.zeros((150, 400, 3), np.uint8)
     cv2.line(image, (10, 20), (390, 130), (255, 255, 255), 15)

@@ -11,6 +11,7 @@ from runs import config_of
 
 from dit_jax.lease import Lease, Taken
 from dit_jax.train import features, loop
+from dit_jax.train.stop import Stop
 from dit_jax.weights import directory
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -102,6 +103,18 @@ def test_a_bucket_is_refused():
         ValueError, match="is gs://bucket/features; expected a folder of this machi"
     ):
         features.check(config)
+
+
+def test_a_stop_while_features_are_computed(tmp_path, monkeypatch, capsys):
+    """What was computed stays, and the same command goes on behind it."""
+    computed, folder = count_pictures(monkeypatch), tmp_path / "features"
+    config = config_of(**FROZEN, data__cache_features=str(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "late", True)
+        assert not loop.train(config, tmp_path / "run")
+    assert "Stopped while features were computed. The same" in capsys.readouterr().out
+    assert computed == [8]
+    assert loop.train(config, tmp_path / "run") and sum(computed) == 32
 
 
 def test_two_runs_do_not_compute_into_one_folder(tmp_path):
