@@ -44,9 +44,10 @@ SCORING = (
     *("data.split_by", "data.source", "data.crowds", "data.units", "data.orientation"),
     "data.shapes.",
 )
-# Keys that say which model a run's checkpoints hold, and those of them that only trained it.
+# Keys that say which model a run's checkpoints hold, its words included (`model.init` has their
+# vocabulary), and those of them that only trained it.
 OF_THE_MODEL = ("model.", "optim.ema", "optim.iou_weight")
-OF_ITS_TRAINING = ("model.init.", "model.remat", "model.dropout")
+OF_ITS_TRAINING = ("model.remat", "model.dropout")
 # Keys that runs of dit_jax 0.1 may lack, and what those runs did.
 FORMER = {
     "model.task": "text",

@@ -81,6 +81,24 @@ def test_every_way_to_name_an_expression_leads_to_its_truth(tmp_path):
     assert 20 < scores[0]["original"]["oIoU"] < 95
 
 
+def test_of_a_sent_id_that_several_expressions_have_the_index_decides(tmp_path):
+    class Alike(Drawn):
+        def record_ids(self, index):
+            ids = super().record_ids(index)
+            return {**ids, "sent_ids": [7] * len(ids["sent_ids"])}
+
+    source, lines = Alike(empty=EMPTY), keyed_by("index", Drawn(empty=EMPTY))
+    both = [
+        score_file(write(tmp_path / "p.jsonl", some), TruthInRecords(source), protocols=MASK_LEVEL)
+        for some in (lines, [line | {"sent_id": 7} for line in lines])
+    ]
+    assert both[0] == both[1]
+    del lines[0]["index"]
+    with pytest.raises(ValueError, match="sent_id 7 is there more than once, expected an 'index'"):
+        some = write(tmp_path / "p.jsonl", [lines[0] | {"sent_id": 7}])
+        score_file(some, TruthInRecords(source), protocols=MASK_LEVEL)
+
+
 @pytest.mark.parametrize("key", ["mask", "prediction", "rle"])
 @pytest.mark.parametrize("form", ["text", "list"])
 def test_masks_may_be_called_and_written_differently(tmp_path, key, form):
