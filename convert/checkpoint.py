@@ -68,7 +68,8 @@ def read(source: Path | str, command: str, *, key: str | None = None) -> Checkpo
         kinds.check(state, source=str(source))
     model = _choose(dicts, command, key, source)
     _say(source, model, content)
-    return _checkpoint(source, model)
+    others = _beside(dicts, model) if key is not None else ()
+    return _checkpoint(source, model, others)
 
 
 def write(path: Path | str, state: State, *, wrap: bool = False, facts: dict | None = None) -> None:
@@ -196,12 +197,23 @@ def _wrappers(name: str) -> list[str]:
     return [f"{found.group().strip('.')}." for found in re.finditer(WRAPPERS, name)]
 
 
-def _checkpoint(source: Path, model: _Model) -> Checkpoint:
+def _beside(dicts, model: _Model) -> tuple[str, ...]:
+    """Prefixes of the other models of its kind in the same dict."""
+    same = (one for one in _models(dicts) if one.content is model.content)
+    found = {one.prefix for one in same if one.convention.command == model.convention.command}
+    return tuple(found - {model.prefix})
+
+
+def _checkpoint(source: Path, model: _Model, others: tuple[str, ...]) -> Checkpoint:
+    """The tensors under a model's prefix; not those of the `others`, by the longest that fits."""
     tensors: State = {}
     called: dict[str, str] = {}
     convention = model.convention
     for name, value in model.content.items():
         if not isinstance(name, str) or not _is_tensor(value):
+            continue
+        whose = [prefix for prefix in (model.prefix, *others) if _bare(name).startswith(prefix)]
+        if whose and max(whose, key=len) != model.prefix:
             continue
         inside = _bare(name).removeprefix(model.prefix)
         first = dict([names.TIED]).get(inside) if convention is names.HF_SAM else None

@@ -12,6 +12,7 @@ import numpy as np
 
 from dit_jax.convert import checkpoint, hugging_face, names, transfer
 from dit_jax.convert.checkpoint import State
+from dit_jax.convert.sources import RELEASED_TEXT_LAYER
 from dit_jax.models.architecture import PATCH, Architecture, Injection, to_json
 from dit_jax.weights import directory
 
@@ -53,6 +54,15 @@ def reverse(
             "mask_decoder.presence_head: the released code declares no such part and loads the"
             " rest of the file with load_state_dict(strict=False)"
         )
+    if form == "dit":
+        first = arch.text_layer == RELEASED_TEXT_LAYER
+        own = [] if first else [f"reads layer {arch.text_layer} of BERT"]
+        own += ["masks padding"] if arch.mask_padding else []
+        if own:
+            print(
+                f"this model {' and '.join(own)}; the released code reads layer"
+                f" {RELEASED_TEXT_LAYER} and masks none, and gives other answers with this file"
+            )
     if form == "sam":
         state = {names.META.write(name): value for name, value in state.items()}
     checkpoint.write(out, state, wrap=wrap, facts={"architecture": to_json(arch)})

@@ -1,5 +1,6 @@
 """What `deploy/` holds, by its own linters: nothing is built, and nothing runs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -31,6 +32,25 @@ def test_dockerfiles(name):
 @pytest.mark.parametrize("script", ["train.sbatch", "queued.sh"])
 def test_scripts(script):
     asked(BIN / "shellcheck", FOLDER / script)
+
+
+@pytest.mark.parametrize("status", [0, 1, 75])
+def test_a_job_ends_as_its_run_does(tmp_path, status):
+    """0 lets those go on that depend on it; 75 is continued."""
+    for name, line in (("srun", f"exit {status}"), ("scontrol", f"touch {tmp_path}/requeued")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "1"}
+    done = subprocess.run(["bash", FOLDER / "train.sbatch"], env=path, cwd=tmp_path)
+    assert done.returncode == status
+    assert (tmp_path / "requeued").exists() == (status == 75)
+
+
+def test_an_image_holds_nothing_that_people_keep_in_a_checkout():
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = (ROOT / ".gitignore").read_text().splitlines()
+    own = {line.strip("/") for line in kept if line.startswith("/")}
+    assert own >= {"data", "models", "photos", "runs"} and own <= set(ignored)
 
 
 def test_versions_are_those_of_the_requirements():

@@ -20,6 +20,7 @@ LAST = ("config.json", "manifest.json")  # the last objects of a folder that has
 MANIFEST = LAST[-1]
 # What nobody who goes on with a folder reads there, and so is not brought.
 UNREAD = ("checkpoints", "compiled", "profile", "predictions", "masks", "overlays")
+TMP = ".tmp"  # of a file that is not finished
 WEIGHTS = ".safetensors"
 INDEX = "index.json"  # at a copy's root: what it and its bucket have in common
 
@@ -154,7 +155,8 @@ def publish(folder: Path, name: Name, *, changed: Iterable[str] | None = None) -
             if last in there:
                 remove([name / last])
         send({folder / n: name / n for n in body})
-        if any(not _is_read(n) for n in now):  # else they were never brought here
+        # Only of a model that was there: objects that nobody brought here are somebody's.
+        if MANIFEST in there and any(not _is_read(n) for n in now):
             remove(name / n for n in there.keys() - now.keys())
     for last in LAST:
         if last in (now if body else changed):
@@ -162,9 +164,8 @@ def publish(folder: Path, name: Name, *, changed: Iterable[str] | None = None) -
 
 
 def _is_read(inside: str) -> bool:
-    return not (
-        _hidden(inside) or inside.endswith(WEIGHTS) or set(inside.split("/")[:-1]) & set(UNREAD)
-    )
+    folders = inside.split("/")[:-1]
+    return not (_hidden(inside) or inside.endswith((WEIGHTS, TMP)) or set(folders) & set(UNREAD))
 
 
 def _hidden(inside: str) -> bool:
@@ -182,7 +183,7 @@ def _stamps(path: Path) -> dict[str, Stamp]:
     found = {}
     for file in path.rglob("*"):
         inside = file.relative_to(path)
-        if not _hidden(inside.as_posix()) and file.suffix != ".tmp":
+        if not _hidden(inside.as_posix()) and file.suffix != TMP:
             with contextlib.suppress(FileNotFoundError):
                 if file.is_file():
                     found[inside.as_posix()] = _stamp(file)

@@ -46,7 +46,8 @@ def listing(name: Name, *, pattern: bool = False) -> dict[str, Object]:
     return {
         path[cut:]: _object(one)
         for path, one in found.items()
-        if one["type"] == "file" and not path.endswith("/")
+        # A key with "//" has no path here; no program of ours writes such a one.
+        if one["type"] == "file" and not path.endswith("/") and "//" not in path
     }
 
 
@@ -111,8 +112,12 @@ def send(files: Mapping[Path, Name]) -> None:
 
     def one(item: tuple[Path, Name]) -> None:
         path, name = item
-        with _sentence(f"{name} could not be written"), contextlib.suppress(FileNotFoundError):
-            _store(name.scheme).put_file(str(path), name.key)
+        with _sentence(f"{name} could not be written"):
+            try:
+                _store(name.scheme).put_file(str(path), name.key)
+            except FileNotFoundError as error:
+                if path.exists():  # so that it is the store's word for a place that is not there
+                    raise ConnectionError("the store knows no such place") from error
 
     _together(one, files.items())
 

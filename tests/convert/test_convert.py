@@ -47,15 +47,17 @@ def test_dit_round_trip(tmp_path, injection, wrapping):
 
 
 @pytest.mark.parametrize("form", ["dit", "sam"])
-def test_what_no_tensor_tells_travels(tmp_path, form):
+def test_what_no_tensor_tells_travels(tmp_path, capsys, form):
     """Whose IoU is trusted, precision, padding: noted, since nothing in the weights says so."""
     odd = dict(iou_trained=form == "dit", dtype="bfloat16", products="bfloat16")
-    arch = dit("layer_wise", **odd, mask_padding=True)
+    arch = dataclasses.replace(dit("layer_wise", **odd), mask_padding=True, text_layer=2)
     if form == "sam":
         arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True, **odd)
     vocab = None if arch.bert is None else write_vocab(tmp_path / "vocab.txt", arch.bert.vocab)
     directory.save(tmp_path / "model", arch, params_lib.init(arch), vocab=vocab)
     assert run("reverse", f"--format={form}", tmp_path / "model", tmp_path / "back.pth") == 0
+    said = "this model reads layer 2 of BERT and masks padding; the released code reads layer 1"
+    assert (said in capsys.readouterr().out) == (form == "dit")
     assert run(form, tmp_path / "back.pth", tmp_path / "again") == 0
     assert directory.read(tmp_path / "again")[0] == arch
 

@@ -200,6 +200,25 @@ def test_several_models_in_one_file(tmp_path, capsys):
     np.testing.assert_array_equal(in_sam(found.tensors)[NECK], ema[NECK])
 
 
+@pytest.mark.parametrize("first", ["", "model."])
+def test_one_of_several_is_chosen_by_its_prefix(tmp_path, capsys, first):
+    """Each with its own tensors alone; what belongs to neither is still refused."""
+    ema = {name: value + 1 for name, value in SAM.items()}
+    both = prefixed(first)(SAM) | prefixed("ema.")(ema)
+    save_file(both, tmp_path / "a.safetensors")
+    _, found = sources.sam(tmp_path / "a.safetensors", key="ema")
+    found = in_sam(found.tensors)
+    assert found.keys() == SAM.keys()
+    assert all(np.array_equal(found[name], ema[name]) for name in ema)
+    if first:
+        check(*sources.sam(tmp_path / "a.safetensors", key="model"))
+    save_file(
+        both | {"ema.image_encoder.more": np.zeros(3, np.float32)}, tmp_path / "b.safetensors"
+    )
+    assert run("sam", tmp_path / "b.safetensors", tmp_path / "out", "--key=ema") == 1
+    assert "unexpected: ema.image_encoder.more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("prefix", ["", "sam.", "module.sam_model."])
 def test_refusals_use_the_file_s_names(tmp_path, capsys, prefix):
     state = dict(SAM)

@@ -118,6 +118,38 @@ def test_written_goes_on_with_what_is_there(put, server):
     assert server.read(f"{key}/a.txt") == b"more"
 
 
+def test_what_is_somebody_elses_stays(put, server):
+    """Weights and checkpoints that were not brought here, and unfinished files."""
+    folder = put(mine__safetensors=b"mine", checkpoints_1=b"x", notes__tmp=b"t")
+    key = folder.removeprefix("gs://bucket/")
+    with storage.written(folder) as path:
+        model(path, b"new")
+    there = {"mine.safetensors", "checkpoints/1", "notes.tmp"}
+    assert server.names(key) == {
+        f"{key}/{name}" for name in there | {"model.safetensors", "config.json", "manifest.json"}
+    }
+
+
+def test_a_store_that_knows_no_such_place_is_no_success(put, monkeypatch):
+    folder = put(a__txt=b"one")
+
+    def lost(local, key, **how):
+        raise FileNotFoundError(key)
+
+    monkeypatch.setattr(objects._store("gs"), "put_file", lost)
+    said = r"b\.txt could not be written: the store knows no such place\.$"
+    with pytest.raises(ConnectionError, match=said), storage.written(folder) as path:
+        (path / "b.txt").write_text("b")
+
+
+def test_a_key_without_a_path_is_left_alone(put, server):
+    folder = put(a__txt=b"one")
+    name = storage.parse(folder)
+    storage.write(storage.Name(name.scheme, f"{name.key}//odd.txt"), b"odd")
+    with storage.written(folder) as path:
+        assert [one.name for one in path.iterdir()] == ["a.txt"]
+
+
 def test_what_a_failure_leaves_is_there(put, server):
     folder = put(a__txt=b"one")
     with pytest.raises(KeyError), storage.written(folder) as path:
