@@ -6,7 +6,6 @@ result.mask  # bool [H, W], at the picture's own size
 """
 
 import dataclasses
-import functools
 import itertools
 import os
 from collections import deque
@@ -229,16 +228,25 @@ class Segmenter:
         name = name_of(image) if name is None else name
         return self._letterbox.open(image, size=self.arch.image_size, name=name)
 
-    def everything(self, image: Any, **settings: Any) -> list[Found]:
+    def everything(
+        self, image: Any, *, before_batch: Callable[[], None] = lambda: None, **settings: Any
+    ) -> list[Found]:
         """All masks of a picture, by plain SAM, as dicts under the names of Meta's automatic mask
-        generator; so are `settings`, the fields of `everything.Everything`."""
+        generator; so are `settings`, the fields of `everything.Everything`.
+
+        `before_batch` is called before each batch of points; what it raises ends the work.
+        """
         if self.arch.bert is not None:
             raise ValueError(
                 "everything is asked by points alone, and this model reads text; expected plain"
                 " SAM: a converted one, `mini_sam`, or what model.task=prompts trains."
             )
         rules = Everything(**settings)
-        answers = functools.partial(self._engine.at_points, count=rules.points_per_batch)
+
+        def answers(picture: Picture, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            before_batch()
+            return self._engine.at_points(picture, points, count=rules.points_per_batch)
+
         pixels = pictures.rgb(image, name=name_of(image))
         return rules(pixels, self.open, answers, middle=logit(self.threshold))
 

@@ -11,9 +11,9 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +174,12 @@ class Desk:
 
         def find() -> bytes:
             pixels = pixels_of(_given(asked, data), most=SMALL)
-            found = segmenter.everything(pixels, **settings)
+            found = segmenter.everything(pixels, before_batch=check, **settings)
             told = [masks.of_found(one, asked.output) for one in found]
             return json_of(schema.AllFound(size=list(pixels.shape[:2]), masks=told))
 
-        return await self._by(self._slow, find)
+        with waited_for() as check:
+            return await self._by(self._slow, find)
 
     async def words(self, asked: schema.WordsQuestion, data: bytes | None) -> bytes:
         segmenter = self.served.segmenter
@@ -199,11 +200,10 @@ class Desk:
 
     async def with_model(self, work: Callable[[Callable], Any]) -> Any:
         """What `work` makes of a function that answers questions, a mask each."""
-        segmenter, gone = self.served.segmenter, threading.Event()
+        segmenter = self.served.segmenter
 
         def ask(questions: Sequence[Question]) -> list[predict.Segmentation]:
-            if gone.is_set():
-                raise TimeoutError("nobody waits for the answer any more.")
+            check()
             opened: dict[int, Picture] = {}
             rows = []
             for one in questions:
@@ -213,10 +213,8 @@ class Desk:
                 rows.append(segmenter.prepare(dataclasses.replace(one, image=opened[key])))
             return [one.result() for one in self._batcher.ask(segmenter, rows)]
 
-        try:
+        with waited_for() as check:
             return await self._by(self._tasks, lambda: work(ask))
-        finally:
-            gone.set()  # at the deadline, or where the client has gone
 
     async def _picture(
         self, segmenter: Segmenter, asked: schema.About, data: bytes | None
@@ -240,6 +238,21 @@ class Desk:
 
     async def _by(self, pool: ThreadPoolExecutor, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+@contextmanager
+def waited_for() -> Iterator[Callable[[], None]]:
+    """What raises TimeoutError once this is left: at the deadline, or where the client has gone."""
+    left = threading.Event()
+
+    def check() -> None:
+        if left.is_set():
+            raise TimeoutError("nobody waits for the answer any more.")
+
+    try:
+        yield check
+    finally:
+        left.set()
 
 
 def trained_on(provenance: Mapping[str, Any]) -> str:

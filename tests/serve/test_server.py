@@ -1,9 +1,11 @@
 """The server's routes, as its page and programs ask them."""
 
+import asyncio
 import base64
 import json
 import re
 import sys
+import threading
 import tomllib
 
 import cv2
@@ -16,7 +18,7 @@ from small_models import PLAIN, write_model
 
 from dit_jax import Segmenter, viz
 from dit_jax.models.architecture import Injection
-from dit_jax.serve import desk, server, sessions
+from dit_jax.serve import desk, schema, server, sessions
 from dit_jax.serve.sessions import Gone, LruCache
 from dit_jax.weights import hub
 
@@ -220,6 +222,34 @@ def test_everything_of_a_picture(sam):
     large = base64.b64encode(encoded(photo(height=1001, width=1000))).decode()
     refused = client.post("/v1/everything", json={"image": large})
     assert "expected at most 1 megapixels here" in refused.json()["error"]
+
+
+def test_everything_ends_where_nobody_waits_for_it(sam, monkeypatch):
+    """After the batch of points that was asked last; the next one finds its thread free."""
+    begun, gone = threading.Event(), threading.Event()
+    at_points, batches = sam._engine.at_points, []
+
+    def slow(*asked, **how):
+        batches.append(asked)
+        begun.set()
+        assert gone.wait(60)
+        return at_points(*asked, **how)
+
+    monkeypatch.setattr(sam._engine, "at_points", slow)
+    its_desk, picture = asking(sam).app.state.desk, encoded(photo())
+
+    async def left():
+        many = schema.EverythingQuestion(points_per_side=16)  # 4 batches
+        task = asyncio.ensure_future(its_desk.everything(many, picture))
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gone.set()
+        await its_desk.everything(schema.EverythingQuestion(points_per_side=1), picture)
+
+    asyncio.run(left())
+    assert len(batches) == 2
 
 
 def test_everything_needs_a_model_of_points(client):
