@@ -5,7 +5,7 @@
 
 Recipe `paper` or `official` (released code).
 Expected oIoU on RefCOCO val / testA / testB, as the paper reports: 71.98 / 74.51 / 68.77.
-Hardware, counted in docs/memory.md: a step at batch 64 takes 27 GB in bfloat16
+Hardware, counted in docs/memory.md, recipe `paper`: a step at batch 64 takes 27 GB in bfloat16
 (`--config.model.dtype=bfloat16`), 9 GB with `--config.model.remat=full`; devices share the batch.
 """
 

@@ -5,8 +5,9 @@
 
 Recipe `paper` or `official` (released code).
 Expected oIoU on RefCOCO val / testA / testB, as the paper reports: 76.18 / 78.13 / 73.27.
-Hardware: at batch 64 in bfloat16 with `--config.model.remat=scan`, one device of 80 GB (25 GB), or
-eight of 16 GB with `--config.mesh.fsdp=8` (4.1 GB each), by H100's compiler; see docs/memory.md.
+Hardware, recipe `paper`: at batch 64 in bfloat16 with `--config.model.remat=scan`, one device of
+80 GB (25 GB), or eight of 16 GB with `--config.mesh.fsdp=8` (4.1 GB each), by H100's compiler; see
+docs/memory.md.
 """
 
 from ml_collections import ConfigDict

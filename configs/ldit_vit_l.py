@@ -5,8 +5,8 @@
 
 Recipe `paper` or `official` (released code).
 Expected oIoU on RefCOCO val / testA / testB, as the paper reports: none reported.
-Hardware, counted in docs/memory.md: a step at batch 64 takes 65 GB in bfloat16, 14 GB with
-`--config.model.remat=full`.
+Hardware, counted in docs/memory.md, recipe `paper`: a step at batch 64 takes 65 GB in
+bfloat16, 14 GB with `--config.model.remat=full`.
 """
 
 from ml_collections import ConfigDict
