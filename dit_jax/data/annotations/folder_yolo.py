@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from dit_jax.data.annotations import fields, geometry
-from dit_jax.data.annotations.fields import Item
+from dit_jax.data.annotations.fields import ALL, Item
 from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, shown
 from dit_jax.data.entries import ENDINGS, Filled, Reading, Segmentation
 
@@ -36,7 +36,8 @@ def find(folder: Path) -> Path | None:
 def labels(file: Path) -> tuple[dict[str, dict[Path, Path]], dict[int, str]]:
     """Of each split the texts that are there, with their pictures; and what classes are called.
 
-    Raises ValueError where the file does not say it.
+    One split alone, or the same pictures for each, is `ALL`. Raises ValueError where the file does
+    not say it.
     """
     values = _values(file)
     names = values.get("names")
@@ -51,16 +52,16 @@ def labels(file: Path) -> tuple[dict[str, dict[Path, Path]], dict[int, str]]:
     top = file.parent / (values.get("path") or "")
     top = top if top.is_dir() else file.parent  # written on another machine
     found: dict[str, dict[Path, Path]] = {}
-    earlier: set[Path] = set()
     for split, places in given.items():
         pictures = [
             picture
             for place in (places if isinstance(places, list) else [places])
             for picture in _pictures(_place(str(place), top, file))
         ]
-        texts = {_label(picture): picture for picture in pictures if picture not in earlier}
-        earlier |= set(pictures)  # a folder that is named for training and validation is one
+        texts = {_label(picture): picture for picture in pictures}
         found[split] = {text: picture for text, picture in texts.items() if text.is_file()}
+    if len(set(map(frozenset, found.values()))) == 1:
+        found = {ALL: found.popitem()[1]}
     return found, {int(number): str(name) for number, name in named.items()}
 
 

@@ -208,6 +208,34 @@ def test_yolos_folders(tmp_path, yaml, where):
     }
 
 
+DIVIDED = {"train": "a", "val": "b"}
+
+
+@pytest.mark.parametrize(
+    ("yaml", "splits"),
+    [
+        ("train: images\nval: images/b", {"train": "ab", "val": "b"}),
+        ("train: images/a\nval: images", {"train": "a", "val": "ab"}),
+        ("train: a.txt\nval: images/b\ntest: images/b", {"train": "a", "val": "b", "test": "b"}),
+        ("train: images/a\nval: [a.txt]\ntest: images", {"train": "a", "val": "a", "test": "ab"}),
+        ("train: images\nval: [images/b, a.txt]\ntest: images", DIVIDED),
+        ("test: images", DIVIDED),
+    ],
+)
+def test_yolos_pictures_are_in_every_split_that_names_them(tmp_path, yaml, splits):
+    """But one split, or the same pictures for each, is divided."""
+    for name in "ab":
+        yolo(
+            tmp_path, OUTLINE, f"{yaml}\nnames: [cup, saucer]\n", where=f"labels/{name}/{name}.txt"
+        )
+        (tmp_path / "images" / name).mkdir()
+        (tmp_path / "images" / name / f"{name}.jpg").touch()
+    (tmp_path / "a.txt").write_text("images/a/a.jpg\n")
+    found = folder.read(tmp_path).splits
+    named = {split: "".join(e.file_name[-5] for e in part) for split, part in found.items()}
+    assert named == splits
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
