@@ -188,6 +188,7 @@ def test_yolos_outlines_and_boxes(tmp_path):
         ),
         ("train: ../train/images\nval: ../val/images\nnames: [cup, saucer]", "{}/labels/a.txt"),
         ("train: train.txt\nval: [val.txt]\nnames: [cup, saucer]", "labels/{}/a.txt"),
+        ("train: lists/train.txt\nval: val.txt\nnames: [cup, saucer]", "labels/{}/a.txt"),
     ],
 )
 def test_yolos_folders(tmp_path, yaml, where):
@@ -200,6 +201,8 @@ def test_yolos_folders(tmp_path, yaml, where):
         picture.touch()
         picture.with_name("empty.png").touch()  # has no text: a picture of nothing
         (tmp_path / f"{split}.txt").write_text(f"./{picture.relative_to(tmp_path)}\n")
+        (tmp_path / "lists").mkdir(exist_ok=True)
+        (tmp_path / f"lists/{split}.txt").write_text(f"{picture.relative_to(tmp_path)}\n")
     (tmp_path / "data.yaml").write_text(yaml)
     found = folder.read(tmp_path)
     assert {split: [e.expressions for e in part] for split, part in found.splits.items()} == {
@@ -254,6 +257,13 @@ def test_mistakes_in_yolos_texts(tmp_path, text, sentence):
     assert [e.expressions for e in found.splits["train"]] == [("saucer",)]
 
 
+LISTS = {
+    "elsewhere": "data/images/1.jpg",
+    "windows": "images\\1.jpg",
+    "another_machine": "/home/they/images/1.jpg",
+}
+
+
 @pytest.mark.parametrize(
     ("yaml", "sentence"),
     [
@@ -264,11 +274,31 @@ def test_mistakes_in_yolos_texts(tmp_path, text, sentence):
         ("names: [cup]", "data.yaml names no pictures"),
         ("names: [cup]\ntrain: gone", "data.yaml: there is no .*gone; expected a folder of pict"),
         ("names: [cup]\ntrain: images\nkpt_shape: [17, 3]", "data.yaml is of keypoints"),
+        (
+            "names: [cup, saucer]\ntrain: images\nval: bare/images",
+            r"of the pictures of 'val' \(1\) none has labels; expected .*bare/labels/2.txt",
+        ),
+        ("names: [cup]\ntrain: labels", r"of the pictures of 'train' \(0\) none has labels"),
+        *(
+            (f"names: [saucer]\ntrain: {name}.txt\nval: images", f"{name}.txt: there is no pict")
+            for name in LISTS
+        ),
     ],
 )
 def test_mistakes_in_yolos_data(tmp_path, yaml, sentence):
+    (tmp_path / "bare/images").mkdir(parents=True)
+    (tmp_path / "bare/images/2.jpg").touch()
+    for name, line in LISTS.items():
+        (tmp_path / f"{name}.txt").write_text(f"images/1.jpg\n{line}\n")
     with pytest.raises(ValueError, match=sentence):
         folder.read(yolo(tmp_path, OUTLINE, yaml), val_share=0.0)
+
+
+def test_a_picture_of_a_list_that_has_labels_is_for_the_checks(tmp_path):
+    yolo(tmp_path, OUTLINE, "train: all.txt\nnames: [cup, saucer]\n", where="labels/gone.txt")
+    (tmp_path / "all.txt").write_text("images/gone.jpg\n")
+    (entry,) = folder.read(tmp_path, val_share=0.0).splits["train"]
+    assert entry.file_name == "images/gone.jpg"
 
 
 @pytest.mark.parametrize("form", ["coco", "yolo", "labelme"])
