@@ -120,6 +120,18 @@ def test_labelmes_folders_are_splits(tmp_path):
         ("train", "val"), "images/1.jpg"
     )
     assert list(found.sources) == ["train/a.json", "val/a.json"]
+    labelme(tmp_path, shape(), name="more/b.json")
+    with pytest.raises(ValueError, match=r"more/b.json is in none of .* \(train, val\); expected"):
+        folder.read(tmp_path)
+
+
+def test_a_folder_without_labelmes_files_is_no_split(tmp_path):
+    labelme(tmp_path, shape())
+    (tmp_path / "test_pictures").mkdir()
+    (tmp_path / "values").mkdir()
+    (tmp_path / "val").touch()
+    (entry,) = folder.read(tmp_path, val_share=0.0).splits["train"]
+    assert entry.file_name == "1.jpg"
 
 
 @pytest.mark.parametrize(
