@@ -6,7 +6,6 @@ format, line by line, is in docs/own-data.md. Where there are none of these: YOL
 labelme's files, one a picture.
 """
 
-import dataclasses
 import functools
 import hashlib
 import os
@@ -98,7 +97,7 @@ def find_parts(folder: Path) -> list[Part]:
         ]
     if data := folder_yolo.find(folder):
         splits, names = folder_yolo.labels(data)
-        parts = [
+        return [
             Part(
                 split,
                 data,
@@ -109,10 +108,7 @@ def find_parts(folder: Path) -> list[Part]:
                 {data.name: data} | _by_path(texts, folder),
             )
             for split, texts in splits.items()
-            if texts
         ]
-        # Pictures that are named for training alone are divided as everywhere.
-        return [dataclasses.replace(parts[0], split=ALL)] if len(parts) == 1 else parts
     found = folder_labelme.find(folder)
     if not found:
         raise ValueError(

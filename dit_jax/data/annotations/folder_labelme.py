@@ -13,7 +13,7 @@ import binascii
 import io
 import math
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -30,13 +30,24 @@ CIRCLE = 64  # corners
 
 
 def find(folder: Path) -> dict[str, list[Path]]:
-    """The files of each split, or those in the folder itself as `ALL`; {} where there are none."""
-    splits = [path for path in sorted(folder.iterdir()) if SPLIT.fullmatch(path.name)]
-    places = {path.name: path for path in splits if path.is_dir()} or {ALL: folder}
-    found = {
-        name: [p for p in sorted(at.rglob("*.json")) if is_one(p)] for name, at in places.items()
-    }
-    return {name: files for name, files in found.items() if files}
+    """The files of each split, or all of the folder as `ALL`; {} where there are none.
+
+    Raises ValueError where only some are in splits' folders.
+    """
+    named = [path for path in sorted(folder.iterdir()) if SPLIT.fullmatch(path.name)]
+    splits = {at.name: found for at in named if (found := _files(at))}
+    within = {file for files in splits.values() for file in files}
+    others = _files(folder, but=within)
+    if splits and others:
+        raise ValueError(
+            f"{others[0]} is in none of the splits' folders ({', '.join(splits)}); expected all of"
+            " labelme's files there, or none."
+        )
+    return splits or ({ALL: others} if others else {})
+
+
+def _files(folder: Path, *, but: Collection[Path] = ()) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*.json")) if path not in but and is_one(path)]
 
 
 def is_one(path: Path) -> bool:

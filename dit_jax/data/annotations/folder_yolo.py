@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from dit_jax.data.annotations import fields, geometry
-from dit_jax.data.annotations.fields import Item
+from dit_jax.data.annotations.fields import ALL, Item
 from dit_jax.data.annotations.strict_json import Mistake, Mistakes, content, shown
 from dit_jax.data.entries import ENDINGS, Filled, Reading, Segmentation
 
@@ -36,7 +36,8 @@ def find(folder: Path) -> Path | None:
 def labels(file: Path) -> tuple[dict[str, dict[Path, Path]], dict[int, str]]:
     """Of each split the texts that are there, with their pictures; and what classes are called.
 
-    Raises ValueError where the file does not say it.
+    One split alone, or the same pictures for each, is `ALL`. Raises ValueError where the file does
+    not say it.
     """
     values = _values(file)
     names = values.get("names")
@@ -51,16 +52,20 @@ def labels(file: Path) -> tuple[dict[str, dict[Path, Path]], dict[int, str]]:
     top = file.parent / (values.get("path") or "")
     top = top if top.is_dir() else file.parent  # written on another machine
     found: dict[str, dict[Path, Path]] = {}
-    earlier: set[Path] = set()
     for split, places in given.items():
-        pictures = [
-            picture
+        texts = {
+            _label(picture): picture
             for place in (places if isinstance(places, list) else [places])
-            for picture in _pictures(_place(str(place), top, file))
-        ]
-        texts = {_label(picture): picture for picture in pictures if picture not in earlier}
-        earlier |= set(pictures)  # a folder that is named for training and validation is one
+            for picture in _pictures(_place(str(place), top, file), top)
+        }
         found[split] = {text: picture for text, picture in texts.items() if text.is_file()}
+        if not found[split]:
+            raise ValueError(
+                f"{file}: of the pictures of {split!r} ({len(texts):,}) none has labels; expected"
+                f" texts like {next(iter(texts), 'labels/1.txt')}."
+            )
+    if len(set(map(frozenset, found.values()))) == 1:
+        found = {ALL: found.popitem()[1]}
     return found, {int(number): str(name) for number, name in named.items()}
 
 
@@ -120,14 +125,27 @@ def _place(name: str, top: Path, file: Path) -> Path:
     return Path(os.path.normpath(found))
 
 
-def _pictures(place: Path) -> Iterator[Path]:
+def _pictures(place: Path, top: Path) -> Iterator[Path]:
     """Of a list, or of a folder and those in it."""
     if place.suffix == LIST and place.is_file():
         lines = content(place).decode().splitlines()
-        named = (place.parent / line.strip() for line in lines if line.strip())
-        yield from (Path(os.path.normpath(path)) for path in named)
+        yield from (_listed(line.strip(), place, top) for line in lines if line.strip())
     else:
         yield from (path for path in sorted(place.rglob("*")) if path.suffix.lower() in ENDINGS)
+
+
+def _listed(name: str, place: Path, top: Path) -> Path:
+    """A list's picture: from the list's folder on, as Ultralytics reads `./`, or from the top."""
+    starts = dict.fromkeys((place.parent, top))
+    near = [Path(os.path.normpath(start / name)) for start in starts]
+    # One that has labels is an example whose picture is missing, which the checks say.
+    found = next((path for path in near if path.is_file() or _label(path).is_file()), None)
+    if found is None:
+        raise ValueError(
+            f"{place}: there is no picture {name}; expected paths with / from"
+            f" {' or '.join(map(str, starts))} on."
+        )
+    return found
 
 
 def _label(picture: Path) -> Path:

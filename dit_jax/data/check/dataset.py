@@ -74,7 +74,7 @@ def check(
     read = (*annotations.left_out, *annotations.remarks)
     problems = [Problem(note.kind, False, note.name, note.text) for note in read]
     problems += [*_counts(annotations), *_numbers(annotations.dataset, entries)]
-    problems += [*_shared_pictures(annotations), *_sentences(entries)]
+    problems += [*_shared_pictures(annotations), *_sentences(entries), *_several(annotations)]
     if tokenizer is not None:
         problems += _tokens(entries, tokenizer, progress=progress)
     if pictures:
@@ -150,6 +150,25 @@ def _sentences(entries: Sequence[Entry]) -> Iterator[Problem]:
             elif count > 1:
                 said = f"{text!r} is said {count} times."
                 yield Problem("sentences that repeat for a referent", False, entry.name, said)
+
+
+def _several(annotations: Annotations) -> Iterator[Problem]:
+    """Words whose truths contradict each other: own ones that mean several objects of a picture."""
+    if annotations.reading.captions == "optional":
+        return
+    meant: dict[tuple[str, str, str], list[Entry]] = {}
+    for split, entries in annotations.splits.items():
+        for entry in (entry for entry in entries if entry.image_id is None):
+            for text in entry.expressions:
+                found = meant.setdefault((split, entry.file_name, text), [])
+                if all(entry.segmentations != other.segmentations for other in found):
+                    found.append(entry)
+    kind = "words that mean several objects of a picture"
+    for (_, picture, text), (first, *others) in meant.items():
+        if others:
+            count = f"{len(others) + 1} masks of {picture}"
+            said = f"{text!r} means {count}, such as that of {others[0].name}."
+            yield Problem(kind, False, first.name, said)
 
 
 def _tokens(entries: Sequence[Entry], tokenizer: Tokenizer, *, progress: bool) -> list[Problem]:

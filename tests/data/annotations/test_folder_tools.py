@@ -120,6 +120,18 @@ def test_labelmes_folders_are_splits(tmp_path):
         ("train", "val"), "images/1.jpg"
     )
     assert list(found.sources) == ["train/a.json", "val/a.json"]
+    labelme(tmp_path, shape(), name="more/b.json")
+    with pytest.raises(ValueError, match=r"more/b.json is in none of .* \(train, val\); expected"):
+        folder.read(tmp_path)
+
+
+def test_a_folder_without_labelmes_files_is_no_split(tmp_path):
+    labelme(tmp_path, shape())
+    (tmp_path / "test_pictures").mkdir()
+    (tmp_path / "values").mkdir()
+    (tmp_path / "val").touch()
+    (entry,) = folder.read(tmp_path, val_share=0.0).splits["train"]
+    assert entry.file_name == "1.jpg"
 
 
 @pytest.mark.parametrize(
@@ -188,6 +200,7 @@ def test_yolos_outlines_and_boxes(tmp_path):
         ),
         ("train: ../train/images\nval: ../val/images\nnames: [cup, saucer]", "{}/labels/a.txt"),
         ("train: train.txt\nval: [val.txt]\nnames: [cup, saucer]", "labels/{}/a.txt"),
+        ("train: lists/train.txt\nval: val.txt\nnames: [cup, saucer]", "labels/{}/a.txt"),
     ],
 )
 def test_yolos_folders(tmp_path, yaml, where):
@@ -200,12 +213,42 @@ def test_yolos_folders(tmp_path, yaml, where):
         picture.touch()
         picture.with_name("empty.png").touch()  # has no text: a picture of nothing
         (tmp_path / f"{split}.txt").write_text(f"./{picture.relative_to(tmp_path)}\n")
+        (tmp_path / "lists").mkdir(exist_ok=True)
+        (tmp_path / f"lists/{split}.txt").write_text(f"{picture.relative_to(tmp_path)}\n")
     (tmp_path / "data.yaml").write_text(yaml)
     found = folder.read(tmp_path)
     assert {split: [e.expressions for e in part] for split, part in found.splits.items()} == {
         "train": [("saucer",)],
         "val": [("saucer",)],
     }
+
+
+DIVIDED = {"train": "a", "val": "b"}
+
+
+@pytest.mark.parametrize(
+    ("yaml", "splits"),
+    [
+        ("train: images\nval: images/b", {"train": "ab", "val": "b"}),
+        ("train: images/a\nval: images", {"train": "a", "val": "ab"}),
+        ("train: a.txt\nval: images/b\ntest: images/b", {"train": "a", "val": "b", "test": "b"}),
+        ("train: images/a\nval: [a.txt]\ntest: images", {"train": "a", "val": "a", "test": "ab"}),
+        ("train: images\nval: [images/b, a.txt]\ntest: images", DIVIDED),
+        ("test: images", DIVIDED),
+    ],
+)
+def test_yolos_pictures_are_in_every_split_that_names_them(tmp_path, yaml, splits):
+    """But one split, or the same pictures for each, is divided."""
+    for name in "ab":
+        yolo(
+            tmp_path, OUTLINE, f"{yaml}\nnames: [cup, saucer]\n", where=f"labels/{name}/{name}.txt"
+        )
+        (tmp_path / "images" / name).mkdir()
+        (tmp_path / "images" / name / f"{name}.jpg").touch()
+    (tmp_path / "a.txt").write_text("images/a/a.jpg\n")
+    found = folder.read(tmp_path).splits
+    named = {split: "".join(e.file_name[-5] for e in part) for split, part in found.items()}
+    assert named == splits
 
 
 @pytest.mark.parametrize(
@@ -226,6 +269,13 @@ def test_mistakes_in_yolos_texts(tmp_path, text, sentence):
     assert [e.expressions for e in found.splits["train"]] == [("saucer",)]
 
 
+LISTS = {
+    "elsewhere": "data/images/1.jpg",
+    "windows": "images\\1.jpg",
+    "another_machine": "/home/they/images/1.jpg",
+}
+
+
 @pytest.mark.parametrize(
     ("yaml", "sentence"),
     [
@@ -236,11 +286,31 @@ def test_mistakes_in_yolos_texts(tmp_path, text, sentence):
         ("names: [cup]", "data.yaml names no pictures"),
         ("names: [cup]\ntrain: gone", "data.yaml: there is no .*gone; expected a folder of pict"),
         ("names: [cup]\ntrain: images\nkpt_shape: [17, 3]", "data.yaml is of keypoints"),
+        (
+            "names: [cup, saucer]\ntrain: images\nval: bare/images",
+            r"of the pictures of 'val' \(1\) none has labels; expected .*bare/labels/2.txt",
+        ),
+        ("names: [cup]\ntrain: labels", r"of the pictures of 'train' \(0\) none has labels"),
+        *(
+            (f"names: [saucer]\ntrain: {name}.txt\nval: images", f"{name}.txt: there is no pict")
+            for name in LISTS
+        ),
     ],
 )
 def test_mistakes_in_yolos_data(tmp_path, yaml, sentence):
+    (tmp_path / "bare/images").mkdir(parents=True)
+    (tmp_path / "bare/images/2.jpg").touch()
+    for name, line in LISTS.items():
+        (tmp_path / f"{name}.txt").write_text(f"images/1.jpg\n{line}\n")
     with pytest.raises(ValueError, match=sentence):
         folder.read(yolo(tmp_path, OUTLINE, yaml), val_share=0.0)
+
+
+def test_a_picture_of_a_list_that_has_labels_is_for_the_checks(tmp_path):
+    yolo(tmp_path, OUTLINE, "train: all.txt\nnames: [cup, saucer]\n", where="labels/gone.txt")
+    (tmp_path / "all.txt").write_text("images/gone.jpg\n")
+    (entry,) = folder.read(tmp_path, val_share=0.0).splits["train"]
+    assert entry.file_name == "images/gone.jpg"
 
 
 @pytest.mark.parametrize("form", ["coco", "yolo", "labelme"])

@@ -13,7 +13,7 @@ from dit_jax.data.annotations import datasets
 from dit_jax.data.annotations.published import PUBLISHED, Count
 from dit_jax.data.check.dataset import Problem, Report, check
 from dit_jax.data.check.report import verdict
-from dit_jax.data.entries import Annotations, Entry, MaskFile
+from dit_jax.data.entries import Annotations, Entry, MaskFile, Reading
 from dit_jax.data.pixels.picture_size import picture_size
 from dit_jax.data.tokenizer import Tokenizer
 
@@ -206,6 +206,28 @@ def test_own_pictures_are_the_same_by_their_names(pictures):
     assert kinds(check(annotations(pictures, *own))) == ["pictures in two splits"]
     other = entry(1, image_id=None, split="val", file_name=OTHER)
     assert check(annotations(pictures, own[0], other)).problems == ()
+
+
+def test_own_words_for_several_objects_of_a_picture_are_said(pictures):
+    """Of which a model can learn none. Published ones are as they are."""
+    other = [[SQUARE[0] + 30, *SQUARE[1:]]]
+    changes = [
+        dict(expressions=("left", "left square")),  # the same object
+        dict(segmentations=(other,), boxes=(), expressions=("a square", "the left square")),
+        dict(segmentations=(), boxes=(), expressions=("the left square",)),
+        dict(segmentations=(other,), boxes=(), file_name=OTHER),
+    ]
+    own = [entry(n, image_id=None, **one) for n, one in enumerate([{}, *changes])]
+    found = annotations(pictures, *own)
+    (problem,) = check(found).problems
+    assert (problem.name, problem.fatal) == (own[0].name, False)
+    assert problem.kind == "words that mean several objects of a picture"
+    assert problem.text == (
+        "'the left square' means 3 masks of COCO_train2014_000000000001.jpg, such as that of other"
+        " train ref_id 2."
+    )
+    masks = dataclasses.replace(found, reading=Reading(captions="optional"))
+    assert check(masks).problems == ()
 
 
 def test_counts_are_compared_with_the_published_ones(pictures):
