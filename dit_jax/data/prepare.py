@@ -144,7 +144,8 @@ def _build(
 ) -> Path:
     from dit_jax.data import records
 
-    how = dict(on_error=on_error, remarks=report.remarks())
+    broken = report.broken(annotations)
+    how = dict(on_error=on_error, broken=broken, remarks=report.remarks())
     if name := storage.parse(out_dir):
         return records.build_in(name, annotations, cache=cache, **how)
     return records.build(annotations, out_dir=out_dir, **how)
