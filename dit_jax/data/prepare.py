@@ -13,7 +13,7 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -25,6 +25,12 @@ from dit_jax.data.entries import CHOICES, USUAL, Annotations, Reading
 from dit_jax.data.tokenizer import Tokenizer
 
 ON_ERROR = ("stop", "skip")
+REFCOCO_SPLITS = ("val", "testA", "testB")
+CONFIGS = {  # which config trains on a data set, and what splits it scores
+    "folder": ("configs/own_data.py", ("val",)),
+    "grefcoco": ("configs/grefcoco.py:ldit_vit_b,official", REFCOCO_SPLITS),
+}
+REFCOCO = ("configs/ldit_vit_b.py:official", REFCOCO_SPLITS)  # of all others
 HELP = {
     "crowds": "drop leaves objects out that COCO marks as iscrowd",
     "units": "of polygons and boxes in your own folder",
@@ -144,7 +150,8 @@ def _build(
 ) -> Path:
     from dit_jax.data import records
 
-    how = dict(on_error=on_error, remarks=report.remarks())
+    broken = report.broken(annotations)
+    how = dict(on_error=on_error, broken=broken, remarks=report.remarks())
     if name := storage.parse(out_dir):
         return records.build_in(name, annotations, cache=cache, **how)
     return records.build(annotations, out_dir=out_dir, **how)
@@ -211,10 +218,12 @@ def _say_records(path: Path, options: argparse.Namespace) -> None:
     left_out = built["left_out"]
     if left_out:
         print(f"  left out: {len(left_out):,} (listed in {storage.named(path / 'manifest.json')})")
-    print(f"\nTrain on it:\n  {_next_command(options)}")
+    print(f"\nTrain on it:\n  {_next_command(options, built['splits'])}")
 
 
-def _next_command(options: argparse.Namespace) -> str:
+def _next_command(options: argparse.Namespace, splits: Iterable[str]) -> str:
+    config, scored = CONFIGS.get(options.dataset, REFCOCO)
+    there = sorted({*splits} - {"train"}, key=lambda split: (split != "val", split))
     own = options.dataset == "folder"
     weights = ["model=mini"]
     if not own:
@@ -225,10 +234,10 @@ def _next_command(options: argparse.Namespace) -> str:
         "source": options.source,
         "images": options.images or "",
         "cache_dir": options.out,
+        "eval_splits": "" if {*scored} <= {*there} else ",".join(there),
     }
     chosen = {key: getattr(options, key) for key in CHOICES}
     settings |= {key: value for key, value in chosen.items() if value != getattr(USUAL, key)}
-    config = "configs/own_data.py" if own else "configs/ldit_vit_b.py:official"
     words = ["python", "launch.py", f"--config={config}", f"--workdir=runs/{options.dataset}"]
     words += [f"--config.data.{key}={value}" for key, value in settings.items() if value]
     words += [f"--config.model.init.{weight}" for weight in weights]

@@ -81,7 +81,7 @@ class Line:
 
     def truth(self) -> Bool[np.ndarray, "h w"] | None:
         """The true mask, where the line brings its own."""
-        return self._decoded("truth") if "truth" in self.values else None
+        return self._decoded("truth") if self.values.get("truth") is not None else None
 
     def nothing(self) -> bool | None:
         """What the model says about there being nothing."""

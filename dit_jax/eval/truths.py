@@ -1,5 +1,6 @@
 """Where `score` takes the truth of a prediction from: its own line, or array records."""
 
+import re
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,7 +11,10 @@ from jaxtyping import Bool
 
 from dit_jax.data.pipeline import expression_table
 from dit_jax.data.referent import Source, Stated, Truth
+from dit_jax.eval.metrics import iou
 from dit_jax.eval.prediction_files import Line
+
+SAME = 0.5  # IoU of two truths of one object, at least
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,12 @@ class TruthInLines:
         self._numbers: dict[tuple, int] = {}
 
     def index(self, line: Line) -> int:
-        """Which expression a line is about: equal `index` or `sent_id`, equal numbers."""
+        """Which expression a line is about: equal `index`, `sent_id`, or `id` and `text`, equal
+        numbers."""
         split = line.text("dataset"), line.text("split")
         key: tuple = (line.where,)
+        if (name := line.values.get("id")) is not None:
+            key = (*split, "id", str(name), line.text("text"))
         for name in ("index", "sent_id"):
             if (number := line.number(name)) is not None:
                 key = (*split, name, number)
@@ -98,8 +105,20 @@ class TruthInRecords:
         return self._find(self._by_text, (name, text), f"{line.where}: {name!r} with {text!r}")
 
     def known(self, index: int, line: Line) -> ExpressionTruth:
+        """Its truth; what else the line says must be the same, or it was made for other records."""
         truth, number = self._look_up(index)
-        return ExpressionTruth(index, truth.image_id, truth.expressions[number], truth.mask)
+        text, said, drawn = truth.expressions[number], line.text("text"), line.truth()
+        if said is not None and _letters(said) != _letters(text):
+            raise ValueError(
+                f"{line.where} says {said!r}, but the records have {self.name(index)} there;"
+                " expected predictions for these records, or no 'text'."
+            )
+        if drawn is not None and not _alike(drawn, truth.mask):
+            raise ValueError(
+                f"{line.where} has another 'truth' than the records' {self.name(index)};"
+                " expected predictions for these records, or no 'truth'."
+            )
+        return ExpressionTruth(index, truth.image_id, text, truth.mask)
 
     def missing(self, found: Collection[int]) -> list[int]:
         """Expressions of the split that are not among those found."""
@@ -142,6 +161,17 @@ class TruthInRecords:
 
 
 Truths = TruthInLines | TruthInRecords
+
+
+def _letters(text: str) -> str:
+    """What tools leave of a text that tidy it: neither case nor spaces nor punctuation count."""
+    text = text.casefold()
+    return "".join(re.findall("[a-z0-9]", text)) or text
+
+
+def _alike(drawn: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "H W"]) -> bool:
+    """Whether both can be masks of one object, which may be outlined anew or without crowds."""
+    return drawn.shape == truth.shape and iou(drawn, truth) >= SAME
 
 
 def _numbered(keys: Iterable[Hashable]) -> dict[Hashable, int | None]:

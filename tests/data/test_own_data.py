@@ -102,6 +102,7 @@ def test_batches(own):
         ({"mask": {"size": [2, 3], "counts": [1, 2, 3]}}, "the annotations say 2x3"),
         ({"text": "  "}, "expressions without a word"),
         ({"text": []}, "nothing is said"),
+        ({"text": ["the cup", "\u200b"]}, "expressions without a word"),
     ],
 )
 def test_what_only_pictures_tell_can_be_skipped(tmp_path, change, sentence):
@@ -113,7 +114,8 @@ def test_what_only_pictures_tell_can_be_skipped(tmp_path, change, sentence):
     lines[place] |= change
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (photos / "train.jsonl").write_text(text, encoding="utf-8")
-    how = dict(source=photos, out_dir=tmp_path / "records")
+    tokenizer = Tokenizer(dataset.VOCAB)
+    how = dict(source=photos, out_dir=tmp_path / "records", tokenizer=tokenizer)
     name = f"train.jsonl line {place + 1}, id train_003_0"
     with pytest.raises(ValueError, match=sentence) as caught:
         prepare("folder", "", **how)
@@ -122,6 +124,7 @@ def test_what_only_pictures_tell_can_be_skipped(tmp_path, change, sentence):
     assert len(Records(path, "train")) == len(lines) - 1
     (left_out,) = manifest(path)["left_out"]
     assert left_out["record"] == name
+    assert prepare("folder", "", **how) == path  # the annotations are the same as then
 
 
 @pytest.mark.parametrize(("row", "made"), [((), mini), (("tiny",), quickstart)])

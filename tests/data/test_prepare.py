@@ -12,10 +12,17 @@ import cv2
 import numpy as np
 import pytest
 import refer_folders
+from absl.testing import flagsaver
+from places import ROOT
 
+from dit_jax import cli
 from dit_jax import config as configs
 from dit_jax.data import records
+from dit_jax.data.annotations import PUBLISHED, datasets
 from dit_jax.data.prepare import main, prepare
+
+# ml_collections 1.1, at every config file that a flag names, on Python 3.11
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 PHOTO = "images/train2014/COCO_train2014_{:012d}.jpg"
 
@@ -72,6 +79,51 @@ def test_the_next_command_is_one_that_is_understood(root, out, capsys):
     assert names <= set(configs.Data.__dataclass_fields__)
     assert Path(words[2].split("=")[1].split(":")[0]).is_file()
     assert ["--config.data.cache_dir", str(out)] in settings
+
+
+PRINTED = {
+    (dataset, by): [*PUBLISHED[f"{dataset}({by})"]] or ["train", "val", "test"]
+    for dataset, kind in datasets.KINDS.items()
+    for by in kind.splits_by
+    if dataset != "folder"
+}
+
+
+@pytest.mark.parametrize(("dataset", "split_by"), PRINTED)
+def test_the_next_command_scores_splits_that_are_there(
+    tmp_path, dataset, split_by, capsys, monkeypatch
+):
+    splits = PRINTED[dataset, split_by]
+    pictures = {split: [number] for number, split in enumerate(reversed(splits), start=1)}
+    root = refer_folders.write(tmp_path, dataset, split_by, pictures)
+    if dataset == "grefcoco":
+        (root / "grefcoco/refs(unc).p").rename(root / "grefcoco/grefs(unc).p")
+    chosen = [f"--dataset={dataset}", f"--split-by={split_by}", f"--source={root}"]
+    found = next_config([*chosen, f"--out={tmp_path / 'out'}"], capsys, monkeypatch)
+    assert [*found.data.eval_splits] == splits[1:]
+    assert found.model.presence == (dataset == "grefcoco")
+    assert found.eval.best == ("gres" if dataset == "grefcoco" else "dit")
+
+
+@pytest.mark.parametrize(("there", "scored"), [(("val", "test"), "val"), (("test",), "test")])
+def test_the_next_command_of_an_own_folder(tmp_path, there, scored, capsys, monkeypatch):
+    folder, line = own_folder(tmp_path / "photos", shade=10), dict(text="it", box=[1, 2, 3, 4])
+    (folder / "annotations.jsonl").unlink()
+    for split, name in zip(("train", *there), "abb", strict=False):
+        (folder / f"{split}.jsonl").write_text(json.dumps(line | {"image": f"{name}.png"}))
+    chosen = ["--dataset=folder", f"--source={folder}", f"--out={tmp_path / 'out'}"]
+    assert next_config(chosen, capsys, monkeypatch).data.eval_splits == (scored,)
+
+
+def next_config(chosen, capsys, monkeypatch):
+    """The config of the command that is printed, as launch.py reads it."""
+    assert main(chosen) == 0
+    line = shlex.split(capsys.readouterr().out.splitlines()[-1])[1:]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", line)  # ml_collections looks there for keys that are changed
+    with flagsaver.flagsaver():
+        cli.parse(line)
+        return cli.config()
 
 
 def test_existing_records_are_used_and_not_checked_again(root, out, capsys):

@@ -81,6 +81,28 @@ def test_every_way_to_name_an_expression_leads_to_its_truth(tmp_path):
     assert 20 < scores[0]["original"]["oIoU"] < 95
 
 
+@pytest.mark.parametrize("key", ["sent_id", "index"])
+def test_predictions_for_other_records_are_refused(tmp_path, key):
+    """Own folders' numbers count lines: in a file that was sorted, others stand there."""
+    source = Drawn(empty=EMPTY)
+    lines = [
+        ours | theirs
+        for ours, theirs in zip(keyed_by(key, source), keyed_by("truth", source), strict=True)
+    ]
+    how = dict(protocols=MASK_LEVEL)
+    expected = score_file(write(tmp_path / "p.jsonl", lines), TruthInRecords(source), **how)
+    tidied = [line | {"text": f" {line['text'].upper()}."} for line in lines]  # as other tools do
+    again = score_file(write(tmp_path / "p.jsonl", tidied), TruthInRecords(source), **how)
+    assert again == expected
+    for other, sentence in (
+        (lines[1] | {"truth": None}, "says 'two dog left', but the records have index 0"),
+        (lines[4] | {"text": None}, "has another 'truth' than the records' index 0"),
+    ):
+        path = write(tmp_path / "p.jsonl", [other | {key: lines[0][key]}])
+        with pytest.raises(ValueError, match=rf"line 1 {sentence} \(drawn 0, 'one dog left'\)"):
+            score_file(path, TruthInRecords(source), **how, partial=True)
+
+
 def test_of_a_sent_id_that_several_expressions_have_the_index_decides(tmp_path):
     class Alike(Drawn):
         def record_ids(self, index):
@@ -204,10 +226,14 @@ def test_an_expression_that_comes_twice_is_refused(tmp_path):
         path = write(tmp_path / "twice.jsonl", [*lines, lines[3]])
         with pytest.raises(ValueError, match="line 14 has the same expression as .* line 4"):
             score_file(path, TruthInRecords(source), protocols=["lisa"])
-    lines = [line | {"index": 7} for line in keyed_by("truth", source)[:2]]
-    path = write(tmp_path / "inline.jsonl", lines)
-    with pytest.raises(ValueError, match="line 2 has the same expression as .* line 1"):
-        score_file(path, TruthInLines(), protocols=["lisa"])
+    first, second = keyed_by("truth", source)[:2]
+    for lines in (
+        [first | {"index": 7}, second | {"index": 7}],
+        [first | {"id": "a"}, first | {"id": "a"}],
+    ):
+        path = write(tmp_path / "inline.jsonl", lines)
+        with pytest.raises(ValueError, match="line 2 has the same expression as .* line 1"):
+            score_file(path, TruthInLines(), protocols=["lisa"])
 
 
 @pytest.mark.parametrize("key", ["truth", "image_id", "text"])

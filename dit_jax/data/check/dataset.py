@@ -177,7 +177,8 @@ def _tokens(entries: Sequence[Entry], tokenizer: Tokenizer, *, progress: bool) -
     problems = []
     for (entry, text), ids in zip(said, tokens, strict=True):
         if len(ids) <= 2:  # [CLS] and [SEP]
-            problem = Problem("expressions without a word", True, entry.name, f"{text!r}.")
+            kind, name = "expressions without a word", entry.name
+            problem = Problem(kind, True, name, f"{text!r}.", unseen=name)
         elif len(ids) > tokenizer.length:
             length = f"{len(ids)} tokens, {tokenizer.length} are read: {text!r}"
             problem = Problem("sentences that are cut", False, entry.name, length)
@@ -272,7 +273,8 @@ def _turned(entries: Sequence[Entry], seen: dict[str, Seen]) -> Iterator[Problem
                 f"{entry.file_name} fits as it is {here}, and for {first} as it is {there};"
                 " expected --orientation=stored or upright, whichever all were drawn on."
             )
-            yield Problem("pictures that are read two ways up", True, entry.name, text)
+            kind, picture = "pictures that are read two ways up", entry.file_name
+            yield Problem(kind, True, entry.name, text, unseen=picture)
         if found.remark and (entry.file_name, found.remark) not in said:
             said.add((entry.file_name, found.remark))
             text = f"{entry.file_name}: {found.remark}"

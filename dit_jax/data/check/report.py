@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dit_jax.data.annotations import PUBLISHED, Count
+from dit_jax.data.entries import Annotations
 from dit_jax.strict import counted
 
 EXAMPLES = 3  # problems of a kind that are spelled out
@@ -19,6 +20,7 @@ class Problem:
     fatal: bool  # stops a build
     name: str
     text: str
+    unseen: str = ""  # name or picture of the records, where a build would not find this itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,17 @@ class Report:
     def hopeless(self) -> tuple[Problem, ...]:
         """The fatal problems that leaving out records cannot help."""
         return tuple(problem for problem in self.fatal if problem.name == self.dataset)
+
+    def broken(self, annotations: Annotations) -> dict[str, str]:
+        """Records that a build must be told are broken, by name, and why."""
+        why = {p.unseen: f"{p.kind}: {p.text}" for p in self.fatal if p.unseen}
+        entries = [entry for split in annotations.splits.values() for entry in split]
+        return {
+            entry.name: why[key]
+            for entry in entries
+            for key in (entry.file_name, entry.name)
+            if key in why
+        }
 
     def remarks(self) -> tuple[str, ...]:
         """A line for each kind of problem."""

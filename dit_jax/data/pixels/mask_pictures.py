@@ -51,6 +51,7 @@ class Values:
     shades: Levels | None  # how bright pixels are; None of colours
     colours: dict[int, int] | None  # 0xRRGGBB of each label; None where labels are grey levels
     palette: bool
+    cut_out: bool = False  # labels are opacities that are not in the pixels: no label names them
 
     def named(self, label: int) -> str:
         """As an annotation file writes it."""
@@ -66,7 +67,7 @@ def read_mask(file: MaskFile) -> MaskPicture:
         image, bits = _open(file.path)
         turned = () if exif_orientation(image) == 1 else (TURNED,)
         if file.label is None:
-            found = _meant(_values(image, bits))
+            found = _meant(_cut_out(image, bits) or _values(image, bits))
             return MaskPicture(found.mask, found.remarks + turned)
         return MaskPicture(_picked(image, bits, file.label), turned)
     except ValueError as error:
@@ -109,6 +110,26 @@ def _values(image: Image.Image, bits: int) -> Values:
         return Values(colour[..., 0], colour[..., 0], None, palette=False)
     labels = _packed(colour)
     return Values(labels, None, {one: one for one, _ in _counted(labels)}, palette=False)
+
+
+def _cut_out(image: Image.Image, bits: int) -> Values | None:
+    """The opacity of a palette or by a tRNS chunk, where all that is opaque has one colour."""
+    clear = image.info.get("transparency")
+    if clear is None:
+        return None
+    if image.mode == "P":
+        colour, alpha = np.split(np.asarray(image.convert("RGBA")), [3], axis=2)
+        alpha = alpha[..., 0]
+    else:
+        colour = np.asarray(image).reshape(image.height, image.width, -1)
+        clear = np.atleast_1d(clear)  # in the file's bits, not in Pillow's
+        if image.mode in ("L", "RGB"):
+            clear = clear >> 8 if bits == 16 else clear * (255 // (2**bits - 1))
+        alpha = np.uint8(255) * (colour != clear.astype(colour.dtype)).any(axis=2)
+    opaque = colour[alpha > 0]
+    if not np.ptp(alpha) or (opaque != opaque[0]).any():
+        return None
+    return Values(alpha, alpha, None, palette=False, cut_out=True)
 
 
 def _spread(colour: UInt8[np.ndarray, "H W c"]) -> int:
@@ -165,7 +186,7 @@ def _meant(found: Values) -> MaskPicture:
         mask = labels == inside
         if outside and not found.palette:
             remarks.append(f"has no pixel of 0; of {outside} and {inside}, {inside} is meant.")
-        other = f'write "label": {found.named(outside)}'
+        other = "turn it" if found.cut_out else f'write "label": {found.named(outside)}'
     else:
         mask, remark = _halved(found)
         remarks.append(remark)
@@ -203,7 +224,7 @@ def _halved(found: Values) -> tuple[Mask, str]:
         )
     values = [value for value, _ in _counted(found.labels)]
     hint = "."
-    if len(values) <= LABELS:
+    if len(values) <= LABELS and not found.cut_out:
         label = next(one for one in values if one not in (0, IGNORE))
         hint = f', or the one that is meant: "label": {found.named(label)}.'
     raise ValueError(f"has {counted(len(values), 'value')}: {_listed(found)}; expected two{hint}")

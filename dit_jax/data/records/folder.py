@@ -7,7 +7,7 @@ a Source, `verify` proves them sound, `manifest` says what they are; see `format
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def build(
     *,
     out_dir: str | os.PathLike[str],
     on_error: str = "stop",
+    broken: Mapping[str, str] = {},
     remarks: Sequence[str] = (),
     progress: bool = True,
     shard_entries: int = 1000,
@@ -54,6 +55,9 @@ def build(
     of them are written and verified. A broken record raises ValueError that names it, or with
     on_error="skip" is left out and listed in the manifest, as are those that the annotations left
     out, and `remarks`. ValueError, too, where the existing records were built from other files.
+
+    Args:
+      broken: records that only a check could find to be broken, by name, and why.
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(ON_ERROR)}.")
@@ -64,8 +68,8 @@ def build(
             if existing(out_dir, annotations.dataset) is None:
                 _check_free(path)
                 wanted = plan(annotations, shard_entries=shard_entries)
-                skip = on_error == "skip"
-                written = write_all(annotations, wanted, staging, skip=skip, progress=progress)
+                how = dict(skip=on_error == "skip", broken=broken, progress=progress)
+                written = write_all(annotations, wanted, staging, **how)
                 about = dict(wanted=wanted, left_out=annotations.left_out, remarks=remarks)
                 _describe(staging / RECORDS, written, **about)
                 verify(staging / RECORDS, progress=progress)

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,10 +110,11 @@ def write_all(
     staging: Path,
     *,
     skip: bool,
+    broken: Mapping[str, str],
     progress: bool,
 ) -> list[Written]:
     """Write all shards into `staging/records`, or what is missing of them where an earlier build
-    had the same plan; `skip` leaves broken records out."""
+    had the same plan; `skip` leaves broken records out, those of `broken` (name → why) too."""
     records, notes = _stage(staging, plan)
     pictures = Pictures(open_images(annotations.images))
     todo = shards(annotations, size=plan["shard_entries"])
@@ -125,9 +126,10 @@ def write_all(
         total=total, desc="build", unit=" records", disable=None if progress else True
     ) as bar:
         for shard in todo:
-            found = _finished(shard, records=records, notes=notes)
+            found = _finished(shard, broken, records=records, notes=notes)
             if found is None:
-                found = _write(shard, records, notes, pictures=pictures, skip=skip, tick=bar.update)
+                how = dict(pictures=pictures, skip=skip, broken=broken, tick=bar.update)
+                found = _write(shard, records, notes, **how)
             else:
                 bar.update(len(shard.entries))
             written.append(found)
@@ -162,13 +164,16 @@ def _stage(staging: Path, plan: dict[str, Any]) -> tuple[Path, Path]:
     return records, notes
 
 
-def _finished(shard: Shard, *, records: Path, notes: Path) -> Written | None:
+def _finished(
+    shard: Shard, broken: Mapping[str, str], *, records: Path, notes: Path
+) -> Written | None:
     """What an earlier, interrupted build says of a shard, if it is all there.
 
     One with broken records is written again: they may be sound by now, or stop this build.
     """
     note, file = notes / f"{shard.name}.json", records / shard.name
-    if not note.is_file() or not file.is_file():
+    known = any(entry.name in broken for entry in shard.entries)
+    if known or not note.is_file() or not file.is_file():
         return None
     written = Written(**json.loads(note.read_text()))
     return written if not written.left_out and sha256(file) == written.sha256 else None
@@ -181,6 +186,7 @@ def _write(
     *,
     pictures: Pictures,
     skip: bool,
+    broken: Mapping[str, str],
     tick: Callable[[], object],
 ) -> Written:
     """Write one shard into `records`, and its note."""
@@ -196,6 +202,8 @@ def _write(
             tick()
             try:
                 example = _example(entry, pictures)
+                if entry.name in broken:
+                    raise ValueError(f"{example['id']}: {broken[entry.name]}")
             except ValueError as error:
                 if not skip:
                     raise

@@ -138,6 +138,20 @@ def test_lines_that_fit_different_frames_of_one_picture_are_an_error(tmp_path):
     assert [one.image.shape[:2] for one in found] == [(HEIGHT, WIDTH)] * 2
 
 
+def test_of_a_picture_that_is_read_two_ways_nothing_is_kept(tmp_path):
+    """Nobody knows which of its lines are right."""
+    own(tmp_path, [{"box": [5, 5, 10, 10]}, {"box": [80, 5, 10, 10]}])
+    (tmp_path / "b.jpg").write_bytes(encoded("JPEG", 1))
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"image": "b.jpg", "text": "it", "box": [5, 5, 10, 10]}))
+    how = dict(source=tmp_path, out_dir=tmp_path / "out")
+    path = prepare("folder", "", on_error="skip", **how)
+    left_out = [one["record"] for one in records.manifest(path)["left_out"]]
+    assert left_out == ["train.jsonl line 1", "train.jsonl line 2"]
+    assert len(records.Records(path, "train")) == 1
+    assert prepare("folder", "", on_error="skip", **how) == path
+
+
 def test_sizes_of_coco_files_decide(tmp_path):
     shown = rgb(encoded("JPEG", 6))
     polygon = forms(red(shown), tmp_path)[0]["polygon"]

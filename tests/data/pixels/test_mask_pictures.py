@@ -1,5 +1,8 @@
 """Mask pictures as they come: every kind gives the object that was drawn, or says why not."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ cv2.circle(DISK, (32, 32), 12, 1, -1)
 RING = np.zeros((SIDE, SIDE), bool)
 RING[18:42, 18:42] = True
 RING &= ~OBJECT
+WHITE_BLACK = [255, 255, 255, 0, 0, 0, 255, 255, 255]
 VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0]
 
 
@@ -35,6 +39,12 @@ def noise(seed, low, high):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(low, low + 4, (SIDE, SIDE))
     return np.where(OBJECT, rng.integers(high, high + 4, pixels.shape), pixels)
+
+
+def silhouette(labels, palette, opacity):
+    image = indices(labels, palette)
+    image.info["transparency"] = bytes(opacity)
+    return image
 
 
 def transparent(colour, alpha=None):
@@ -80,6 +90,9 @@ EVIDENT = {  # two values: nothing is said
     "black, white and transparent outside": transparent(painted((0, 0, 0), 255)),
     "opaque": transparent(painted((255, 255, 255), 0), np.full((SIDE, SIDE), 255)),
     "white on nothing": transparent(painted((255, 255, 255), 0)),
+    "a palette's black on transparent white": silhouette(OBJECT, WHITE_BLACK, [0, 255]),
+    "a palette's transparent white behind black": silhouette(~OBJECT, WHITE_BLACK[3:], [255, 0]),
+    "a palette's black on transparent black": silhouette(~OBJECT, [0] * 6, [255, 0]),
     "grey and transparent": Image.fromarray(np.uint8(transparent(OBJECT * 255)), "LA"),
 }
 REMARKED = {  # cut at half, or something odd
@@ -106,6 +119,10 @@ REFUSED = {
     "labels far apart": (
         np.where(LABELS == 255, 0, LABELS) * 100,
         "has 3 values: 0 (3,596 px), 20",
+    ),
+    "unsure edges of a palette's opacity": (
+        silhouette(np.where(RING, 2, OBJECT), [0] * 9, [0, 255, 128]),
+        "has 3 values: 0 (3,520 px), 255 (400 px), 128 (176 px); expected two.",
     ),
     "unsure edges": (
         np.where(RING, 128, OBJECT * 255),
@@ -179,6 +196,9 @@ def test_an_inverted_mask_is_suspected(tmp_path):
     found = read_mask(MaskFile(file.path, label=0))
     np.testing.assert_array_equal(found.mask, OBJECT)
     assert found.remarks == ()
+    cut_out = MaskFile(save(tmp_path / "c.png", silhouette(OBJECT, WHITE_BLACK, [255, 0])))
+    assert read_mask(cut_out).remarks[0].endswith("if it is inverted, turn it.")
+    np.testing.assert_array_equal(read_mask(MaskFile(cut_out.path, label=1)).mask, OBJECT)
 
 
 def test_a_label_picks_what_is_meant(tmp_path):
@@ -217,15 +237,30 @@ def test_labels_of_few_bits_are_what_was_written(tmp_path, bits):
     np.testing.assert_array_equal(read_mask(MaskFile(path, 2)).mask, OBJECT)
 
 
+def chunk(kind, data):
+    check = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + check
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16, 24, 48])
+def test_a_transparent_colour_is_outside(tmp_path, bits):
+    """A tRNS chunk: black on a white that nobody sees."""
+    deep, channels = bits // 3 if bits > 16 else bits, 3 if bits > 16 else 1
+    white = 2**deep - 1
+    pixels = np.where(OBJECT, 0, white).astype(np.uint16 if deep == 16 else np.uint8)
+    whole = few_bits(pixels, bits)
+    if bits > 4:
+        whole = cv2.imencode(".png", np.dstack([pixels] * channels))[1].tobytes()
+    path, header = tmp_path / "m.png", 33  # bytes, after which the chunk stands
+    clear = chunk(b"tRNS", struct.pack(">H", white) * channels)
+    path.write_bytes(whole[:header] + clear + whole[header:])
+    found = read_mask(MaskFile(path))
+    np.testing.assert_array_equal(found.mask, OBJECT)
+    assert found.remarks == ()
+
+
 def few_bits(labels, bits):
     """A grey PNG, written by hand."""
-    import struct
-    import zlib
-
-    def chunk(kind, data):
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
     places = np.arange(bits - 1, -1, -1)
     rows = np.packbits(((labels[..., None] >> places) & 1).reshape(len(labels), -1), axis=1)
     data = b"".join(b"\0" + row.tobytes() for row in rows)

@@ -131,6 +131,16 @@ def test_a_damaged_shard_of_a_killed_build_is_written_again(tmp_path, monkeypatc
     assert contents(make(annotations, tmp_path / "out")) == expected
 
 
+def test_what_a_later_check_finds_is_left_out_of_a_killed_build(tmp_path, monkeypatch):
+    annotations = drawn(tmp_path)
+    interrupted(annotations, tmp_path / "out", monkeypatch)
+    broken = {annotations.splits["val"][0].name: "odd."}
+    with pytest.raises(ValueError, match=r"ref_id 7 \(3.png\): odd."):
+        make(annotations, tmp_path / "out", broken=broken)
+    path = make(annotations, tmp_path / "out", broken=broken, on_error="skip")
+    assert len(Records(path, "val")) == 3
+
+
 def test_what_a_killed_build_left_out_is_looked_at_again(tmp_path, monkeypatch):
     annotations = drawn(tmp_path)
     picture = annotations.images / "0.png"
