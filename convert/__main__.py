@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(arguments, "vocab", None):
             arguments.vocab = storage.local(arguments.vocab)
         with storage.written(arguments.out) as arguments.out:
+            _check_apart(arguments)
             arguments.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         source, message = storage.named(arguments.source), storage.shown(str(error))
@@ -196,6 +197,17 @@ def _report(arguments: argparse.Namespace, model: object, found: Checkpoint, fil
     for name in filled.unused:
         print(f"kept aside: {found.theirs(name)} ({names.reason_to_ignore(name)})")
     print(f"{storage.named(arguments.out)}: {model}")
+
+
+def _check_apart(arguments: argparse.Namespace) -> None:
+    """Raises ValueError where OUT is a folder that holds what is read: it would be gone."""
+    out = storage.named(os.path.realpath(arguments.out))
+    for read in (getattr(arguments, key, None) for key in ("source", "bert", "vocab")):
+        inside = read and Path(storage.named(os.path.realpath(read))).is_relative_to(out)
+        if inside and arguments.out.is_dir():
+            raise ValueError(
+                f"{read} lies in {arguments.out}, which would be replaced; name another folder."
+            )
 
 
 def _name(named: str) -> str:

@@ -281,6 +281,36 @@ def test_nothing_is_overwritten_unasked(tmp_path, capsys):
     assert run("dit", tmp_path / "a.pth", tmp_path / "model", "--overwrite") == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dit OUT/a.pth OUT",
+        "dit link.pth OUT",
+        "dit b.pth OUT --vocab=OUT/words.txt",
+        "assemble ldit_vit_b OUT --sam=OUT/a.pth --bert=b.pth",
+        "assemble ldit_vit_b OUT --sam=b.pth --bert=OUT/a.pth",
+        "reverse --format=hf-sam OUT/model OUT",
+        "reverse --format=hf-sam OUT/model elsewhere/../OUT",
+    ],
+)
+def test_what_is_read_is_not_replaced(tmp_path, monkeypatch, capsys, command):
+    """OUT is replaced as a whole: what lies in it cannot be read to make it."""
+    monkeypatch.chdir(tmp_path)
+    arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
+    directory.save("OUT/model", arch, params_lib.init(arch))
+    write_vocab(tmp_path / "OUT" / "words.txt", BERT.vocab)
+    for name in ("OUT/a.pth", "b.pth"):
+        torch.save(tensors(state_of(dit("layer_wise"))), name)
+    (tmp_path / "link.pth").symlink_to("OUT/a.pth")
+    (tmp_path / "elsewhere").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(*command.split(), "--overwrite") == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert " lies in " in message and "OUT, which would be replaced; name another" in message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("write", [checkpoint.write, directory.write_tensors])
 def test_a_full_disk_is_told_by_name(tmp_path, write):
     """Of PyTorch's own error, and of safetensors', which are no OSError."""
