@@ -176,6 +176,23 @@ def test_assemble_command_builds_around_the_bert(folder, tmp_path, monkeypatch, 
     np.testing.assert_array_equal(params["text_encoder"]["embeddings"]["norm"]["scale"], theirs)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("bert", (4, "relu", 1e-5)), ("sam", (1, "gelu", 1e-12))]
+)
+def test_a_config_beside_a_dit_model(tmp_path, capsys, kind, expected):
+    """BERT's decides, as it does for a BERT; that of the SAM is not for the text."""
+    torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
+    config = dict(hidden_size=64, num_attention_heads=4, hidden_act="relu", layer_norm_eps=1e-5)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind} | config))
+    assert run("dit", tmp_path / "a.pth", tmp_path / "out") == 0
+    found = directory.read_text_encoder(tmp_path / "out")
+    assert (found.heads, found.activation, found.epsilon) == expected
+    assert ("assumed" in capsys.readouterr().err) == (kind == "sam")
+    change(tmp_path, hidden_size=96)
+    assert run("dit", tmp_path / "a.pth", tmp_path / "other") == (kind == "bert")
+    assert ("width 96 ≠ 64" in capsys.readouterr().err) == (kind == "bert")
+
+
 UNTOLD = dict(heads=4, activation="gelu_new", epsilon=1e-5)
 
 
