@@ -139,6 +139,24 @@ def test_sam_round_trip(tmp_path):
     assert all(np.array_equal(back[k].numpy(), v) for k, v in state.items())
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--format=sam out.safetensors", "out.safetensors would hold no safetensors but"),
+        ("--format=dit out.safetensors", "PyTorch's pickle; name it .pth."),
+        ("--format=hf-sam out --wrap", "--wrap is for a file, and --format=hf-sam writes a folder"),
+    ],
+)
+def test_reverse_writes_what_it_is_called(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
+    directory.save("model", arch, params_lib.init(arch))
+    form, *rest = options.split()
+    assert run("reverse", form, "model", *rest) == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_reverse_fills_what_the_released_code_declares(tmp_path):
     """A model that was never in PyTorch loads strictly there: unused tensors are zeros."""
     arch = dit("layer_wise")
