@@ -56,6 +56,13 @@ def test_config_beside_a_file(folder, capsys):
     assert "assumed" not in capsys.readouterr().err
 
 
+def test_a_label_that_is_called_as_a_key_of_ours(folder):
+    """Of a classifier; a model directory has that key at the top."""
+    change(folder, id2label={"0": "rude", "1": "kind"}, label2id={"rude": 0, "kind": 1})
+    assert run("bert", folder, folder.parent / "out") == 0
+    assert run("bert", folder.parent / "out", folder.parent / "again") == 1
+
+
 def test_google_s_name_of_the_config(folder):
     (folder / "config.json").rename(folder / "bert_config.json")
     assert run("bert", folder, folder.parent / "out") == 0
