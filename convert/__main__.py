@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             arguments.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         source, message = storage.named(arguments.source), storage.shown(str(error))
-        named = message if source in message else f"{source}: {message}"
+        said = source in message or arguments.command == "assemble"  # which has two, and names them
+        named = message if said else f"{source}: {message}"
         print(f"convert {arguments.command}: {named}", file=sys.stderr)
         return 1
     return 0
