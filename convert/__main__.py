@@ -212,8 +212,11 @@ def _check_apart(arguments: argparse.Namespace) -> None:
 
 
 def _name(named: str) -> str:
-    """What a source is called where it is noted: without folders, but all of a name on the hub."""
-    return str(hub.parse(named) or Path(named).name)
+    """What a source is called where it is noted: without folders, but all of a name on the hub.
+
+    What is no UTF-8 in a file's name becomes U+FFFD: no file of a model could hold it.
+    """
+    return str(hub.parse(named) or os.fsencode(Path(named).name).decode(errors="replace"))
 
 
 def _blocks(text: str) -> tuple[int, ...]:

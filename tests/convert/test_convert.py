@@ -12,6 +12,7 @@ from checkpoints import BERT, VIT, dit, in_sam, run, state_of, tensors, write_vo
 from peers import torch
 
 from dit_jax.convert import checkpoint, transfer
+from dit_jax.export import formats
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.weights import directory
@@ -348,6 +349,19 @@ def test_home_is_where_it_is(tmp_path, monkeypatch):
     vocab = write_vocab(tmp_path / "words.txt", BERT.vocab)
     assert run("dit", "~/a.pth", "~/model", "--vocab=~/words.txt") == 0
     assert directory.vocab_path(tmp_path / "model").read_bytes() == vocab.read_bytes()
+
+
+def test_a_file_whose_name_is_no_utf_8(tmp_path):
+    """As old archives have them; what is noted of it goes into every file, the card included."""
+    arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
+    source = tmp_path / os.fsdecode(b"mod\xe8le.pth")
+    torch.save(
+        tensors(in_sam(transfer.to_state(params_lib.flatten(params_lib.init(arch))))), source
+    )
+    assert run("sam", source, tmp_path / "model") == 0
+    assert directory.read_provenance(tmp_path / "model")["source"] == "mod\ufffdle.pth"
+    formats.export(tmp_path / "model", tmp_path / "out", form="safetensors")
+    assert "mod\ufffdle.pth" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_vocabulary_travels(tmp_path):
