@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "source", metavar="SRC", help=".pth, .bin, .safetensors, a folder of them, or hf://…"
         )
-        command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
+        command.add_argument("out", metavar="OUT_DIR", help="model directory to write")
         command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
         command.add_argument("--key", help="which of several models in SRC: a key or prefix")
         if name != "bert":
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("assemble", help="SAM and BERT with fresh DIT parameters")
     command.set_defaults(run=assembled)
     command.add_argument("row", metavar="ROW", help="a row of dit_jax/variants.py")
-    command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
+    command.add_argument("out", metavar="OUT_DIR", help="model directory to write")
     command.add_argument("--sam", required=True, metavar="FILE_OR_FOLDER", dest="source")
     command.add_argument("--bert", required=True, metavar="FILE_OR_FOLDER")
     command.add_argument("--vocab", type=Path, help="vocab.txt; default: beside BERT")
@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--wrap", action="store_true", help='write {"state_dict": …}')
     command.add_argument("source", metavar="MODEL_DIR")
-    command.add_argument("out", type=Path, metavar="OUT", help="a .pth; of hf-sam a folder")
+    command.add_argument("out", metavar="OUT", help="a .pth; of hf-sam a folder")
     command.add_argument("--overwrite", action="store_true", help="replace a folder OUT")
     return root
 

@@ -351,6 +351,15 @@ def test_home_is_where_it_is(tmp_path, monkeypatch):
     assert directory.vocab_path(tmp_path / "model").read_bytes() == vocab.read_bytes()
 
 
+@pytest.mark.parametrize("command", ["sam", "reverse --format=sam"])
+def test_a_name_on_the_hub_is_nothing_to_write(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    assert run(*command.split(), "a.pth", "hf://org/name") == 1
+    said = "hf://org/name is no place; expected a path, gs://BUCKET/… or s3://BUCKET/….\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_whose_name_is_no_utf_8(tmp_path):
     """As old archives have them; what is noted of it goes into every file, the card included."""
     arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
