@@ -248,6 +248,8 @@ def test_export(folders, tmp_path):
     assert 'packs.Base.open("base").with_pack("cats")' in card
     with pytest.raises(ValueError, match="cats is a pack; give the model .* --base"):
         formats.export(tmp_path / "cats", tmp_path / "whole", form="safetensors")
+    with pytest.raises(ValueError, match="cats is a pack already; expected the whole model"):
+        formats.export(tmp_path / "cats", tmp_path / "a", form="pack", base=folders / "base")
     formats.export(tmp_path / "cats", tmp_path / "whole", form="safetensors", base=folders / "base")
     same(directory.read(tmp_path / "whole")[1], directory.read(folders / "cats")[1])
     assert (tmp_path / "whole" / "vocab.txt").read_bytes() == VOCAB.read_bytes()
