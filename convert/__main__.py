@@ -39,10 +39,12 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(arguments, "vocab", None):
             arguments.vocab = storage.local(arguments.vocab)
         with storage.written(arguments.out) as arguments.out:
+            _check_apart(arguments)
             arguments.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         source, message = storage.named(arguments.source), storage.shown(str(error))
-        named = message if source in message else f"{source}: {message}"
+        said = source in message or arguments.command == "assemble"  # which has two, and names them
+        named = message if said else f"{source}: {message}"
         print(f"convert {arguments.command}: {named}", file=sys.stderr)
         return 1
     return 0
@@ -64,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "source", metavar="SRC", help=".pth, .bin, .safetensors, a folder of them, or hf://…"
         )
-        command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
+        command.add_argument("out", metavar="OUT_DIR", help="model directory to write")
         command.add_argument("--overwrite", action="store_true", help="replace OUT_DIR")
         command.add_argument("--key", help="which of several models in SRC: a key or prefix")
         if name != "bert":
@@ -94,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("assemble", help="SAM and BERT with fresh DIT parameters")
     command.set_defaults(run=assembled)
     command.add_argument("row", metavar="ROW", help="a row of dit_jax/variants.py")
-    command.add_argument("out", type=Path, metavar="OUT_DIR", help="model directory to write")
+    command.add_argument("out", metavar="OUT_DIR", help="model directory to write")
     command.add_argument("--sam", required=True, metavar="FILE_OR_FOLDER", dest="source")
     command.add_argument("--bert", required=True, metavar="FILE_OR_FOLDER")
     command.add_argument("--vocab", type=Path, help="vocab.txt; default: beside BERT")
@@ -111,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--wrap", action="store_true", help='write {"state_dict": …}')
     command.add_argument("source", metavar="MODEL_DIR")
-    command.add_argument("out", type=Path, metavar="OUT", help="a .pth; of hf-sam a folder")
+    command.add_argument("out", metavar="OUT", help="a .pth; of hf-sam a folder")
     command.add_argument("--overwrite", action="store_true", help="replace a folder OUT")
     return root
 
@@ -198,9 +200,23 @@ def _report(arguments: argparse.Namespace, model: object, found: Checkpoint, fil
     print(f"{storage.named(arguments.out)}: {model}")
 
 
+def _check_apart(arguments: argparse.Namespace) -> None:
+    """Raises ValueError where OUT is a folder that holds what is read: it would be gone."""
+    out = storage.named(os.path.realpath(arguments.out))
+    for read in (getattr(arguments, key, None) for key in ("source", "bert", "vocab")):
+        inside = read and Path(storage.named(os.path.realpath(read))).is_relative_to(out)
+        if inside and arguments.out.is_dir():
+            raise ValueError(
+                f"{read} lies in {arguments.out}, which would be replaced; name another folder."
+            )
+
+
 def _name(named: str) -> str:
-    """What a source is called where it is noted: without folders, but all of a name on the hub."""
-    return str(hub.parse(named) or Path(named).name)
+    """What a source is called where it is noted: without folders, but all of a name on the hub.
+
+    What is no UTF-8 in a file's name becomes U+FFFD: no file of a model could hold it.
+    """
+    return str(hub.parse(named) or os.fsencode(Path(named).name).decode(errors="replace"))
 
 
 def _blocks(text: str) -> tuple[int, ...]:

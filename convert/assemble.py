@@ -1,6 +1,8 @@
 """The start of training: SAM's and BERT's published weights, fresh DIT parameters between them."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 from dit_jax.convert import files, sources, transfer
@@ -47,12 +49,24 @@ def open_bert(source: Path, *, like: Bert | None = None) -> tuple[Bert, dict]:
     See `sources.bert` for `like`.
     """
     if not files.is_ours(source):
-        bert, found = sources.bert(source, like=like)
+        with _named(source):
+            bert, found = sources.bert(source, like=like)
         return bert, transfer.fill(transfer.text_targets(bert), found).tensors
     bert, contents = directory.read_text_encoder(source), directory.read_contents(source)
     tensors = {path: value for path, value in contents.tensors.items() if path.startswith(TEXT)}
     directory.check(tensors, transfer.text_targets(bert), source=str(source))
     return bert, tensors
+
+
+@contextlib.contextmanager
+def _named(source: Path) -> Iterator[None]:
+    """What is wrong with one of two sources says with which."""
+    try:
+        yield
+    except ValueError as error:
+        if str(source) in str(error):
+            raise
+        raise ValueError(f"{source}: {error}") from error
 
 
 def check_bert(found: Bert, wanted: Bert, *, source: Path | str) -> None:
@@ -87,7 +101,8 @@ def _sam(arch: Architecture, source: Path, flat: dict) -> dict:
             raise ValueError(f"{source} holds only a text encoder; expected a SAM.")
         theirs = contents.architecture
     else:
-        theirs, found = sources.sam(source)
+        with _named(source):
+            theirs, found = sources.sam(source)
     if different := differences(theirs.vit, arch.vit):
         raise ValueError(
             f"{source} holds another ViT than the model has (its own ≠ the model's): {different}."

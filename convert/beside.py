@@ -82,6 +82,11 @@ def find(source: Path) -> Path | None:
     return next((folder / name for name in NAMES if (folder / name).is_file()), None)
 
 
+def is_bert(path: Path) -> bool:
+    """False of the config of another model: beside a DIT may lie that of its SAM."""
+    return _read(path).get("model_type", "bert") == "bert"
+
+
 def bert(path: Path) -> dict[str, Any]:
     """What a config says of a BERT, by `Bert`'s fields; nothing where it describes something else.
 

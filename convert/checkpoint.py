@@ -161,7 +161,8 @@ def _choose(dicts, command: str, key: str | None, source: Path) -> _Model:
         return fit[0]
     if fit:
         raise ValueError(
-            f"{source} holds {len(fit)} models, {_places(fit)}; choose one with --key."
+            f"{source} holds {len(fit)} models, {_places(fit)}; choose one with --key of"
+            f" `convert {command}`."
         )
     if models:
         other = next((m for m in models if m.convention is names.DIT), models[0]).convention

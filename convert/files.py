@@ -22,7 +22,7 @@ INDICES = tuple(f"{name}.index.json" for name in WHOLE)
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 TRAINERS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.\w+")
-OURS = b'"kind"'  # in the config.json of a model directory; Hugging Face writes a config.json too
+OURS = "kind"  # a key of a model directory's config.json; Hugging Face writes a config.json too
 
 NOT_WEIGHTS = (  # first bytes → what the file is, and what to do
     (rb"version https://git-lfs", "a git-lfs pointer and not the file itself: run `git lfs pull`"),
@@ -55,9 +55,16 @@ def locate(source: Path) -> tuple[Path, ...]:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder with a `config.json` is a model directory of dit_jax."""
+    """Whether a folder is a model directory of dit_jax; raises ValueError where its `config.json`
+    is no JSON."""
     config = folder / "config.json"
-    return config.is_file() and OURS in config.read_bytes()
+    if not config.is_file():
+        return False
+    try:
+        values = json.loads(config.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{config} is not JSON: {error}.") from error
+    return isinstance(values, dict) and OURS in values
 
 
 def _inside(folder: Path) -> tuple[Path, ...]:

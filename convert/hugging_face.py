@@ -24,10 +24,21 @@ def write(
 
     Raises ValueError where SamModel has no place for what the SAM is.
     """
-    if arch.vit.table_grid is not None:
+    vit, size = arch.vit, arch.vit.grid * PATCH
+    odd = {
+        f"its tables span {vit.table_grid} patches beside {vit.grid}×{vit.grid} positions": (
+            vit.table_grid is not None
+        ),
+        f"it reads pictures of {arch.image_size} pixels beside positions for {size}": (
+            arch.image_size != size
+        ),
+        "all of its blocks attend globally": (
+            not arch.windowed and len(vit.global_blocks) < vit.depth
+        ),
+    }
+    if found := [what for what, is_so in odd.items() if is_so]:
         raise ValueError(
-            f"its tables span {arch.vit.table_grid} patches beside {arch.vit.grid}×{arch.vit.grid}"
-            " positions, for which SamModel has no place: use --format=sam."
+            f"{' and '.join(found)}, for which SamModel has no place: use --format=sam."
         )
     tensors = {names.HF_SAM.write(name): value for name, value in state.items()}
     with directory.atomic_folder(out, overwrite=overwrite) as folder:

@@ -62,7 +62,8 @@ def _global_blocks(rows: list[int], grid: int) -> tuple[int, ...]:
     if chosen is None:
         raise ValueError(
             f"its tables of {small} and {large} rows beside {grid}×{grid} positions leave open"
-            " which blocks attend globally: give --global-blocks, e.g. 2,5,8,11 for ViT-B."
+            " which blocks attend globally: give --global-blocks to `convert sam` or `convert dit`,"
+            " e.g. 2,5,8,11 for ViT-B."
         )
     return tuple(i for i, size in enumerate(rows) if size == chosen)
 
@@ -123,7 +124,10 @@ def bert_heads(width: int, head_width: int | None) -> int:
     for channels in (HEAD_WIDTH, head_width):
         if channels and width % channels == 0:
             return width // channels
-    raise ValueError(f"BERT's width {width} is no multiple of {HEAD_WIDTH}: give --text-heads.")
+    raise ValueError(
+        f"BERT's width {width} is no multiple of {HEAD_WIDTH}: give --text-heads to `convert bert`"
+        " or `convert dit`, or put its config.json beside it."
+    )
 
 
 def injection(found: Checkpoint) -> tuple[Injection, ...]:

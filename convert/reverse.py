@@ -29,6 +29,10 @@ def reverse(
       wrap: the file holds `{"state_dict": …}`.
       overwrite: a folder may be replaced; a file always is.
     """
+    if form == "hf-sam" and wrap:
+        raise ValueError("--wrap is for a file, and --format=hf-sam writes a folder; leave it out.")
+    if form != "hf-sam" and out.suffix == ".safetensors":
+        raise ValueError(f"{out} would hold no safetensors but PyTorch's pickle; name it .pth.")
     contents = directory.read_contents(model_dir)
     arch = contents.architecture
     if arch is None:

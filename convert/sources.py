@@ -124,8 +124,6 @@ def dit(
     if noted is not None and global_blocks is None:
         global_blocks = noted.vit.global_blocks
     image = infer.vit(found, global_blocks=global_blocks)
-    said = dataclasses.asdict(noted.bert) if noted is not None and noted.bert is not None else {}
-    text = _untold(found, said, text_heads, head_width=image.width // image.heads)
     usual = dict(text_layer=RELEASED_TEXT_LAYER, image_size=DIT_IMAGE_SIZE, text_tokens=TEXT_TOKENS)
     if noted is not None:
         usual = {field: getattr(noted, field) for field in (*usual, "mask_padding")}
@@ -134,7 +132,7 @@ def dit(
     given |= {"text_tokens": infer.static_tokens(found)}
     arch = Architecture(
         vit=image,
-        bert=infer.bert(found, **text),
+        bert=_bert_inside(found, noted, text_heads, head_width=image.width // image.heads),
         injection=choose_injection(found, variant),
         **infer.decoder(found),
         text_projection="visual_encoder.prob_text.weight" in found.tensors,
@@ -143,6 +141,20 @@ def dit(
         **usual | {field: value for field, value in given.items() if value is not None},
     )
     return arch, found
+
+
+def _bert_inside(
+    found: Checkpoint, noted: Architecture | None, heads: int | None, *, head_width: int
+) -> Bert:
+    """The text encoder of a DIT model, as noted in the file, else as a config beside it says."""
+    if noted is not None and noted.bert is not None:
+        config, said = None, dataclasses.asdict(noted.bert)
+    else:
+        config = beside.find(found.source)
+        said = beside.bert(config) if config and beside.is_bert(config) else {}
+    model = infer.bert(found, **_untold(found, said, heads, head_width=head_width))
+    beside.compare(config, said, model)
+    return model
 
 
 def choose_injection(found: Checkpoint, wanted: Injection | None) -> Injection:

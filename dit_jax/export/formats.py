@@ -69,6 +69,8 @@ def export(
     one_of("--format", form, (*FORMATS, PACK))
     if form == PACK and base is None:
         raise ValueError("--format=pack expected --base=DIR, the model that it was trained from.")
+    if form == PACK and packs.is_pack(model_dir):
+        raise ValueError(f"{model_dir} is a pack already; expected the whole model.")
     scores = {} if scored is None else report.read_headlines(scored)
     with directory.atomic_folder(out) as folder:
         if form == PACK:

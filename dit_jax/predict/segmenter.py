@@ -40,6 +40,7 @@ from dit_jax.predict.requests import (
 from dit_jax.predict.segmentation import Segmentation
 from dit_jax.predict.text_features import shortened, tokenizer_of
 from dit_jax.predict.tiles import Asker, Tiling
+from dit_jax.strict import differences
 from dit_jax.weights import directory, hub, manifest
 
 CANVASES = 8 * 512 * 512  # pixels that run together where nobody says how many rows
@@ -260,14 +261,22 @@ class Segmenter:
         """Where in `text` each text token that the model reads starts and ends."""
         return self._engine.text_cache.token_places(text)
 
-    def replace_params(self, params: Params) -> None:
+    def replace_params(self, params: Params, arch: Architecture | None = None) -> None:
         """Answer with other parameters of the same architecture from now on, without compiling.
 
-        Thresholds stay; what a presence threshold was calibrated to holds for its own parameters.
+        `arch` is what they are said to be of; without it shapes alone are compared, and the size of
+        the picture, the layer of BERT that is read and more leave no trace there. Thresholds stay;
+        what a presence threshold was calibrated to holds for its own parameters.
+
         Raises ValueError, and goes on as before, where they are those of another architecture.
         """
         expected = parameters.flatten(parameters.structure(self.arch)[1])
         directory.check(parameters.flatten(params), expected, source="what is given")
+        if arch not in (None, self.arch):
+            raise ValueError(
+                "what is given is of another architecture (its own ≠ this segmenter's):"
+                f" {differences(arch, self.arch)}."
+            )
         self._engine.replace(params)
 
     def check(self, question: Question, *, multimask: bool = False) -> None:

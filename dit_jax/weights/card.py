@@ -63,18 +63,27 @@ SCORE = {
 SHOWN = ("oIoU", "mIoU", "gIoU", "P@0.5", "P@0.7", "P@0.9", "N-acc", "T-acc", "AURC", "ECE")
 
 
-def fill(manifest: Manifest, *, name: str, form: str, arch: Architecture, parameters: int) -> str:
+def fill(
+    manifest: Manifest,
+    *,
+    name: str,
+    form: str,
+    arch: Architecture,
+    parameters: int,
+    at: str | None = None,
+) -> str:
     """The card as Markdown with the front matter that model hubs read.
 
     Args:
       form: a key of `USES`: how the files are used.
       parameters: how many numbers the model has.
+      at: the place that those who use it name; by default `name`, as a folder.
     """
     template = Template(
         resources.files("dit_jax.weights").joinpath("model_card.md").read_text("utf-8")
     )
     base = manifest.provenance.get("base", "BASE")
-    use = Template(USES[form]).substitute(manifest.packages, name=name, base=base)
+    use = Template(USES[form]).substitute(manifest.packages, name=at or name, base=base)
     return template.substitute(
         name=name,
         license_tag=(manifest.license or "unknown").lower(),

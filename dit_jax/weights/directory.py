@@ -126,9 +126,10 @@ def atomic_folder(out_dir: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `out_dir` that becomes `out_dir` if the block succeeds.
 
     What was there before is renamed aside until then, so that at every moment one of them is
-    whole; `tidy` puts it back after a kill. Raises OSError where another process writes `out_dir`.
+    whole; `tidy` puts it back after a kill. Of a link, all of this happens where it points. Raises
+    OSError where another process writes `out_dir`.
     """
-    out_dir = Path(os.path.abspath(out_dir))
+    out_dir = Path(os.path.realpath(out_dir))
     if Path.cwd().is_relative_to(out_dir):
         raise ValueError(
             f"{out_dir} is where you are; name another folder to write the model into."
@@ -172,6 +173,7 @@ def tidy(out_dir: Path) -> None:
 
     Only for who alone writes there.
     """
+    out_dir = Path(os.path.realpath(out_dir))
     before = _before(out_dir)
     if before.is_dir() and not out_dir.exists():
         before.rename(out_dir)
@@ -180,7 +182,7 @@ def tidy(out_dir: Path) -> None:
     unfinished = re.compile(rf"\.{name}{unique}|\.\.{name}{unique}({unique}|\.lease)")
     beside = out_dir.parent.iterdir() if out_dir.parent.is_dir() else ()
     for left in [before, *(path for path in beside if unfinished.fullmatch(path.name))]:
-        if left.is_file():
+        if left.is_file() or left.is_symlink():  # as links were once renamed
             left.unlink()
         shutil.rmtree(left, ignore_errors=True)
 

@@ -29,7 +29,7 @@ def push(model_dir: Path | str, named: str, *, private: bool = False) -> str:
     noted = manifest.verify(folder)
     if noted is None:
         raise ValueError(f"{folder} has no {manifest.MANIFEST}; write it anew with --mode=export.")
-    card = _card(folder, noted, name.repo.split("/")[1])
+    card = _card(folder, noted, name)
     listed = (*noted.files, manifest.MANIFEST)
     package = hub.package()
     try:
@@ -51,14 +51,15 @@ def push(model_dir: Path | str, named: str, *, private: bool = False) -> str:
     return str(sent.repo_url)
 
 
-def _card(folder: Path, noted: manifest.Manifest, name: str) -> str:
+def _card(folder: Path, noted: manifest.Manifest, name: hub.Name) -> str:
     """The card that lies there, or one filled in from the manifest."""
     path = folder / manifest.CARD
     if not path.is_file():
         arch, params = directory.read(folder)
         count = sum(leaf.size for leaf in params_lib.flatten(params).values())
-        how = dict(name=name, form="safetensors", arch=arch, parameters=int(count))
-        return cards.fill(noted, **how)
+        how = dict(form="int8" if arch.weights == "int8" else "safetensors", at=str(name))
+        title = name.repo.split("/")[1]
+        return cards.fill(noted, name=title, arch=arch, parameters=int(count), **how)
     text = path.read_text(encoding="utf-8")
     if not re.match(r"---\n.*?^license: .*?^---\n", text, re.DOTALL | re.MULTILINE):
         raise ValueError(

@@ -64,6 +64,31 @@ def test_assemble_command(parts, tmp_path, monkeypatch, capsys):
     assert directory.vocab_path(tmp_path / "model").is_file()
 
 
+@pytest.mark.parametrize(
+    ("width", "lacking", "message"),
+    [
+        (
+            40,
+            "nothing",
+            "no multiple of 64: give --text-heads to `convert bert` or `convert dit`, or",
+        ),
+        (64, "position", "it has no tensor bert.embeddings.position_embeddings.weight"),
+    ],
+)
+def test_what_is_wrong_with_the_bert_names_it(parts, capsys, width, lacking, message):
+    """Not the SAM; with no advice that `assemble` cannot take."""
+    sam, bert = parts
+    odd = dataclasses.replace(dit("none").bert, width=width)
+    state = random_state(Architecture(VIT, odd, Injection.NONE, text_layer=1), "text_encoder.")
+    state = {name.removeprefix("lang_encoder."): value for name, value in state.items()}
+    state.pop(f"bert.embeddings.{lacking}_embeddings.weight", None)
+    torch.save(tensors(state), bert)
+    out = bert.parent / "model"
+    assert run("assemble", "ldit_vit_b", out, f"--sam={sam}", f"--bert={bert}") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"convert assemble: {bert}: ") and message in said
+
+
 def test_assemble_from_model_directories(parts, tmp_path):
     sam, bert = parts
     assert run("sam", sam, tmp_path / "sam") == 0

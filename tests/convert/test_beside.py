@@ -56,6 +56,13 @@ def test_config_beside_a_file(folder, capsys):
     assert "assumed" not in capsys.readouterr().err
 
 
+def test_a_label_that_is_called_as_a_key_of_ours(folder):
+    """Of a classifier; a model directory has that key at the top."""
+    change(folder, id2label={"0": "rude", "1": "kind"}, label2id={"rude": 0, "kind": 1})
+    assert run("bert", folder, folder.parent / "out") == 0
+    assert run("bert", folder.parent / "out", folder.parent / "again") == 1
+
+
 def test_google_s_name_of_the_config(folder):
     (folder / "config.json").rename(folder / "bert_config.json")
     assert run("bert", folder, folder.parent / "out") == 0
@@ -174,6 +181,23 @@ def test_assemble_command_builds_around_the_bert(folder, tmp_path, monkeypatch, 
     assert arch.text_projection  # 96 wide, beside a ViT of 32
     theirs = load_file(folder / "model.safetensors")["embeddings.LayerNorm.weight"]
     np.testing.assert_array_equal(params["text_encoder"]["embeddings"]["norm"]["scale"], theirs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("bert", (4, "relu", 1e-5)), ("sam", (1, "gelu", 1e-12))]
+)
+def test_a_config_beside_a_dit_model(tmp_path, capsys, kind, expected):
+    """BERT's decides, as it does for a BERT; that of the SAM is not for the text."""
+    torch.save(tensors(state_of(dit("layer_wise"))), tmp_path / "a.pth")
+    config = dict(hidden_size=64, num_attention_heads=4, hidden_act="relu", layer_norm_eps=1e-5)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind} | config))
+    assert run("dit", tmp_path / "a.pth", tmp_path / "out") == 0
+    found = directory.read_text_encoder(tmp_path / "out")
+    assert (found.heads, found.activation, found.epsilon) == expected
+    assert ("assumed" in capsys.readouterr().err) == (kind == "sam")
+    change(tmp_path, hidden_size=96)
+    assert run("dit", tmp_path / "a.pth", tmp_path / "other") == (kind == "bert")
+    assert ("width 96 ≠ 64" in capsys.readouterr().err) == (kind == "bert")
 
 
 UNTOLD = dict(heads=4, activation="gelu_new", epsilon=1e-5)

@@ -12,6 +12,7 @@ from checkpoints import BERT, VIT, dit, in_sam, run, state_of, tensors, write_vo
 from peers import torch
 
 from dit_jax.convert import checkpoint, transfer
+from dit_jax.export import formats
 from dit_jax.models import params as params_lib
 from dit_jax.models.architecture import Architecture, Injection
 from dit_jax.weights import directory
@@ -137,6 +138,24 @@ def test_sam_round_trip(tmp_path):
     back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[k].numpy(), v) for k, v in state.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--format=sam out.safetensors", "out.safetensors would hold no safetensors but"),
+        ("--format=dit out.safetensors", "PyTorch's pickle; name it .pth."),
+        ("--format=hf-sam out --wrap", "--wrap is for a file, and --format=hf-sam writes a folder"),
+    ],
+)
+def test_reverse_writes_what_it_is_called(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
+    directory.save("model", arch, params_lib.init(arch))
+    form, *rest = options.split()
+    assert run("reverse", form, "model", *rest) == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_reverse_fills_what_the_released_code_declares(tmp_path):
@@ -281,6 +300,36 @@ def test_nothing_is_overwritten_unasked(tmp_path, capsys):
     assert run("dit", tmp_path / "a.pth", tmp_path / "model", "--overwrite") == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dit OUT/a.pth OUT",
+        "dit link.pth OUT",
+        "dit b.pth OUT --vocab=OUT/words.txt",
+        "assemble ldit_vit_b OUT --sam=OUT/a.pth --bert=b.pth",
+        "assemble ldit_vit_b OUT --sam=b.pth --bert=OUT/a.pth",
+        "reverse --format=hf-sam OUT/model OUT",
+        "reverse --format=hf-sam OUT/model elsewhere/../OUT",
+    ],
+)
+def test_what_is_read_is_not_replaced(tmp_path, monkeypatch, capsys, command):
+    """OUT is replaced as a whole: what lies in it cannot be read to make it."""
+    monkeypatch.chdir(tmp_path)
+    arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
+    directory.save("OUT/model", arch, params_lib.init(arch))
+    write_vocab(tmp_path / "OUT" / "words.txt", BERT.vocab)
+    for name in ("OUT/a.pth", "b.pth"):
+        torch.save(tensors(state_of(dit("layer_wise"))), name)
+    (tmp_path / "link.pth").symlink_to("OUT/a.pth")
+    (tmp_path / "elsewhere").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(*command.split(), "--overwrite") == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert " lies in " in message and "OUT, which would be replaced; name another" in message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("write", [checkpoint.write, directory.write_tensors])
 def test_a_full_disk_is_told_by_name(tmp_path, write):
     """Of PyTorch's own error, and of safetensors', which are no OSError."""
@@ -300,6 +349,28 @@ def test_home_is_where_it_is(tmp_path, monkeypatch):
     vocab = write_vocab(tmp_path / "words.txt", BERT.vocab)
     assert run("dit", "~/a.pth", "~/model", "--vocab=~/words.txt") == 0
     assert directory.vocab_path(tmp_path / "model").read_bytes() == vocab.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["sam", "reverse --format=sam"])
+def test_a_name_on_the_hub_is_nothing_to_write(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    assert run(*command.split(), "a.pth", "hf://org/name") == 1
+    said = "hf://org/name is no place; expected a path, gs://BUCKET/… or s3://BUCKET/….\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_whose_name_is_no_utf_8(tmp_path):
+    """As old archives have them; what is noted of it goes into every file, the card included."""
+    arch = Architecture(VIT, None, Injection.NONE, image_size=64, windowed=True)
+    source = tmp_path / os.fsdecode(b"mod\xe8le.pth")
+    torch.save(
+        tensors(in_sam(transfer.to_state(params_lib.flatten(params_lib.init(arch))))), source
+    )
+    assert run("sam", source, tmp_path / "model") == 0
+    assert directory.read_provenance(tmp_path / "model")["source"] == "mod\ufffdle.pth"
+    formats.export(tmp_path / "model", tmp_path / "out", form="safetensors")
+    assert "mod\ufffdle.pth" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_vocabulary_travels(tmp_path):

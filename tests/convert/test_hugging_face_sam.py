@@ -1,5 +1,6 @@
 """Hugging Face's SamModel, in and out: folders, files, shards, half precision, without PyTorch."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -172,12 +173,27 @@ def test_the_sam_part_of_a_dit_model(tmp_path, capsys):
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
-def test_tables_that_have_no_place_there(tmp_path, capsys):
-    vit = VIT.__class__(depth=1, width=32, heads=2, global_blocks=(0,), grid=4, table_grid=8)
-    arch = Architecture(vit, None, Injection.NONE, image_size=64, windowed=True)
+@pytest.mark.parametrize(
+    ("vit", "settings", "message"),
+    [
+        (dict(table_grid=8), {}, "its tables span 8 patches beside 4×4 positions, for"),
+        ({}, dict(image_size=128), "reads pictures of 128 pixels beside positions for 64, for"),
+        ({}, dict(windowed=False), "all of its blocks attend globally, for"),
+        (
+            dict(table_grid=8),
+            dict(image_size=512, windowed=False),
+            "4×4 positions and it reads pictures of 512 pixels beside positions for 64 and all of",
+        ),
+    ],
+)
+def test_what_has_no_place_there(tmp_path, capsys, vit, settings, message):
+    """SamModel's size is that of its positions, and all but its global blocks have windows."""
+    plain = dict(image_size=64, windowed=True) | settings
+    arch = Architecture(dataclasses.replace(VIT, **vit), None, Injection.NONE, **plain)
     directory.save(tmp_path / "model", arch, params_lib.init(arch))
     assert run("reverse", "--format=hf-sam", tmp_path / "model", tmp_path / "out") == 1
-    assert "for which SamModel has no place: use --format=sam" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said and "for which SamModel has no place: use --format=sam" in said
     assert not (tmp_path / "out").exists()
 
 

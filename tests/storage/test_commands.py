@@ -48,6 +48,8 @@ def test_convert(server, tmp_path, capsys):
     assert server.read(f"models/again/{weights}") == server.read(f"models/sam/{weights}")
     assert convert(["sam", "gs://bucket/hf", "gs://bucket/models/again"]) == 1
     assert "gs://bucket/models/again is not empty; choose" in capsys.readouterr().err
+    assert convert(["sam", "gs://bucket/hf", "gs://bucket/hf", "--overwrite"]) == 1
+    assert "gs://bucket/hf lies in gs://bucket/hf, which would be" in capsys.readouterr().err
 
 
 def test_curves(server):

@@ -201,6 +201,22 @@ def test_whoever_writes_a_model_is_alone_and_sweeps_first(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"model", ".model-original"}
 
 
+def test_a_link_stays_one_and_its_target_is_written(tmp_path):
+    """`models/latest` on another disk; what an earlier version left beside it is no obstacle."""
+    (tmp_path / "disk").mkdir()
+    link, target = tmp_path / "latest", tmp_path / "disk" / "model"
+    link.symlink_to("disk/model")  # which is not there yet
+    for name in ("first", "second"):
+        with directory.atomic_folder(link, overwrite=True) as folder:
+            (folder / name).touch()
+        assert link.is_symlink() and [path.name for path in target.iterdir()] == [name]
+    (tmp_path / "disk" / ".model.before").symlink_to(tmp_path)
+    with directory.atomic_folder(link, overwrite=True) as folder:
+        (folder / "third").touch()
+    assert list((tmp_path / "disk").rglob("*")) == [target, target / "third"]
+    assert {*tmp_path.iterdir()} == {tmp_path / "disk", link}
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder that has room for two megabytes; needs the right to mount."""

@@ -216,12 +216,15 @@ def test_a_card_is_written_where_there_is_none(server, tmp_path):
     write_model(tmp_path / "model")
     pushing.push(tmp_path / "model", "hf://org/street", private=True)
     assert server.private["org/street"]
-    sent = server.repos["org/street"]["main"]
-    assert (
-        sent["README.md"].startswith(b"---\nlicense: unknown\n")
-        and b"# street" in sent["README.md"]
-    )
+    card = server.repos["org/street"]["main"]["README.md"].decode()
+    assert card.startswith("---\nlicense: unknown\n") and "\n# street\n" in card
+    assert '= dit_jax.load("hf://org/street")\n' in card
     pushing.push(tmp_path / "model", "hf://org/street")  # once more: the same repository
+    formats.export(tmp_path / "model", tmp_path / "int8", form="int8")
+    (tmp_path / "int8" / "README.md").unlink()
+    pushing.push(tmp_path / "int8", "hf://org/small")
+    card = server.repos["org/small"]["main"]["README.md"].decode()
+    assert 'from_pretrained("hf://org/small")\n' in card and "matrices are int8" in card
 
 
 def test_what_is_not_sent(server, tmp_path):

@@ -110,10 +110,24 @@ def test_a_segmenter_takes_on_one_pack_after_another(folders, base):
     segmenter = dit_jax.Segmenter.from_pretrained(folders / "base")
     picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     for name in ("cats", "dogs"):
-        segmenter.replace_params(base.params(folders / f"{name}.pack")[1])
+        arch, params = base.params(folders / f"{name}.pack")
+        segmenter.replace_params(params, arch)
         (found,) = segmenter(picture, "the red circle")
         (expected,) = dit_jax.Segmenter.from_pretrained(folders / name)(picture, "the red circle")
         np.testing.assert_array_equal(found.probability, expected.probability)
+
+
+def test_a_pack_of_another_architecture_is_not_taken_on(folders, base, tmp_path):
+    """What no shape tells: the pack says it, and its masks would be others."""
+    arch = dataclasses.replace(ARCH, image_size=2 * ARCH.image_size, iou_trained=True)
+    directory.save(tmp_path / "large", arch, directory.read(folders / "cats")[1], vocab=VOCAB)
+    packs.save(tmp_path / "large", folders / "base", tmp_path / "pack")
+    segmenter = dit_jax.Segmenter.from_pretrained(folders / "base")
+    given, params = base.params(tmp_path / "pack")
+    assert given == arch
+    different = f"iou_trained True ≠ False, image_size {arch.image_size} ≠ {ARCH.image_size}"
+    with pytest.raises(ValueError, match=f"its own ≠ this segmenter's.: {different}"):
+        segmenter.replace_params(params, given)
 
 
 def test_a_wrong_base_is_one_sentence(folders, tmp_path):
@@ -234,6 +248,8 @@ def test_export(folders, tmp_path):
     assert 'packs.Base.open("base").with_pack("cats")' in card
     with pytest.raises(ValueError, match="cats is a pack; give the model .* --base"):
         formats.export(tmp_path / "cats", tmp_path / "whole", form="safetensors")
+    with pytest.raises(ValueError, match="cats is a pack already; expected the whole model"):
+        formats.export(tmp_path / "cats", tmp_path / "a", form="pack", base=folders / "base")
     formats.export(tmp_path / "cats", tmp_path / "whole", form="safetensors", base=folders / "base")
     same(directory.read(tmp_path / "whole")[1], directory.read(folders / "cats")[1])
     assert (tmp_path / "whole" / "vocab.txt").read_bytes() == VOCAB.read_bytes()
