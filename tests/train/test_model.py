@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -12,14 +13,16 @@ from runs import config_of, shrink
 from safetensors.numpy import load_file, save_file
 
 from dit_jax import variants, vocabulary
+from dit_jax.config import Init
 from dit_jax.convert import beside, transfer
 from dit_jax.convert.__main__ import main as convert
 from dit_jax.convert.assemble import assemble
 from dit_jax.data import shapes
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
-from dit_jax.train import model, scoring
+from dit_jax.train import model, run, scoring
 from dit_jax.train.run import Run
+from dit_jax.variants import BOTH, IMAGE
 from dit_jax.weights import directory
 
 
@@ -54,6 +57,38 @@ def test_another_architecture_is_refused():
         model.check_architecture(other, wanted, folder="models/a")
     for field in ("injection: e2e → layer_wise", "mask_padding: False → True", "bert.depth: 2 → 1"):
         assert field in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "given", "freeze", "said"),
+    [
+        ("ldit_vit_b", "bert", (), "WARNED .* for image_encoder: .*Give --config.model.init.sam="),
+        ("ldit_vit_b", "sam", (), "WARNED .* for text_encoder: .*Give --config.model.init.bert="),
+        ("ldit_vit_b", "", (), "WARNED .* for image_encoder and text_encoder: .*sam=.* --.*bert="),
+        ("ldit_vit_b", "sam", IMAGE, "WARNED .* for text_encoder: "),
+        ("ldit_vit_b", "bert", IMAGE, "^image_encoder would stay at random .*expected --.*sam=S"),
+        ("ldit_vit_b", "sam", BOTH, "^text_encoder would stay at random .*expected --.*bert=B"),
+        ("ldit_vit_b", "sam,bert", BOTH, "^$"),
+        ("ldit_vit_b", "model", BOTH, "^$"),
+        ("tiny", "", BOTH, "^$"),  # small ones may be trained from nothing
+    ],
+)
+def test_a_large_encoder_without_weights_is_named(row, given, freeze, said, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run.logging, "warning", lambda text: seen.append(f"WARNED {text}"))
+    init = Init(*(name * (name in given.split(",")) for name in ("model", "sam", "bert")))
+    arch = variants.architecture(variants.VARIANTS[row])
+    try:
+        run.check_weights(init, arch, freeze=freeze)
+    except ValueError as error:
+        seen.append(str(error))
+    assert re.search(said, "".join(seen)), seen
+
+
+def test_plain_sam_needs_no_bert(monkeypatch):
+    monkeypatch.setattr(run.logging, "warning", pytest.fail)
+    arch = Architecture(variants.BACKBONES["vit_b"], None, Injection.NONE)
+    run.check_weights(Init(model="", sam="SAM.pth", bert=""), arch, freeze=BOTH)
 
 
 def test_training_from_a_directory(tmp_path):
