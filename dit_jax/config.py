@@ -317,6 +317,10 @@ class Config:
                 raise ValueError(f"{path} is {value}; expected a finite number.")
         if not optim.epochs and not optim.max_steps:
             raise ValueError("optim.epochs and optim.max_steps are 0; expected a length.")
+        if self.model.task == "text+clicks" and not optim.rounds:
+            raise ValueError(
+                "optim.rounds is 0; expected a number above 0 with model.task=text+clicks."
+            )
         if optim.batch_size % optim.accumulate:
             raise ValueError(
                 f"optim.batch_size is {optim.batch_size}; expected a multiple of"
