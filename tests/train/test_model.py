@@ -1,7 +1,9 @@
 """From a config to the parts of a run: what does not fit is said before the first step."""
 
 import dataclasses
+import functools
 import json
+import logging
 import re
 import shutil
 
@@ -11,6 +13,7 @@ import pytest
 from checkpoints import random_state
 from runs import config_of, shrink
 from safetensors.numpy import load_file, save_file
+from small_models import write_model
 
 from dit_jax import variants, vocabulary
 from dit_jax.config import Init
@@ -20,7 +23,7 @@ from dit_jax.convert.assemble import assemble
 from dit_jax.data import shapes
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
-from dit_jax.train import model, run, scoring
+from dit_jax.train import model, run, scoring, trained
 from dit_jax.train.run import Run
 from dit_jax.variants import BOTH, IMAGE
 from dit_jax.weights import directory
@@ -136,6 +139,20 @@ def test_bert_from_a_hugging_face_folder(tmp_path):
     found = parameters.flatten(assemble(arch, sam=None, bert=tmp_path))
     for path, value in bert.items():
         np.testing.assert_array_equal(found[path], value, err_msg=path)
+
+
+def test_a_directory_is_asked_at_its_own_size_and_precision_and_says_so(tmp_path, caplog):
+    folder, same = write_model(tmp_path / "model"), dict(model__image_size=64)
+    load = functools.partial(trained.load, workdir=tmp_path / "run", model_dir=folder)
+    caplog.set_level(logging.WARNING, logger="absl")
+    load(config_of(**same))
+    assert not caplog.messages
+    found = load(config_of(model__image_size=128, model__dtype="bfloat16"))
+    assert (found.model.arch.image_size, found.model.arch.dtype) == (64, "float32")
+    assert caplog.messages == [
+        f"{folder} is asked at its own image_size, 64; the config says 128.",
+        f"{folder} is asked at its own dtype, float32; the config says bfloat16.",
+    ]
 
 
 def test_splits_are_opened_first(tmp_path):
