@@ -202,11 +202,16 @@ def plan() -> None:
 
 
 ON_SPLITS = dict(needs=("config", "workdir"), takes=("model",))
+OF_PROCESSES = ("coordinator", "num_processes", "process_id")
+OF_TRAINING = ("overwrite", "allow_leak", *OF_PROCESSES)
 MODES = {
-    "train": Mode(
-        train, needs=("config", "workdir"), takes=("overwrite", "allow_leak"), joins=True
+    "train": Mode(train, needs=("config", "workdir"), takes=OF_TRAINING, joins=True),
+    "eval": Mode(
+        asked("scoring", "score"),
+        needs=("config", "workdir"),
+        takes=("model", *OF_PROCESSES),
+        joins=True,
     ),
-    "eval": Mode(asked("scoring", "score"), **ON_SPLITS, joins=True),
     "probe": Mode(asked("probing", "probe"), **ON_SPLITS),
     "calibrate": Mode(calibrate, **ON_SPLITS),
     **{
@@ -228,7 +233,7 @@ MODES = {
     "plan": Mode(
         plan,
         needs=("config",),
-        takes=("hbm_gb", "devices", "target", "compile", "workdir", "overwrite", "allow_leak"),
+        takes=("hbm_gb", "devices", "target", "compile", "workdir", *OF_TRAINING),
     ),
 }
 

@@ -208,9 +208,9 @@ class Eval:
     presence_threshold: float | None
     false_alarm: float  # mean share of a picture's absent expressions with a mask: `calibrate`
     bootstrap: int  # resamples of the pictures for the 95 % intervals; 0 = no intervals
-    predictions: bool  # also write every predicted mask to <workdir>/predictions/*.jsonl
+    predictions: bool  # also write every text's mask to <workdir>/predictions/*.jsonl
     every_epochs: float  # 0 = not by epochs
-    every_steps: int  # 0 = not by steps
+    every_steps: int  # 0 = not by steps; else it wins over `every_epochs`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,6 +281,11 @@ class Config:
         for writer in self.train.writers:
             one_of("train.writers", writer, WRITERS)
         one_of("eval.best", self.eval.best, self.eval.protocols)
+        if self.eval.predictions and set(self.eval.protocols) <= set(CLICKS):
+            raise ValueError(
+                "eval.predictions writes answers to texts, and eval.protocols has only points and"
+                " boxes; expected eval.predictions=false, or a protocol of texts."
+            )
         self._check_numbers()
 
     def _check_data(self) -> None:
@@ -317,6 +322,10 @@ class Config:
                 raise ValueError(f"{path} is {value}; expected a finite number.")
         if not optim.epochs and not optim.max_steps:
             raise ValueError("optim.epochs and optim.max_steps are 0; expected a length.")
+        if self.model.task == "text+clicks" and not optim.rounds:
+            raise ValueError(
+                "optim.rounds is 0; expected a number above 0 with model.task=text+clicks."
+            )
         if optim.batch_size % optim.accumulate:
             raise ValueError(
                 f"optim.batch_size is {optim.batch_size}; expected a multiple of"

@@ -28,6 +28,8 @@ from dit_jax.data import prepare
 from dit_jax.data.annotations import datasets
 from dit_jax.eval import score
 from dit_jax.figures import __main__ as figures
+from dit_jax.strict import flatten
+from dit_jax.train.workdir import OF_ITS_TRAINING, OF_THE_MODEL
 from dit_jax.version import VERSION
 from dit_jax.weights import push
 
@@ -90,15 +92,25 @@ def commands(page):
             )
 
 
-def check_launch(arguments):
-    """A command of launch.py: flags and config, as `cli.main` reads them before anything runs."""
+def check_launch(arguments, runs):
+    """A command of launch.py: flags and config, as `cli.main` reads them before anything runs.
+
+    `runs` has the settings of those that the page began, by workdir: who asks one of them without
+    --model has to say the same of its model.
+    """
     line = ["launch.py", *arguments]
     # ml_collections looks there for the keys of a config that are changed.
     with flagsaver.flagsaver(), mock.patch.object(sys, "argv", line):
         assert cli.parse(line) == ["launch.py"]
         cli.check_flags(cli.MODES[flags.FLAGS.mode])
         if flags.FLAGS["config"].present:
-            cli.config()
+            settings, workdir = flatten(cli.config()), flags.FLAGS.workdir
+            if flags.FLAGS.mode == "train":
+                runs.setdefault(workdir, settings)
+            elif workdir in runs and not flags.FLAGS.model and flags.FLAGS.mode != "plan":
+                for key, value in runs[workdir].items():
+                    if key.startswith(OF_THE_MODEL) and key not in OF_ITS_TRAINING:
+                        assert settings[key] == value, (workdir, key)
 
 
 def is_program(module):
@@ -109,9 +121,10 @@ def is_program(module):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_parse(page, monkeypatch):
     monkeypatch.chdir(ROOT)
+    runs = {}
     for program, arguments in commands(page):
         if program == "launch.py":
-            check_launch(arguments)
+            check_launch(arguments, runs)
         elif program in PARSERS and arguments:
             PARSERS[program]().parse_args(arguments)
         elif program not in ("pytest", "venv"):
@@ -139,7 +152,7 @@ def test_there_are_commands():
 def test_a_wrong_command_would_be_found(key, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises((ValueError, KeyError, flags.Error)):
-        check_launch(["--config=configs/quickstart.py", "--workdir=x", key])
+        check_launch(["--config=configs/quickstart.py", "--workdir=x", key], {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

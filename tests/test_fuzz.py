@@ -206,7 +206,7 @@ def model_directories(at, name, data):
 
 def scores_of_checkpoints(at, data):
     (at.folder / "scores.json").write_bytes(data)
-    found = checkpoint._read_scores(at.folder / "scores.json")
+    found = checkpoint.read_scores(at.folder / "scores.json")
     assert all(type(step) is int and type(score) is float for step, score in found.items())
 
 

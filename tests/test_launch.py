@@ -104,6 +104,8 @@ def test_help():
         (["--config.mesh.fsdp=3"], "mesh.data × mesh.fsdp × mesh.tensor is -1 × 3 × 1"),
         (["--mode=eval"], "holds no checkpoints; train first or give --model=DIR."),
         (["--mode=eval", "--model=nowhere"], "nowhere is no model directory"),
+        (["--mode=probe", "--coordinator=a:1"], "--mode=probe does not read --coordinator."),
+        (["--mode=calibrate", "--process_id=0"], "--mode=calibrate does not read --process_id."),
         (["--config=configs/nope.py:x"], "error: no such config file: configs/nope.py."),
         (["--config=configs/paper.py"], "no row is named; expected configs/paper.py:ROW"),
         (["--config.data.eval_splits=val,testC"], "unknown split 'testC' of shapes"),

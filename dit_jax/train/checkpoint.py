@@ -45,7 +45,7 @@ class Checkpoints:
         if storage.parse(self._folder):
             atomicity = ocp_options.AtomicityOptions(ocp_options.AtomicityMode.COMMIT_FILE)
         self._asynchronous = rules.asynchronous
-        self._scores: dict[int, float] = _read_scores(self._path)
+        self._scores: dict[int, float] = read_scores(self._path)
         best = keep.BestN(get_metric_fn=self._score, n=1)
         latest = keep.LatestN(rules.keep_latest)
         options = ocp.CheckpointManagerOptions(
@@ -253,7 +253,7 @@ def _items(state: TrainState) -> dict[str, Any]:
     return trees | ({"ema": state.ema} if state.ema else {})
 
 
-def _read_scores(path: Path) -> dict[int, float]:
+def read_scores(path: Path) -> dict[int, float]:
     if not path.is_file():
         return {}
     try:

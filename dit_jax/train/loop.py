@@ -20,7 +20,7 @@ from dit_jax.strict import counted
 from dit_jax.train import features
 from dit_jax.train import state as states
 from dit_jax.train import step as steps
-from dit_jax.train.checkpoint import Checkpoints
+from dit_jax.train.checkpoint import SCORES, Checkpoints, read_scores
 from dit_jax.train.logs import MetricWriter, NonFinite, Profile, boards, provenance
 from dit_jax.train.logs import report as run_report
 from dit_jax.train.placement import Feed, hosts
@@ -251,4 +251,5 @@ def finish(run: Run, checkpoints: Checkpoints, stop: Stop) -> bool:
 def write_report(run: Run) -> None:
     """`report.md` and its curves, from what the run has logged so far."""
     about = dict(arch=run.model.arch, freeze=run.config.freeze())
+    about |= dict(scored=read_scores(run.workdir / SCORES))
     run_report.write(run.workdir, run.settings(), **about)

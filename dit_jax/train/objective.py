@@ -16,7 +16,8 @@ from dit_jax.ops.pixels import inside
 from dit_jax.train.interactive import Answering, Metrics, click_losses, prompt_losses
 
 # images f32 [b,S,S,3], or what the encoder made of them `before` text [b,h,w,d]; content [b,4],
-# input_ids, attention_mask [b,l], target [b,S,S], present bool [b]
+# input_ids, attention_mask [b,l], target [b,S,S], present bool [b]; of a part of a batch also
+# objects f32 [], how many it has, by how many a part has on average
 Inputs = dict[str, Array]
 
 
@@ -61,7 +62,8 @@ class Objective:
         """
         if self.task == "prompts":
             answering = Answering(model, model.image_encoder(inputs["images"], remat=remat))
-            return prompt_losses(answering, inputs["target"], key, rounds=self.rounds)
+            losses = prompt_losses(answering, inputs["target"], key, rounds=self.rounds)
+            return of_part(losses, inputs)
         rngs = nnx.Rngs(dropout=key) if dropout else None  # counts, so made inside the trace
         about = dict(before=inputs.get("before"), remat=remat, rngs=rngs)
         words = inputs["input_ids"], inputs["attention_mask"]
@@ -104,12 +106,18 @@ class Objective:
         def clicked(_) -> Metrics:
             given = inputs["target"], answer.logits, answer.low_res_logits
             losses = click_losses(answering, *given, key, rounds=self.rounds)
-            return losses | {"clicked": jnp.ones(())}
+            return of_part(losses, inputs) | {"clicked": jnp.ones(())}
 
         def unclicked(_) -> Metrics:
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(clicked, 0))
 
         return jax.lax.cond(jax.random.bernoulli(often, self.click_share), clicked, unclicked, 0)
+
+
+def of_part(means: Metrics, inputs: Inputs) -> Metrics:
+    """Means over objects, weighted so that those of a batch's parts average to the batch's."""
+    share = inputs.get("objects")
+    return means if share is None else {name: share * mean for name, mean in means.items()}
 
 
 @jax.named_scope("iou_loss")

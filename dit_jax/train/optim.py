@@ -128,7 +128,7 @@ def total_steps(optim: configs.Optim, steps_per_epoch: float | int) -> int:
 
 
 def cut_short(optim: configs.Optim, *, steps_per_epoch: float | int) -> str | None:
-    """A sentence where `max_steps` ends the run before its rate has done what the recipe means."""
+    """A sentence where a run ends before its rate has done what the recipe means."""
     warmup = optim.warmup_epochs * steps_per_epoch
     if 0 < optim.max_steps <= warmup:
         return (
@@ -137,10 +137,11 @@ def cut_short(optim: configs.Optim, *, steps_per_epoch: float | int) -> str | No
             " is in epochs."
         )
     first = min(optim.milestones, default=0) * steps_per_epoch
-    if optim.schedule == "steps" and 0 < optim.max_steps <= first:
+    if optim.schedule == "steps" and total_steps(optim, steps_per_epoch) <= first:
+        length = f"max_steps={optim.max_steps}" if optim.max_steps else f"epochs={optim.epochs:g}"
         return (
-            f"optim.max_steps={optim.max_steps} ends the run before its rate first falls, at step"
-            f" {first:g}: optim.milestones are in epochs."
+            f"optim.{length} ends the run before its rate first falls, at step {first:g}:"
+            " optim.milestones are in epochs."
         )
     return None
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from dit_jax import config as configs
 from dit_jax import storage, viz
 from dit_jax.data.pipeline import Batch
@@ -26,10 +24,6 @@ def probe(config: configs.Config, workdir: Path, *, model_dir: Path | None = Non
     Writes `<workdir>/probe/<dataset>-<split>.json`, `.md` and `.png`, and `…-stuck.png` where
     some answers were right but stayed when another object was asked for.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"this run is spread over {jax.process_count()} processes; --mode=probe expects one."
-        )
     trained.expect(workdir, model_dir)
     with held(workdir, purpose="probing", inside=("probe",)):
         datasets = Datasets.of(config.data, size=config.model.image_size)

@@ -11,6 +11,7 @@ from absl import logging
 from dit_jax import config as configs
 from dit_jax import vocabulary
 from dit_jax.data.pipeline import TrainBatches, train_batches
+from dit_jax.models.architecture import Architecture
 from dit_jax.strict import flatten
 from dit_jax.train import abstract, optim
 from dit_jax.train import model as models
@@ -26,11 +27,8 @@ from dit_jax.train.step import TrainStep
 from dit_jax.train.workdir import Settings
 
 LARGE = 768  # channels of an encoder that nobody trains from nothing: ViT-B's
-RANDOM = (
-    "NO WEIGHTS WERE GIVEN: this model starts from random numbers, and will not reach any published"
-    " score. Give --config.model.init.sam=SAM.pth --config.model.init.bert=BERT, or"
-    " --config.model.init.model=DIR."
-)
+# Where its weights come from, if not from a whole model's directory.
+SOURCES = {"image_encoder": "sam=SAM.pth", "text_encoder": "bert=BERT"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +121,7 @@ class Run:
     def first_state(self, placement: TrainState) -> TrainState:
         """The state before step 0, on the devices."""
         init, seed = models.weights(self.config.model), self.config.seed
-        if not (init.model or init.sam or init.bert) and self.model.arch.vit.width >= LARGE:
-            logging.warning(RANDOM)
+        check_weights(init, self.model.arch, freeze=self.config.freeze())
         params = models.first_params(init, self.model.arch, seed=seed)
         fresh = states.create(params, freeze=self.config.freeze(), rules=self.config.optim)
         return jax.device_put(fresh, placement)
@@ -147,3 +144,21 @@ class Run:
             mesh=self.model.mesh,
             steps_per_epoch=self.steps_per_epoch,
         )
+
+
+def check_weights(init: configs.Init, arch: Architecture, *, freeze: tuple[str, ...]) -> None:
+    """Warn of large encoders that start from random numbers; raise ValueError of frozen ones."""
+    named = {"image_encoder": init.sam} | ({"text_encoder": init.bert} if arch.bert else {})
+    bare = [encoder for encoder, source in named.items() if not (source or init.model)]
+    if not bare or arch.vit.width < LARGE:
+        return
+    give = " ".join(f"--config.model.init.{SOURCES[encoder]}" for encoder in bare)
+    if kept := [encoder for encoder in bare if encoder in freeze]:
+        raise ValueError(
+            f"{' and '.join(kept)} would stay at random numbers: frozen, and without weights;"
+            f" expected {give}, or --config.model.init.model=DIR."
+        )
+    logging.warning(
+        f"NO WEIGHTS WERE GIVEN for {' and '.join(bare)}: what starts from random numbers will not"
+        f" reach any published score. Give {give}, or --config.model.init.model=DIR."
+    )

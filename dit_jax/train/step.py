@@ -190,11 +190,11 @@ def accumulated(
 ) -> tuple[Metrics, Params]:
     """Mean losses and gradients over `parts` micro-batches, one after another.
 
-    `about` is for `loss_and_grads`.
+    Those of objects too: a part counts by how many it has. `about` is for `loss_and_grads`.
     """
 
-    def of_rows(rows: Batch, key: Array | None) -> tuple[Metrics, Params]:
-        inputs = prepare(rows)
+    def of_rows(rows: Batch, key: Array | None, **share: Array) -> tuple[Metrics, Params]:
+        inputs = prepare(rows) | share
         return loss_and_grads(graph, state.trainable, state.frozen, inputs, key, **about)
 
     if parts == 1:
@@ -203,13 +203,19 @@ def accumulated(
     def add(total, part):
         number, rows = part
         own = None if key is None else jax.random.fold_in(key, number)
-        metrics, grads = of_rows(rows, own)
+        metrics, grads = of_rows(rows, own, objects=_objects(rows) / each)
         return jax.tree.map(jnp.add, total, grads), metrics
 
+    each = jnp.maximum(_objects(batch), 1.0) / parts
     micro = jax.tree.map(lambda x: _split(x, parts, mesh), batch)
     zero = jax.tree.map(jnp.zeros_like, state.trainable)
     total, metrics = jax.lax.scan(add, zero, (jnp.arange(parts), micro))
     return jax.tree.map(jnp.mean, metrics), jax.tree.map(lambda x: x / parts, total)
+
+
+def _objects(rows: Batch) -> Float[Array, ""]:
+    """How many rows have an object, as `interactive` counts them."""
+    return (rows["mask"] > 127).any(axis=(1, 2)).sum(dtype=jnp.float32)
 
 
 def _split(x: Array, parts: int, mesh: Mesh) -> Array:

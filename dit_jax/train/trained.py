@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 from jax.sharding import Mesh
 
 from dit_jax import config as configs
@@ -80,6 +81,10 @@ def presence_threshold(rules: configs.Eval, folder: Path | None) -> float:
 def _of_directory(folder: Path, mesh: Mesh, *, asked: configs.Model) -> Trained:
     arch, params = parameters.to_float32(*directory.read(folder))
     arch = dataclasses.replace(arch, products=asked.products or arch.products)
+    for key in ("image_size", "dtype"):  # which every config says, whether it is meant or not
+        own, other = getattr(arch, key), getattr(asked, key)
+        if own != other:
+            logging.warning(f"{folder} is asked at its own {key}, {own}; the config says {other}.")
     about = directory.read_provenance(folder)
     if arch.bert is None and asked.task != "prompts":
         raise ValueError(

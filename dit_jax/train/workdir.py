@@ -42,7 +42,8 @@ FREE = (
 SCORING = (
     *("eval.best", "eval.threshold", "eval.presence_threshold", "data.eval_", "data.dataset"),
     *("data.split_by", "data.source", "data.crowds", "data.units", "data.orientation"),
-    "data.shapes.",
+    *("data.shapes.", "model.image_size", "model.text_", "model.mask_padding", "model.inject"),
+    *("model.variant", "model.vocab"),
 )
 # Keys that say which model a run's checkpoints hold, its words included (`model.init` has their
 # vocabulary), and those of them that only trained it.

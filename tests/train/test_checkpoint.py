@@ -192,15 +192,28 @@ def test_latest_and_best_are_kept(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_scores_of_another_meaning_choose_no_checkpoint(tmp_path, monkeypatch, kept):
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        (dict(optim__lr=0.1, model__dropout=True), True),
+        (dict(eval__best="dit"), False),
+        (dict(model__image_size=128), False),
+        (dict(model__text_layer=2), False),
+        (dict(model__text_tokens=8), False),
+        (dict(model__mask_padding=False), False),
+        (dict(model__inject_from=1), False),
+        (dict(model__injection="layer_wise"), False),
+        (dict(model__vocab="words.txt"), False),
+    ],
+)
+def test_scores_of_another_meaning_choose_no_checkpoint(tmp_path, monkeypatch, before, kept):
     """`--overwrite` with another `eval.best` does not compare its scores with those before."""
 
     def stop(*about):
         raise KeyboardInterrupt
 
     config = config_of(eval__best="original")
-    write_settings(tmp_path, flatten(config if kept else config_of(eval__best="dit")))
+    write_settings(tmp_path, flatten(config_of(**dict(eval__best="original") | before)))
     (tmp_path / "checkpoints").mkdir()
     with Checkpoints(tmp_path, config.checkpoint) as checkpoints:
         checkpoints.rank(2, 50.0)

@@ -8,12 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from closeness import assert_close
+from runs import config_of
 from small_models import PLAIN, architecture, random_params
 
 from dit_jax.models import params as parameters
+from dit_jax.models.dit_sam import Prediction
 from dit_jax.models.mask_decoder import EVERY, SEVERAL, SINGLE
 from dit_jax.models.prompting import Answering, Prompts, nothing
-from dit_jax.train import clicks, interactive
+from dit_jax.train import clicks, interactive, objective, step
+from dit_jax.train import state as states
+from dit_jax.train.placement import sharding
 
 SIZE = 64
 KEY = jax.random.key(7)
@@ -180,6 +184,47 @@ def test_answers_before_are_not_differentiated():
 
     small = jnp.zeros((4, SIZE // 4, SIZE // 4))
     assert not np.asarray(jax.jit(jax.grad(loss))(small)).any()
+
+
+def areas(answering, target, *others, rounds):
+    """In place of losses: the mean area of objects."""
+    found = interactive._mean(target.sum(axis=(1, 2)), target.any(axis=(1, 2)).astype(jnp.float32))
+    return {"loss": found, "click_loss": found}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])  # the last of four has no object
+def test_an_object_counts_as_much_in_whatever_part_of_a_batch_it_is(monkeypatch, parts):
+    def measured(graph, trainable, frozen, inputs, key):
+        return objective.of_part(areas(None, inputs["target"], rounds=0), inputs), trainable
+
+    monkeypatch.setattr(step, "loss_and_grads", measured)
+    rows = dict.fromkeys(step.USED, jnp.zeros((4, 1))) | {"mask": jnp.uint8(255) * masks()}
+    rows |= dict(image=jnp.zeros((4, 8, 8, 3), jnp.uint8), content=jnp.zeros((4, 4), jnp.int32))
+    rules = config_of()
+    about = dict(parts=parts, mesh=sharding.make_mesh(rules.mesh, jax.devices()[:1]))
+    graph = parameters.structure(architecture(**PLAIN))[0]
+    state = states.create({}, freeze=(), rules=rules.optim)
+    metrics, _ = step.accumulated(graph, state, rows, None, **about)
+    assert float(metrics["loss"]) == pytest.approx(float(masks().sum() / 3))
+
+
+def test_losses_of_objects_are_weighted_in_a_part_of_a_batch(monkeypatch):
+    monkeypatch.setattr(objective, "prompt_losses", areas)
+    monkeypatch.setattr(objective, "click_losses", areas)
+    (model, embedding), expected = sam(), pytest.approx(float(masks().sum() / 6))
+    inputs = {"target": jnp.float32(masks()), "objects": jnp.float32(0.5)}
+
+    @jax.jit
+    def pointed(images):
+        about = dict(dropout=False, remat="none")
+        return objective.Objective("prompts")(model, inputs | {"images": images}, KEY, **about)
+
+    assert float(pointed(jnp.zeros((4, SIZE, SIZE, 3)))["loss"]) == expected
+    logits, small = jnp.zeros((4, SIZE, SIZE)), jnp.zeros((4, SIZE // 4, SIZE // 4))
+    answer = Prediction(logits, small, jnp.zeros(4), None)
+    clicked = objective.Objective("text+clicks", rounds=1, click_share=1.0).of_clicks
+    metrics = clicked(Answering(model, embedding), answer, inputs, KEY)
+    assert float(metrics["click_loss"]) == expected and metrics["clicked"] == 1
 
 
 def _iou(answer, truth) -> float:

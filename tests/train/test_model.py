@@ -1,7 +1,10 @@
 """From a config to the parts of a run: what does not fit is said before the first step."""
 
 import dataclasses
+import functools
 import json
+import logging
+import re
 import shutil
 
 import jax
@@ -10,16 +13,19 @@ import pytest
 from checkpoints import random_state
 from runs import config_of, shrink
 from safetensors.numpy import load_file, save_file
+from small_models import write_model
 
 from dit_jax import variants, vocabulary
+from dit_jax.config import Init
 from dit_jax.convert import beside, transfer
 from dit_jax.convert.__main__ import main as convert
 from dit_jax.convert.assemble import assemble
 from dit_jax.data import shapes
 from dit_jax.models import params as parameters
 from dit_jax.models.architecture import Architecture, Bert, Injection, Vit
-from dit_jax.train import model, scoring
+from dit_jax.train import model, run, scoring, trained
 from dit_jax.train.run import Run
+from dit_jax.variants import BOTH, IMAGE
 from dit_jax.weights import directory
 
 
@@ -54,6 +60,38 @@ def test_another_architecture_is_refused():
         model.check_architecture(other, wanted, folder="models/a")
     for field in ("injection: e2e → layer_wise", "mask_padding: False → True", "bert.depth: 2 → 1"):
         assert field in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "given", "freeze", "said"),
+    [
+        ("ldit_vit_b", "bert", (), "WARNED .* for image_encoder: .*Give --config.model.init.sam="),
+        ("ldit_vit_b", "sam", (), "WARNED .* for text_encoder: .*Give --config.model.init.bert="),
+        ("ldit_vit_b", "", (), "WARNED .* for image_encoder and text_encoder: .*sam=.* --.*bert="),
+        ("ldit_vit_b", "sam", IMAGE, "WARNED .* for text_encoder: "),
+        ("ldit_vit_b", "bert", IMAGE, "^image_encoder would stay at random .*expected --.*sam=S"),
+        ("ldit_vit_b", "sam", BOTH, "^text_encoder would stay at random .*expected --.*bert=B"),
+        ("ldit_vit_b", "sam,bert", BOTH, "^$"),
+        ("ldit_vit_b", "model", BOTH, "^$"),
+        ("tiny", "", BOTH, "^$"),  # small ones may be trained from nothing
+    ],
+)
+def test_a_large_encoder_without_weights_is_named(row, given, freeze, said, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run.logging, "warning", lambda text: seen.append(f"WARNED {text}"))
+    init = Init(*(name * (name in given.split(",")) for name in ("model", "sam", "bert")))
+    arch = variants.architecture(variants.VARIANTS[row])
+    try:
+        run.check_weights(init, arch, freeze=freeze)
+    except ValueError as error:
+        seen.append(str(error))
+    assert re.search(said, "".join(seen)), seen
+
+
+def test_plain_sam_needs_no_bert(monkeypatch):
+    monkeypatch.setattr(run.logging, "warning", pytest.fail)
+    arch = Architecture(variants.BACKBONES["vit_b"], None, Injection.NONE)
+    run.check_weights(Init(model="", sam="SAM.pth", bert=""), arch, freeze=BOTH)
 
 
 def test_training_from_a_directory(tmp_path):
@@ -101,6 +139,20 @@ def test_bert_from_a_hugging_face_folder(tmp_path):
     found = parameters.flatten(assemble(arch, sam=None, bert=tmp_path))
     for path, value in bert.items():
         np.testing.assert_array_equal(found[path], value, err_msg=path)
+
+
+def test_a_directory_is_asked_at_its_own_size_and_precision_and_says_so(tmp_path, caplog):
+    folder, same = write_model(tmp_path / "model"), dict(model__image_size=64)
+    load = functools.partial(trained.load, workdir=tmp_path / "run", model_dir=folder)
+    caplog.set_level(logging.WARNING, logger="absl")
+    load(config_of(**same))
+    assert not caplog.messages
+    found = load(config_of(model__image_size=128, model__dtype="bfloat16"))
+    assert (found.model.arch.image_size, found.model.arch.dtype) == (64, "float32")
+    assert caplog.messages == [
+        f"{folder} is asked at its own image_size, 64; the config says 128.",
+        f"{folder} is asked at its own dtype, float32; the config says bfloat16.",
+    ]
 
 
 def test_splits_are_opened_first(tmp_path):

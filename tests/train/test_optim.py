@@ -132,19 +132,22 @@ def test_a_run_within_the_warm_up_only_rises(recipe, steps):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "steps", "said"),
+    ("recipe", "length", "said"),
     [
-        ("paper", 0, None),
-        ("paper", 30, r"=30 ends the run within its warm-up of 30 steps: .*warmup_epochs=3 is in"),
-        ("paper", 300, r"=300 ends the run before its rate first falls, at step 300: .* in epochs"),
-        ("paper", 301, None),
-        ("official", 30, "within its warm-up of 30 steps"),
-        ("official", 31, None),
+        ("paper", {}, None),
+        ("paper", dict(epochs=30.0), r"optim.epochs=30 ends the run before its rate .* step 300: "),
+        ("paper", dict(epochs=30.5), None),
+        ("official", dict(epochs=20.0), None),
+        ("paper", dict(max_steps=30), r"=30 .* within its warm-up of 30 steps: .*_epochs=3 is in"),
+        ("paper", dict(max_steps=300), r"=300 .* before its rate .* at step 300: .* in epochs"),
+        ("paper", dict(max_steps=301), None),
+        ("official", dict(max_steps=30), "within its warm-up of 30 steps"),
+        ("official", dict(max_steps=31), None),
     ],
 )
-def test_a_run_that_its_length_cuts_short_is_told(recipe, steps, said):
+def test_a_run_that_its_length_cuts_short_is_told(recipe, length, said):
     rules = Config.from_dict(base.recipe("ldit_vit_b", recipe)).optim
-    found = optim.cut_short(dataclasses.replace(rules, max_steps=steps), steps_per_epoch=10)
+    found = optim.cut_short(dataclasses.replace(rules, **length), steps_per_epoch=10)
     assert (found is None) if said is None else re.search(said, found)
 
 

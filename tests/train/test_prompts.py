@@ -124,6 +124,14 @@ def test_a_converted_sam_fits_whatever_a_config_says_of_texts():
         (dict(PROMPTS, eval__protocols=("dit",)), "eval.protocols.*box, click1"),
         (dict(eval__protocols=("click1",)), "eval.protocols.*dit, original"),
         (dict(optim__rounds=-1), "optim.rounds is -1; expected 0 or more"),
+        (
+            dict(model__task="text+clicks", optim__rounds=0),
+            "optim.rounds is 0; expected a number above 0 with .*text\\+clicks",
+        ),
+        (
+            dict(PROMPTS, eval__predictions=True),
+            "eval.predictions writes answers to texts, and .* has only points and boxes; expected",
+        ),
         (dict(optim__click_share=2.0), "optim.click_share is 2.0; expected from 0 to 1"),
     ],
 )

@@ -5,6 +5,7 @@ Everything is read from the files that the run writes anyway (`run.json`, `metri
 """
 
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,26 @@ Line = dict[str, Any]  # of metrics.jsonl
 
 
 def write(
-    workdir: Path, settings: dict[str, Any], *, arch: Architecture, freeze: tuple[str, ...]
+    workdir: Path,
+    settings: dict[str, Any],
+    *,
+    arch: Architecture,
+    freeze: tuple[str, ...],
+    scored: Collection[int],
 ) -> None:
     """Write `report.md` and `curves.png`; call it in one process.
 
     Args:
       settings: the config's values by dotted key.
       freeze: encoders that are not trained.
+      scored: steps whose evaluations count; others meant something else.
     """
     lines = read_lines(workdir / JSONL)
     starts = provenance.starts(workdir)
     curves.save(lines, workdir / CURVES)
     parts = [
         f"# {workdir.resolve().name}: {settings['model.variant']} on {settings['data.dataset']}\n",
-        _scores(lines, workdir),
+        _scores(lines, workdir, scored),
         f"## Curves\n\n![loss, scores, rate and speed by step]({CURVES})\n",
         _pictures(workdir),
         _speed(lines, starts, arch=arch, freeze=freeze),
@@ -45,13 +52,14 @@ def write(
     write_text(workdir / REPORT, "\n".join(part for part in parts if part))
 
 
-def _scores(lines: list[Line], workdir: Path) -> str:
+def _scores(lines: list[Line], workdir: Path, scored: Collection[int]) -> str:
     """The best evaluation under each protocol, in the order of the protocols' table."""
-    rows = []
+    rows, lines = [], [line for line in lines if line["step"] in scored]
     for name in sorted(
         {key for line in lines for key in line if key.endswith("/oIoU")}, key=_order
     ):
-        best = max((line for line in lines if name in line), key=lambda line: line[name])
+        last = {line["step"]: line for line in lines if name in line}  # of a step's evaluations
+        best = max(last.values(), key=lambda line: line[name])
         head = name.removesuffix("/oIoU")
         split, _, protocol = head.rpartition("-")
         mean = best.get(f"{head}/mIoU")

@@ -119,10 +119,18 @@ def test_a_report_of_a_known_device(tmp_path):
     rate = 4 * 459e12 / work / 2
     line = json.dumps({"step": 1, "train/images_per_s": rate})
     (tmp_path / report.JSONL).write_text(f'{line}\n{{"step": 2, "tr')
-    report.write(tmp_path, flatten(config), arch=config.architecture(), freeze=())
+    report.write(tmp_path, flatten(config), arch=config.architecture(), freeze=(), scored=())
     text = (tmp_path / report.REPORT).read_text()
     assert ": 50.0% of the devices' bfloat16 peak (MFU)." in text
     assert "Not evaluated yet." in text and "Pictures" not in text
+
+
+def test_the_best_is_of_the_evaluations_that_count(tmp_path):
+    """Scores of before, which meant something else, stay in `metrics.jsonl`."""
+    scores = ((2, 90.0), (4, 80.0), (4, 20.0), (6, 10.0))  # step 4 was scored anew
+    lines = [{"step": step, "val-dit/oIoU": score} for step, score in scores]
+    assert "| val | dit | 20.00 | – | 4 |" in report._scores(lines, tmp_path, {4, 6})
+    assert "Not evaluated yet." in report._scores(lines, tmp_path, ())
 
 
 def test_curves_are_smoothed_without_a_start_at_zero():
