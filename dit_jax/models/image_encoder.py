@@ -37,7 +37,7 @@ class ImageEncoder(nnx.Module):
     def __init__(self, arch: Architecture, *, rngs: Rng):
         vit, dtype = arch.vit, arch.dtype
         self.patch_embed = PatchEmbed(vit.width, dtype=dtype, rngs=rngs)
-        self.pos_embed = nnx.Param(jnp.zeros((1, vit.grid, vit.grid, vit.width)))
+        self.pos_embed = nnx.Param(jnp.zeros((1, vit.grid, vit.grid, vit.width), jnp.float32))
         self.prob_text = (
             linear(arch.bert.width, vit.width, dtype=dtype, rngs=rngs)
             if arch.text_projection
@@ -234,8 +234,8 @@ class Attention(nnx.Module):
         self.qkv = linear(width, 3 * width, dtype=dtype, rngs=rngs)
         self.proj = linear(width, width, dtype=dtype, rngs=rngs)
         table = (table_rows, width // heads)
-        self.rel_pos_h = nnx.Param(jnp.zeros(table))
-        self.rel_pos_w = nnx.Param(jnp.zeros(table))
+        self.rel_pos_h = nnx.Param(jnp.zeros(table, jnp.float32))
+        self.rel_pos_w = nnx.Param(jnp.zeros(table, jnp.float32))
         self.heads = heads
 
     @jax.named_scope("attn")

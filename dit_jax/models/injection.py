@@ -66,7 +66,7 @@ class EndToEndStatic(nnx.Module):
 
     def __init__(self, depth: int, width: int, *, text_tokens: int, dtype: str, rngs: Rng):
         self.probs = linear(width, width, dtype=dtype, rngs=rngs)
-        self.tokens = nnx.Param(jnp.zeros((depth - 1, text_tokens, width)))
+        self.tokens = nnx.Param(jnp.zeros((depth - 1, text_tokens, width), jnp.float32))
 
     def __call__(
         self, layer: int, text: Text, carried: Text | None, image: Image, *, mask=None, rngs=None
@@ -96,7 +96,7 @@ class LayerWiseStatic(nnx.Module):
     carries = False
 
     def __init__(self, depth: int, width: int, *, text_tokens: int, dtype: str, rngs: Rng):
-        self.tokens = nnx.Param(jnp.zeros((depth, text_tokens, width)))
+        self.tokens = nnx.Param(jnp.zeros((depth, text_tokens, width), jnp.float32))
 
     def __call__(
         self, layer: int, text: Text, carried: None, image: Image, *, mask=None, rngs=None
@@ -190,7 +190,7 @@ class UnbiasedNorm(nnx.Module):
 
     def __init__(self, width: int, *, rngs: Rng):
         self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
 
     def __call__(self, x: Text) -> Text:
         wide = x.astype(jnp.float32)

@@ -30,8 +30,8 @@ class MaskDecoder(nnx.Module):
     def __init__(self, arch: Architecture, *, rngs: Rng):
         width, make = arch.decoder_width, dict(dtype=arch.dtype, rngs=rngs)
         self.transformer = TwoWayTransformer(arch, rngs=rngs)
-        self.iou_token = nnx.Param(jnp.zeros((1, width)))
-        self.mask_tokens = nnx.Param(jnp.zeros((MASK_TOKENS, width)))
+        self.iou_token = nnx.Param(jnp.zeros((1, width), jnp.float32))
+        self.mask_tokens = nnx.Param(jnp.zeros((MASK_TOKENS, width), jnp.float32))
         self.output_upscaling = Upscaling(width, **make)
         self.output_hypernetworks_mlps = nnx.List(
             ThreeLayers(width, width // 8, **make) for _ in range(MASK_TOKENS)

@@ -27,9 +27,11 @@ class PromptEncoder(nnx.Module):
 
     def __init__(self, width: int, *, dtype: str, rngs: Rng):
         self.pe_layer = FourierPositions(width)
-        self.point_embeddings = nnx.List(nnx.Param(jnp.zeros((1, width))) for _ in range(4))
-        self.not_a_point_embed = nnx.Param(jnp.zeros((1, width)))
-        self.no_mask_embed = nnx.Param(jnp.zeros((1, width)))
+        self.point_embeddings = nnx.List(
+            nnx.Param(jnp.zeros((1, width), jnp.float32)) for _ in range(4)
+        )
+        self.not_a_point_embed = nnx.Param(jnp.zeros((1, width), jnp.float32))
+        self.no_mask_embed = nnx.Param(jnp.zeros((1, width), jnp.float32))
         self.mask_downscaling = MaskDownscaling(width, dtype=dtype, rngs=rngs)
         self.dtype = dtype
 
@@ -86,7 +88,7 @@ class FourierPositions(nnx.Module):
     """Gaussian random Fourier features (Tancik et al. 2020) of coordinates in [0, 1]²."""
 
     def __init__(self, width: int):
-        self.gaussian_matrix = nnx.Param(jnp.zeros((2, width // 2)))
+        self.gaussian_matrix = nnx.Param(jnp.zeros((2, width // 2), jnp.float32))
 
     def __call__(self, unit: Float[Array, "*b 2"]) -> Float[Array, "*b c"]:
         turns = jnp.matmul(2 * unit - 1, self.gaussian_matrix[...], precision=EXACT)

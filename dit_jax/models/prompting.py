@@ -99,9 +99,9 @@ class Answering:
 def nothing(rows: int, *, places: int) -> Prompts:
     """No prompts yet."""
     return Prompts(
-        points=jnp.zeros((rows, places, 2)),
+        points=jnp.zeros((rows, places, 2), jnp.float32),
         labels=jnp.zeros((rows, places), jnp.int32),
         given=jnp.zeros((rows, places), bool),
-        boxes=jnp.zeros((rows, 4)),
+        boxes=jnp.zeros((rows, 4), jnp.float32),
         boxed=jnp.zeros((rows,), bool),
     )

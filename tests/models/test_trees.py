@@ -5,6 +5,8 @@ and one with a presence head, which adds the same to every row.
 change; read the diff.
 """
 
+import jax
+import numpy as np
 import places
 import pytest
 
@@ -55,6 +57,15 @@ def test_presence_adds_its_head_and_nothing_else():
     )
     assert [line for line in more if ".presence_head." not in line] == plain
     assert len(more) == len(plain) + 6
+
+
+@pytest.mark.parametrize("name", ["tiny", "ldit_static_vit_b", "edit_static_vit_b"])
+def test_a_process_that_computes_in_64_bits_has_the_same_parameters(name):
+    arch = variants.architecture(variants.VARIANTS[name])
+    with jax.enable_x64(True):
+        graph, params = params_lib.structure.__wrapped__(arch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+    assert graph == params_lib.structure(arch)[0]
 
 
 if __name__ == "__main__":

@@ -50,9 +50,10 @@ def test_learns_and_compiles_once(tmp_path):
     assert isinstance(metrics["loss"], jax.Array)
 
 
-def test_a_process_that_computes_in_64_bits_keeps_the_types_of_a_state(tmp_path):
+@pytest.mark.parametrize("changes", [dict(model__presence=True), dict(model__task="text+clicks")])
+def test_a_process_that_computes_in_64_bits_keeps_the_types_of_a_state(tmp_path, changes):
     with jax.enable_x64(True):
-        _, state, train_step, batch = prepared(tmp_path, **FIVE_STEPS | dict(model__presence=True))
+        _, state, train_step, batch = prepared(tmp_path, **FIVE_STEPS | changes)
         after, metrics = jax.eval_shape(train_step, state, batch, jax.random.key(0))
     assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
     assert {x.dtype for x in jax.tree.leaves(after.trainable)} == {np.dtype("float32")}
