@@ -3,7 +3,7 @@
 # make test         set up, run every test; JOBS=4 runs four files at once
 # make test-newest  the same on the newest Python here with the newest packages and no PyTorch
 # make proof        the longer proofs: real photos, ViT-B at full size, every method on every mesh,
-#                   thirty kills, and parity as XLA optimises for users; about an hour on two cores
+#                   thirty kills, and parity as XLA optimises for users; an hour and a quarter on two cores
 # make onnx         set up an environment that writes ONNX, run its tests
 # make docs         set up an environment that builds the documentation's site, build it
 # make bench        speed and memory beside PyTorch, scaling, start-up; 25 minutes on two quiet cores
